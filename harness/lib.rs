@@ -1,0 +1,26 @@
+//! End-to-end proofs for service meshes that span several Kubernetes clusters.
+//!
+//! `ARCHITECTURE.md` at the root of the repository holds the bird's-eye view, the code map and the
+//! invariants. In one line: a scenario file becomes a [`scenario::Scenario`], then a pure
+//! [`plan::Plan`], then an environment of running clusters with a mesh ([`run`]), whose
+//! observations ([`probe`]) are judged by [`verdict`] and told by [`report`].
+
+pub mod cli;
+pub mod doctor;
+pub mod fault;
+pub mod gate;
+pub mod journal;
+pub mod mesh;
+pub mod plan;
+pub mod probe;
+pub mod provider;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod supply;
+pub mod tool;
+pub mod topology;
+pub mod ui;
+pub mod verdict;
+pub mod wait;
+pub mod workload;

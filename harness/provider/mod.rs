@@ -1,0 +1,150 @@
+//! Clusters: where they come from, and what the rest of the harness may do with them.
+//!
+//! A provider gives [`Cluster`]s; everything above this module is the same code on every provider.
+//!
+//! **Never**: know what a service mesh is.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::tool::{Output, ToolError};
+
+pub mod access;
+
+/// A running cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Its name in the topology (and cluster ID in the mesh).
+    pub name: String,
+    /// A client with administrator's rights.
+    pub client: kube::Client,
+    /// A kubeconfig for the host, mode 0600.
+    pub kubeconfig: PathBuf,
+    /// `https://ADDRESS:PORT` of its API server, as pods of the other clusters reach it.
+    pub peer_api_server: String,
+    /// Where its pods get their addresses.
+    pub pods: IpNet,
+    /// Where its services get their addresses.
+    pub services: IpNet,
+    /// Its nodes, control planes first.
+    pub nodes: Vec<Node>,
+    /// How to get into its pods and nodes.
+    pub access: access::Access,
+}
+
+/// One node of a running cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name in Kubernetes.
+    pub name: String,
+    /// The address that the other clusters' nodes reach it at.
+    pub address: IpAddr,
+    /// The part of the pod CIDR that it hands out.
+    pub pods: IpNet,
+}
+
+/// A pod and one of its containers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What a program inside a container left.
+#[derive(Debug, Clone)]
+pub struct ExecOutput {
+    /// Its exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// From start to exit.
+    pub duration: Duration,
+}
+
+/// A two-way byte stream to a port inside a pod.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Why a provider could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum ProviderError {
+    /// A program failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The API server said no, or nothing.
+    #[error("cluster {cluster}: {what}: {source}")]
+    Kube {
+        /// The cluster.
+        cluster: String,
+        /// What was asked.
+        what: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// A file or socket of this machine.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Anything that the provider itself found wrong.
+    #[error("{what} (hint: {hint})")]
+    Refused {
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+impl Cluster {
+    /// Runs `argv` in a container and waits for it.
+    ///
+    /// # Errors
+    /// When the container cannot be reached; a program that ends with a failure is no error here.
+    pub async fn exec(
+        &self,
+        pod: &PodRef,
+        container: &str,
+        argv: &[&str],
+        stdin: &[u8],
+    ) -> Result<ExecOutput, ProviderError> {
+        self.access.exec(self, pod, container, argv, stdin).await
+    }
+
+    /// Opens a connection to `port` on the pod's own loopback address.
+    ///
+    /// # Errors
+    /// When the pod cannot be reached or nothing listens.
+    pub async fn dial(&self, pod: &PodRef, port: u16) -> Result<Box<dyn Stream>, ProviderError> {
+        self.access.dial(self, pod, port).await
+    }
+
+    /// The log lines of a container since `since` ago, oldest first.
+    ///
+    /// # Errors
+    /// When the pod or container is not there.
+    pub async fn logs(&self, pod: &PodRef, container: &str, since: Option<Duration>) -> Result<String, ProviderError> {
+        self.access.logs(self, pod, container, since).await
+    }
+
+    /// Runs `argv` on a node, with the node's network.
+    ///
+    /// # Errors
+    /// When the node cannot be reached (clusters that were not made here never can).
+    pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
+        self.access.node_exec(self, node, argv).await
+    }
+}

@@ -1,0 +1,11 @@
+//! The scenario language: model, positions, validation, JSON Schema.
+//!
+//! **Never**: input or output beyond reading the files that it is asked to read.
+
+pub mod located;
+pub mod model;
+pub mod values;
+
+pub use located::Located;
+pub use model::*;
+pub use values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};

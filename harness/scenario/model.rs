@@ -1,0 +1,285 @@
+//! The scenario language: what a file may say.
+//!
+//! Enums are externally tagged and unknown fields are rejected everywhere, because serde loses the
+//! exact position of a mistake with every other representation.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::located::Located;
+use super::values::{EndpointsIn, Percent, Span, WorkloadRef};
+
+/// One scenario: an environment, and steps that prove one thing about it.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What the scenario proves, in a few words.
+    pub name: Located<String>,
+    /// Why it matters and what would make it fail, in one sentence.
+    pub purpose: Located<String>,
+    /// Words to select it by (`--label`).
+    #[serde(default)]
+    pub labels: Vec<Located<String>>,
+    /// The folder under `kind-configs/` that describes the clusters.
+    pub topology: Located<String>,
+    /// How the mesh is installed.
+    #[serde(default)]
+    pub mesh: MeshOptions,
+    /// What runs in the clusters.
+    pub workloads: Vec<Located<Workload>>,
+    /// What is done and expected, in order.
+    pub steps: Vec<Located<Step>>,
+}
+
+/// How the mesh is installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshOptions {
+    /// Mutual TLS between workloads (default: `strict`).
+    #[serde(default)]
+    pub mtls: Mtls,
+    /// Which outbound addresses the sidecars capture (default: `all`).
+    #[serde(default)]
+    pub outbound: Outbound,
+    /// Whether the sidecars answer DNS for every service of the mesh (default: no).
+    #[serde(default)]
+    pub dns_capture: bool,
+}
+
+/// Mutual TLS between workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mtls {
+    /// Plain text is refused.
+    #[default]
+    Strict,
+    /// Sidecars use mutual TLS with each other and accept plain text.
+    Permissive,
+    /// Neither offered nor asked for.
+    Disabled,
+}
+
+/// Which outbound addresses the sidecars capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outbound {
+    /// `includeOutboundIPRanges: "*"`.
+    #[default]
+    All,
+    /// The union of all clusters' pod and service CIDRs; everything else goes around the sidecar.
+    Clusters,
+}
+
+/// Something that runs in a cluster.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Workload {
+    /// The client: curl in a pod that sleeps.
+    Sleep(Sleep),
+    /// The server: answers `Hello version: …, instance: …` on `/hello`, port 5000.
+    Helloworld(Helloworld),
+    /// Manifests of your own.
+    Manifest(Manifest),
+}
+
+/// The client.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sleep {
+    /// Where it runs.
+    pub cluster: Located<String>,
+    /// Its name in `from: NAME@CLUSTER` (default: `sleep`).
+    #[serde(default = "Sleep::default_name")]
+    pub name: Located<String>,
+    /// Its namespace (default: `app1`, or `outside` without a sidecar).
+    #[serde(default)]
+    pub namespace: Option<Located<String>>,
+    /// Whether it joins the mesh (default: yes).
+    #[serde(default = "yes")]
+    pub sidecar: bool,
+}
+
+impl Sleep {
+    fn default_name() -> Located<String> {
+        Located::nowhere("sleep".into())
+    }
+
+    /// The namespace it runs in.
+    pub fn namespace(&self) -> &str {
+        self.namespace.as_ref().map_or(if self.sidecar { "app1" } else { "outside" }, |n| n.as_str())
+    }
+}
+
+/// The server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Helloworld {
+    /// The version that it answers with, and its `version` label.
+    pub version: Located<String>,
+    /// Where it runs.
+    pub cluster: Located<String>,
+    /// Its namespace (default: `app1`).
+    #[serde(default = "Helloworld::default_namespace")]
+    pub namespace: Located<String>,
+    /// How many pods (default: 1).
+    #[serde(default = "Helloworld::default_replicas")]
+    pub replicas: Located<u32>,
+    /// Whether namespace, service and service account are made in the other clusters too, so that
+    /// clients there can resolve the name (default: yes).
+    #[serde(default = "yes")]
+    pub stubs: bool,
+}
+
+impl Helloworld {
+    fn default_namespace() -> Located<String> {
+        Located::nowhere("app1".into())
+    }
+    fn default_replicas() -> Located<u32> {
+        Located::nowhere(1)
+    }
+}
+
+/// Manifests of the user's own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Where it is applied.
+    pub cluster: Located<String>,
+    /// The file, relative to the folder that `meshproof` was started in or to the scenario file.
+    pub file: Located<PathBuf>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(clippy::large_enum_variant, reason = "a scenario has a handful of steps, most of them calls")]
+pub enum Step {
+    /// Send requests and judge what comes back.
+    Call(Call),
+    /// Apply manifests, and wait until every proxy concerned has them.
+    Apply(Apply),
+    /// Change how many pods a `helloworld` has, and wait until every proxy knows.
+    Scale(Scale),
+    /// Break one named thing (see `meshproof fault list`).
+    Fault(FaultStep),
+    /// Mend what an earlier `fault` step broke.
+    Mend(FaultStep),
+}
+
+/// Send requests and judge what comes back.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The caller, as `NAME@CLUSTER`.
+    pub from: Located<WorkloadRef>,
+    /// The URL. `{cluster2.api}` stands for the address of that cluster's API server.
+    pub to: Located<String>,
+    /// Request headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// How many requests (default: as many as the expectation needs).
+    #[serde(default)]
+    pub calls: Option<Located<u32>>,
+    /// Whether every request opens a connection of its own (default: one connection is kept).
+    #[serde(default)]
+    pub new_connections: bool,
+    /// The smallest effect that must not go unnoticed: a share of calls (default: 10%).
+    #[serde(default)]
+    pub detect: Option<Located<Percent>>,
+    /// How long one request may take (default: 5s).
+    #[serde(default)]
+    pub timeout: Option<Located<Span>>,
+    /// The expectation already holds before the step ahead of it; without this, that is an error
+    /// (a rule that changes nothing proves nothing).
+    #[serde(default)]
+    pub already: bool,
+    /// What must be seen.
+    pub expect: Located<Expect>,
+}
+
+impl Call {
+    /// The longest that one request may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
+    }
+}
+
+/// What must be seen. All that is written must hold.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Each of these versions answers, and no other.
+    #[serde(default)]
+    pub reached: Option<Located<Vec<Located<String>>>>,
+    /// This version answers every call.
+    #[serde(default)]
+    pub only: Option<Located<String>>,
+    /// None of these versions answers.
+    #[serde(default)]
+    pub never: Option<Located<Vec<Located<String>>>>,
+    /// The shares of the versions; must add up to 100%.
+    #[serde(default)]
+    pub split: Option<Located<BTreeMap<String, Located<Percent>>>>,
+    /// The HTTP status of every reply (default: 200, unless `refused` or `resolves: false` is expected).
+    #[serde(default)]
+    pub status: Option<Located<u16>>,
+    /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all
+    /// calls, or one for each version.
+    #[serde(default)]
+    pub endpoints_in: Option<Located<EndpointsIn>>,
+    /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
+    #[serde(default)]
+    pub mtls: Option<Located<bool>>,
+    /// Every reply arrives within this time.
+    #[serde(default)]
+    pub latency: Option<Located<Span>>,
+    /// Whether every call is refused: the connection is reset, or the proxy denies it.
+    #[serde(default)]
+    pub refused: Option<Located<bool>>,
+    /// Whether the name resolves.
+    #[serde(default)]
+    pub resolves: Option<Located<bool>>,
+    /// Whether the calls pass through the caller's sidecar, by its log.
+    #[serde(default)]
+    pub captured: Option<Located<bool>>,
+}
+
+/// Apply manifests, and wait until every proxy concerned has them.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// Where it is applied.
+    pub cluster: Located<String>,
+    /// The file, relative to the scenario file's folder or to the folder that `meshproof` was started in.
+    pub file: Located<PathBuf>,
+}
+
+/// Change how many pods a `helloworld` has.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// The version of the `helloworld` to change.
+    pub version: Located<String>,
+    /// Where it runs.
+    pub cluster: Located<String>,
+    /// How many pods it has from now on.
+    pub replicas: Located<u32>,
+}
+
+/// A fault by its name in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultStep {
+    /// Its name (see `meshproof fault list`).
+    pub name: Located<String>,
+    /// The cluster that it breaks.
+    pub cluster: Located<String>,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,360 @@
+//! The only place that starts a program.
+//!
+//! Every command goes through [`Tool`]: its argument vector, duration, exit status and output are
+//! recorded as one `tracing` event (target `meshproof::tool`), which the run's log file and the
+//! evidence bundle keep. Programs run in a process group of their own, so that Ctrl-C on the
+//! terminal reaches the harness alone, which then decides what to end and in which order. On Linux
+//! they also die with the harness (`setpriv --pdeathsig`), so that a `kill -9` of the harness does
+//! not leave a half-done `kind create cluster` behind that outruns the next run's clean-up.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+/// A program to run: prepared, not yet started.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    clear_env: bool,
+    cwd: Option<PathBuf>,
+    stdin: Option<Vec<u8>>,
+    timeout: Duration,
+    secret: bool,
+}
+
+/// What a finished program left.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, byte for byte.
+    pub stdout: Vec<u8>,
+    /// Standard error, byte for byte.
+    pub stderr: Vec<u8>,
+    /// Wall-clock time from start to exit.
+    pub duration: Duration,
+}
+
+impl Output {
+    /// Standard output as text, without the final line break.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    /// Standard error as text, without the final line break.
+    pub fn error_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
+    }
+
+    /// The last `lines` lines of standard error, or of standard output when that is empty.
+    pub fn last_lines(&self, lines: usize) -> String {
+        let text = if self.stderr.iter().any(|b| !b.is_ascii_whitespace()) { self.error_text() } else { self.text() };
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// Why a program did not do its work.
+#[derive(Debug, Error)]
+pub enum ToolError {
+    /// The program could not be started at all.
+    #[error("`{command}` could not be started: {source} (hint: is `{program}` installed and on PATH?)")]
+    NotStarted {
+        /// The command as a person would type it.
+        command: String,
+        /// The program's name.
+        program: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It ran and ended with a failure.
+    #[error("`{command}` ended with {status} after {duration:.1?}:\n{tail}")]
+    Failed {
+        /// The command as a person would type it.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// How long it ran.
+        duration: Duration,
+        /// The last lines that it printed.
+        tail: String,
+        /// All that it printed.
+        output: Box<Output>,
+    },
+    /// It was still running when its time was over, and was ended.
+    #[error("`{command}` was still running after {limit:.0?} and was ended")]
+    TimedOut {
+        /// The command as a person would type it.
+        command: String,
+        /// The time that it had.
+        limit: Duration,
+    },
+}
+
+/// Ends the child when the future that waits for it is dropped (Ctrl-C, a failed sibling).
+struct KillOnDrop(Option<Arc<duct::Handle>>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0.take() {
+            let _ = handle.kill();
+        }
+    }
+}
+
+impl Tool {
+    /// A program by name (looked up on PATH) or by path.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            clear_env: false,
+            cwd: None,
+            stdin: None,
+            timeout: Duration::from_secs(600),
+            secret: false,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets one environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts from an empty environment instead of the harness's own.
+    #[must_use]
+    pub fn clear_env(mut self) -> Self {
+        self.clear_env = true;
+        self
+    }
+
+    /// Runs it in `dir`.
+    #[must_use]
+    pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
+        self.cwd = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Feeds `bytes` to its standard input (otherwise empty).
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Ends it after `limit` (default: ten minutes).
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Its output holds a key or a token: it is not recorded.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The command as a person would type it.
+    pub fn command_line(&self) -> String {
+        std::iter::once(&self.program)
+            .chain(&self.args)
+            .map(|a| quote(&a.to_string_lossy()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Runs it and answers its output.
+    ///
+    /// # Errors
+    /// [`ToolError`] when it cannot be started, ends with a failure, or outlives its time.
+    pub async fn run(self) -> Result<Output, ToolError> {
+        let command = self.command_line();
+        let output = self.run_unchecked().await?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(ToolError::Failed {
+            command,
+            status: output.status,
+            duration: output.duration,
+            tail: output.last_lines(20),
+            output: Box::new(output),
+        })
+    }
+
+    /// Runs it and answers its output, whatever its exit status.
+    ///
+    /// # Errors
+    /// [`ToolError`] when it cannot be started or outlives its time.
+    pub async fn run_unchecked(self) -> Result<Output, ToolError> {
+        let command = self.command_line();
+        let program = self.program.to_string_lossy().into_owned();
+        let started = Instant::now();
+        let not_started = |source| ToolError::NotStarted { command: command.clone(), program: program.clone(), source };
+        let handle = self.expression().start().map(Arc::new).map_err(not_started)?;
+        let mut guard = KillOnDrop(Some(handle.clone()));
+        let limit = self.timeout;
+        let waiting = handle.clone();
+        let waited = tokio::task::spawn_blocking(move || waiting.wait_timeout(limit).map(|o| o.cloned()))
+            .await
+            .map_err(|e| not_started(std::io::Error::other(e)))?;
+        let finished = waited.map_err(not_started)?;
+        let Some(finished) = finished else {
+            return Err(ToolError::TimedOut { command, limit });
+        };
+        guard.0 = None;
+        let output = Output {
+            status: finished.status,
+            stdout: finished.stdout,
+            stderr: finished.stderr,
+            duration: started.elapsed(),
+        };
+        self.record(&command, &output);
+        Ok(output)
+    }
+
+    fn expression(&self) -> duct::Expression {
+        let (program, args) = die_with_parent(&self.program, &self.args);
+        let mut expression = duct::cmd(program, args).stdout_capture().stderr_capture().unchecked();
+        expression = match &self.stdin {
+            Some(bytes) => expression.stdin_bytes(bytes.clone()),
+            None => expression.stdin_null(),
+        };
+        if let Some(dir) = &self.cwd {
+            expression = expression.dir(dir);
+        }
+        if self.clear_env {
+            expression = expression.full_env(std::iter::empty::<(OsString, OsString)>());
+        }
+        for (name, value) in &self.env {
+            expression = expression.env(name, value);
+        }
+        expression.before_spawn(|command| {
+            #[cfg(unix)]
+            std::os::unix::process::CommandExt::process_group(command, 0);
+            Ok(())
+        })
+    }
+
+    fn record(&self, command: &str, output: &Output) {
+        let (stdout, stderr) = if self.secret {
+            ("(not recorded: secret)".to_owned(), "(not recorded: secret)".to_owned())
+        } else {
+            (output.text(), output.error_text())
+        };
+        tracing::debug!(
+            target: "meshproof::tool",
+            command,
+            exit = output.status.code(),
+            seconds = output.duration.as_secs_f64(),
+            stdout,
+            stderr,
+            "ran"
+        );
+    }
+}
+
+/// Where the kernel offers it, ties the program's life to that of the thread that starts it.
+///
+/// The signal is tied to the thread that forks: a worker of the runtime, which lives as long as the harness.
+fn die_with_parent(program: &OsStr, args: &[OsString]) -> (OsString, Vec<OsString>) {
+    if cfg!(target_os = "linux") && Path::new(SETPRIV).exists() && on_path(program) {
+        let wrapped = ["--pdeathsig", "KILL", "--"].iter().map(OsString::from);
+        let wrapped = wrapped.chain(std::iter::once(program.to_owned())).chain(args.iter().cloned()).collect();
+        return (OsString::from(SETPRIV), wrapped);
+    }
+    (program.to_owned(), args.to_vec())
+}
+
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// Whether the program can be found, so that a missing one is reported by its own name.
+fn on_path(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return path.exists();
+    }
+    std::env::var_os("PATH").is_some_and(|dirs| std::env::split_paths(&dirs).any(|dir| dir.join(path).is_file()))
+}
+
+/// Quotes a word for a POSIX shell where it needs it.
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[tokio::test]
+    async fn answers_output_and_status() {
+        let output =
+            Tool::new("sh").args(["-c", "cat; echo oops >&2; exit 3"]).stdin("hello").run_unchecked().await.unwrap();
+        assert_eq!(
+            (output.text().as_str(), output.error_text().as_str(), output.status.code()),
+            ("hello", "oops", Some(3))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_command_and_its_last_words() {
+        let error = Tool::new("sh").args(["-c", "echo no such thing >&2; exit 1"]).run().await.unwrap_err().to_string();
+        assert!(error.contains("sh -c 'echo no such thing >&2; exit 1'") && error.contains("no such thing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = Tool::new("no-such-program").run().await.unwrap_err();
+        assert!(matches!(&error, ToolError::NotStarted { program, .. } if program == "no-such-program"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_outlives_its_time_is_ended() {
+        let error = Tool::new("sleep").arg("30").timeout(Duration::from_millis(50)).run().await.unwrap_err();
+        assert!(matches!(error, ToolError::TimedOut { .. }), "{error}");
+    }
+
+    #[rstest]
+    #[case("plain-word", "plain-word")]
+    #[case("two words", "'two words'")]
+    #[case("it's", r"'it'\''s'")]
+    #[case("", "''")]
+    fn quoting(#[case] word: &str, #[case] expected: &str) {
+        assert_eq!(quote(word), expected);
+    }
+}
