@@ -17,6 +17,28 @@ use crate::tool::{Output, ToolError};
 
 pub mod access;
 
+/// Who makes the clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderName {
+    /// kind, on a container engine.
+    Kind,
+    /// Plain processes in network namespaces.
+    Netns,
+    /// Nobody: they exist already, given as kubeconfig contexts.
+    Existing,
+}
+
+impl std::fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "kind",
+            Self::Netns => "netns",
+            Self::Existing => "existing",
+        })
+    }
+}
+
 /// A running cluster.
 #[derive(Clone)]
 pub struct Cluster {

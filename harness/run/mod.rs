@@ -1,1 +1,3 @@
-//! (room to be furnished)
+//! Phases, journal, ownership, clean-up, resume.
+
+pub mod record;

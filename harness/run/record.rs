@@ -1,0 +1,179 @@
+//! What is known of an environment on disk: `env.json` in its folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{EnvDir, JournalError};
+use crate::provider::ProviderName;
+use crate::scenario::MeshOptions;
+
+/// An environment, as the next command finds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvRecord {
+    /// Layout of this file.
+    pub schema: u32,
+    /// The environment's identifier.
+    pub id: String,
+    /// What it was built from: environments of equal fingerprint are interchangeable.
+    pub fingerprint: String,
+    /// Who made the clusters.
+    pub provider: ProviderName,
+    /// The topology's name.
+    pub topology: String,
+    /// Whether it stays when the command that made it ends.
+    pub kept: bool,
+    /// When it was begun (RFC 3339).
+    pub created: String,
+    /// Phases that are over, in order, with their seconds.
+    pub phases: Vec<PhaseDone>,
+    /// How the mesh is set up now; `None` before it is installed.
+    pub mesh: Option<MeshOptions>,
+    /// Kubeconfigs by cluster name.
+    pub kubeconfigs: Vec<(String, PathBuf)>,
+}
+
+/// A phase that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseDone {
+    /// Its name.
+    pub phase: Phase,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// The phases of an environment's making, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Clusters and the routes between them.
+    Clusters,
+    /// Trust, control planes, remote pieces, remote secrets.
+    Mesh,
+}
+
+/// Whether somebody works on an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A living process holds its lock.
+    InUse,
+    /// Kept on purpose, nobody works on it.
+    Kept,
+    /// Its owner is gone and it was not to be kept.
+    Dead,
+}
+
+const FILE: &str = "env.json";
+
+impl EnvRecord {
+    /// Writes it into the environment's folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, env: &EnvDir) -> Result<(), JournalError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| JournalError::Io {
+            what: "cannot write",
+            path: env.path().join(FILE),
+            source: e.into(),
+        })?;
+        env.write_private(FILE, &text).map(drop)
+    }
+
+    /// Reads it; `None` when the folder has none yet, or one of another layout.
+    pub fn load(folder: &Path) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()?;
+        (record.schema == SCHEMA).then_some(record)
+    }
+
+    /// Whether a phase is over.
+    pub fn is_done(&self, phase: Phase) -> bool {
+        self.phases.iter().any(|p| p.phase == phase)
+    }
+
+    /// Forgets a phase and all that come after it.
+    pub fn forget_from(&mut self, phase: Phase) {
+        self.phases.retain(|p| p.phase < phase);
+        if phase <= Phase::Mesh {
+            self.mesh = None;
+        }
+    }
+}
+
+/// The layout that this version writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// An environment's folder, its record if it has one, and whether it is in use.
+#[derive(Debug)]
+pub struct Found {
+    /// The identifier.
+    pub id: String,
+    /// What it says of itself; `None` when its maker died before writing it.
+    pub record: Option<EnvRecord>,
+    /// Whether somebody works on it.
+    pub standing: Standing,
+}
+
+/// All environments under `root`, by identifier.
+///
+/// # Errors
+/// When the folder exists but cannot be read.
+pub fn environments(root: &Path) -> Result<Vec<Found>, JournalError> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Ok(Vec::new()) };
+    let mut ids: Vec<String> =
+        entries.flatten().filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
+    ids.sort();
+    let mut found = Vec::new();
+    for id in ids {
+        let locked = EnvDir::open(root, &id)?;
+        let record = EnvRecord::load(&root.join(&id));
+        let standing = match (&locked, &record) {
+            (None, _) => Standing::InUse,
+            (Some(_), Some(record)) if record.kept => Standing::Kept,
+            (Some(_), _) => Standing::Dead,
+        };
+        found.push(Found { id, record, standing });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, kept: bool) -> EnvRecord {
+        EnvRecord {
+            schema: SCHEMA,
+            id: id.into(),
+            fingerprint: "f".into(),
+            provider: ProviderName::Netns,
+            topology: "vpn".into(),
+            kept,
+            created: "2026-01-01T00:00:00Z".into(),
+            phases: vec![
+                PhaseDone { phase: Phase::Clusters, seconds: 1.0 },
+                PhaseDone { phase: Phase::Mesh, seconds: 2.0 },
+            ],
+            mesh: Some(MeshOptions::default()),
+            kubeconfigs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn standing_follows_lock_and_keep() {
+        let root = tempfile::tempdir().unwrap();
+        let _busy = EnvDir::create(root.path(), "a").unwrap();
+        record("b", true).save(&EnvDir::create(root.path(), "b").unwrap()).unwrap();
+        record("c", false).save(&EnvDir::create(root.path(), "c").unwrap()).unwrap();
+        drop(EnvDir::create(root.path(), "d").unwrap());
+        let standings: Vec<Standing> = environments(root.path()).unwrap().into_iter().map(|f| f.standing).collect();
+        assert_eq!(standings, [Standing::InUse, Standing::Kept, Standing::Dead, Standing::Dead]);
+        assert!(environments(&root.path().join("nothing")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_phase_is_forgotten_with_all_after_it() {
+        let mut record = record("a", true);
+        record.forget_from(Phase::Mesh);
+        assert!(record.is_done(Phase::Clusters) && !record.is_done(Phase::Mesh) && record.mesh.is_none());
+    }
+}
