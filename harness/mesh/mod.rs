@@ -1,1 +1,5 @@
-//! (room to be furnished)
+//! The mesh: trust, control plane, remote pieces, put together by topology.
+//!
+//! **Never**: know which provider runs the clusters.
+
+pub mod access_log;
