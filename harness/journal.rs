@@ -1,8 +1,9 @@
 //! What was made, written down before it exists.
 //!
 //! Every environment has a folder under `$XDG_STATE_HOME/meshproof/<id>/`. Its `journal.jsonl`
-//! holds one line per thing that the harness is about to make; clean-up walks the lines backwards
-//! and removes each thing, whether it came to exist or not. A thing that is not in a journal is
+//! holds one line per thing that the harness is about to make; clean-up ends the processes first, so
+//! that nothing more comes into being, then walks the other lines backwards and removes each thing,
+//! whether it came to exist or not. A thing that is not in a journal is
 //! never touched. The folder's `lock` is held (flock) by the process that works on the
 //! environment; a folder whose lock is free and that was not kept on purpose belongs to a dead run.
 
@@ -135,6 +136,15 @@ impl EnvDir {
         }
     }
 
+    /// Opens the folder of an environment that another process may hold, without its lock: for a
+    /// process that is itself part of the environment and makes more things in its name.
+    ///
+    /// # Errors
+    /// When the folder is not there.
+    pub fn join(path: &Path) -> Result<Self, JournalError> {
+        Self::at(&path.file_name().unwrap_or_default().to_string_lossy(), path)
+    }
+
     fn at(id: &str, path: &Path) -> Result<Self, JournalError> {
         let open = |name: &str| {
             let file = path.join(name);
@@ -182,7 +192,7 @@ impl EnvDir {
             .map_err(io("cannot write", &self.path.join("journal.jsonl")))
     }
 
-    /// All that was ever written down, newest first: the order of removal.
+    /// All that was ever written down, in the order of removal: processes, then the rest, each newest first.
     ///
     /// # Errors
     /// When the journal cannot be read. A last line that was cut off by a crash is no error: what
@@ -201,6 +211,7 @@ impl EnvDir {
             }
         }
         owned.reverse();
+        owned.sort_by_key(|one| !matches!(one, Owned::Process { .. }));
         Ok(owned)
     }
 
@@ -264,6 +275,19 @@ mod tests {
         drop(env);
         let env = EnvDir::open(root.path(), "a1").unwrap().unwrap();
         assert_eq!(env.owned().unwrap(), [network("two"), network("one")]);
+    }
+
+    #[test]
+    fn a_member_of_the_environment_writes_while_another_holds_it_and_processes_go_first() {
+        let root = tempfile::tempdir().unwrap();
+        let env = EnvDir::create(root.path(), "a1").unwrap();
+        let process = Owned::Process { pid: 1, start_time: 2, what: "supervisor".into() };
+        env.own(&process).unwrap();
+        let member = EnvDir::join(env.path()).unwrap();
+        assert_eq!(member.id(), "a1");
+        member.own(&network("made by the member")).unwrap();
+        assert_eq!(env.owned().unwrap(), [process, network("made by the member")]);
+        assert!(EnvDir::join(&root.path().join("a2")).is_err());
     }
 
     #[test]

@@ -6,14 +6,19 @@
 //! terminal reaches the harness alone, which then decides what to end and in which order. On Linux
 //! they also die with the harness (`setpriv --pdeathsig`), so that a `kill -9` of the harness does
 //! not leave a half-done `kind create cluster` behind that outruns the next run's clean-up.
+//!
+//! Most programs run to their end ([`Tool::run`]). A supervised one is started with a log file and
+//! watched ([`Tool::start`]). The one that must outlive the command, an environment's supervisor, is
+//! started apart and waits on its standard input for a go-ahead ([`Tool::start_apart`]).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::io::AsyncWriteExt;
 
 /// A program to run: prepared, not yet started.
 #[derive(Debug, Clone)]
@@ -26,6 +31,7 @@ pub struct Tool {
     stdin: Option<Vec<u8>>,
     timeout: Duration,
     secret: bool,
+    netns: Option<String>,
 }
 
 /// What a finished program left.
@@ -120,6 +126,7 @@ impl Tool {
             stdin: None,
             timeout: Duration::from_secs(600),
             secret: false,
+            netns: None,
         }
     }
 
@@ -183,13 +190,27 @@ impl Tool {
         self
     }
 
+    /// Runs it in a named network namespace (`/run/netns/<name>`).
+    #[must_use]
+    pub fn in_netns(mut self, name: impl Into<String>) -> Self {
+        self.netns = Some(name.into());
+        self
+    }
+
+    /// The program and its arguments, with the way into its namespace before them.
+    fn argv(&self) -> Vec<OsString> {
+        let mut argv = Vec::new();
+        if let Some(name) = &self.netns {
+            argv.extend(["nsenter".into(), format!("--net=/run/netns/{name}").into(), "--".into()]);
+        }
+        argv.push(self.program.clone());
+        argv.extend_from_slice(&self.args);
+        argv
+    }
+
     /// The command as a person would type it.
     pub fn command_line(&self) -> String {
-        std::iter::once(&self.program)
-            .chain(&self.args)
-            .map(|a| quote(&a.to_string_lossy()))
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.argv().iter().map(|a| quote(&a.to_string_lossy())).collect::<Vec<_>>().join(" ")
     }
 
     /// Runs it and answers its output.
@@ -217,9 +238,8 @@ impl Tool {
     /// [`ToolError`] when it cannot be started or outlives its time.
     pub async fn run_unchecked(self) -> Result<Output, ToolError> {
         let command = self.command_line();
-        let program = self.program.to_string_lossy().into_owned();
         let started = Instant::now();
-        let not_started = |source| ToolError::NotStarted { command: command.clone(), program: program.clone(), source };
+        let not_started = |source| self.not_started(source);
         let handle = self.expression().start().map(Arc::new).map_err(not_started)?;
         let mut guard = KillOnDrop(Some(handle.clone()));
         let limit = self.timeout;
@@ -242,9 +262,59 @@ impl Tool {
         Ok(output)
     }
 
+    /// Starts it and leaves it running; what it prints is appended to `log`. It ends when the value
+    /// is dropped, and with the thread that called this: call it from an async task, whose worker
+    /// threads live as long as the process, and never from `spawn_blocking`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(self, log: &Path) -> Result<Started, ToolError> {
+        let argv = die_with_parent(&self.program, self.argv());
+        let child = self.command(&argv, log, Stdio::null()).and_then(|mut c| c.kill_on_drop(true).spawn());
+        let child = child.map_err(|source| self.not_started(source))?;
+        let command = self.command_line();
+        tracing::debug!(target: "meshproof::tool", command, pid = child.id(), log = %log.display(), "started");
+        Ok(Started { pid: child.id().unwrap_or_default(), child })
+    }
+
+    /// Starts it so that it outlives the harness; what it prints is appended to `log`. It must wait
+    /// for a line on its standard input, and end when there is none: that is [`Apart::go`], called
+    /// when the process is in the journal.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_apart(self, log: &Path) -> Result<Apart, ToolError> {
+        let child = self.command(&self.argv(), log, Stdio::piped()).and_then(|mut c| c.spawn());
+        let mut child = child.map_err(|source| self.not_started(source))?;
+        let pid = child.id().unwrap_or_default();
+        tracing::debug!(target: "meshproof::tool", command = self.command_line(), pid, "started apart");
+        Ok(Apart { pid, gate: child.stdin.take() })
+    }
+
+    fn command(&self, argv: &[OsString], log: &Path, stdin: Stdio) -> std::io::Result<tokio::process::Command> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let (program, args) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(args).stdin(stdin).stdout(log.try_clone()?).stderr(log).process_group(0);
+        if self.clear_env {
+            command.env_clear();
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &self.cwd {
+            command.current_dir(dir);
+        }
+        Ok(command)
+    }
+
+    fn not_started(&self, source: std::io::Error) -> ToolError {
+        let program = self.program.to_string_lossy().into_owned();
+        ToolError::NotStarted { command: self.command_line(), program, source }
+    }
+
     fn expression(&self) -> duct::Expression {
-        let (program, args) = die_with_parent(&self.program, &self.args);
-        let mut expression = duct::cmd(program, args).stdout_capture().stderr_capture().unchecked();
+        let mut argv = die_with_parent(&self.program, self.argv()).into_iter();
+        let mut expression =
+            duct::cmd(argv.next().unwrap_or_default(), argv).stdout_capture().stderr_capture().unchecked();
         expression = match &self.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
@@ -283,16 +353,70 @@ impl Tool {
     }
 }
 
+/// A program that runs under the harness's eyes. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Started {
+    pid: u32,
+    child: tokio::process::Child,
+}
+
+impl Started {
+    /// Its process ID.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When the operating system cannot tell.
+    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Errors
+    /// When it could not be killed.
+    pub async fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
+}
+
+/// A program that outlives the harness and still waits for its go-ahead.
+#[derive(Debug)]
+pub struct Apart {
+    pid: u32,
+    gate: Option<tokio::process::ChildStdin>,
+}
+
+impl Apart {
+    /// Its process ID: to be written into the journal before [`Apart::go`].
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets it begin. Dropped without this, it reads the end of its standard input and goes away.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub async fn go(mut self) -> std::io::Result<()> {
+        match self.gate.take() {
+            Some(mut gate) => gate.write_all(b"go\n").await,
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
 /// Where the kernel offers it, ties the program's life to that of the thread that starts it.
 ///
 /// The signal is tied to the thread that forks: a worker of the runtime, which lives as long as the harness.
-fn die_with_parent(program: &OsStr, args: &[OsString]) -> (OsString, Vec<OsString>) {
+fn die_with_parent(program: &OsStr, argv: Vec<OsString>) -> Vec<OsString> {
     if cfg!(target_os = "linux") && Path::new(SETPRIV).exists() && on_path(program) {
-        let wrapped = ["--pdeathsig", "KILL", "--"].iter().map(OsString::from);
-        let wrapped = wrapped.chain(std::iter::once(program.to_owned())).chain(args.iter().cloned()).collect();
-        return (OsString::from(SETPRIV), wrapped);
+        let wrapped = [SETPRIV, "--pdeathsig", "KILL", "--"].iter().map(OsString::from);
+        return wrapped.chain(argv).collect();
     }
-    (program.to_owned(), args.to_vec())
+    argv
 }
 
 const SETPRIV: &str = "/usr/bin/setpriv";
@@ -347,6 +471,58 @@ mod tests {
     async fn a_program_that_outlives_its_time_is_ended() {
         let error = Tool::new("sleep").arg("30").timeout(Duration::from_millis(50)).run().await.unwrap_err();
         assert!(matches!(error, ToolError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_started_program_logs_and_dies_with_its_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut ends = Tool::new("sh").args(["-c", "echo out; echo err >&2; exit 4"]).start(&log).unwrap();
+        assert_eq!(ends.wait().await.unwrap().code(), Some(4));
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "out\nerr\n");
+        let stays = Tool::new("sleep").arg("600").start(&log).unwrap();
+        let pid = stays.pid();
+        assert!(crate::journal::process_start_time(pid).is_some());
+        drop(stays);
+        let gone = || async move {
+            match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+                Ok(stat) if !stat.contains(") Z ") => {
+                    crate::wait::Poll::<_, std::io::Error>::NotYet("still running".into())
+                }
+                _ => crate::wait::Poll::Ready(()),
+            }
+        };
+        crate::wait::until("its end", Duration::from_secs(10), Duration::from_millis(5), gone).await.unwrap();
+    }
+
+    #[rstest]
+    #[case::let_go(true, "began\n")]
+    #[case::dropped(false, "none\n")]
+    #[tokio::test]
+    async fn a_program_apart_begins_only_when_let_go(#[case] go: bool, #[case] expected: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let apart = Tool::new("sh").args(["-c", "if read l; then echo began; else echo none; fi"]);
+        let apart = apart.start_apart(&log).unwrap();
+        if go {
+            apart.go().await.unwrap()
+        } else {
+            drop(apart)
+        }
+        let said = || async {
+            match std::fs::read_to_string(&log) {
+                Ok(text) if !text.is_empty() => crate::wait::Poll::<_, std::io::Error>::Ready(text),
+                _ => crate::wait::Poll::NotYet("a line".into()),
+            }
+        };
+        let text = crate::wait::until("a line", Duration::from_secs(10), Duration::from_millis(5), said).await.unwrap();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_way_into_a_namespace_is_part_of_the_command() {
+        let tool = Tool::new("ss").arg("-ltn").in_netns("mp-a1-node");
+        assert_eq!(tool.command_line(), "nsenter --net=/run/netns/mp-a1-node -- ss -ltn");
     }
 
     #[rstest]

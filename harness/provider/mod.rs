@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::tool::{Output, ToolError};
 
 pub mod access;
+pub mod netns;
 
 /// Who makes the clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

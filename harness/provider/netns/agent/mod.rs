@@ -1,0 +1,1 @@
+//! (room to be furnished) The node agent: runs pods without a kubelet.

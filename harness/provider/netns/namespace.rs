@@ -1,0 +1,117 @@
+//! Named network namespaces: make, enter, list what runs inside, remove.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::provider::ProviderError;
+use crate::tool::{Tool, ToolError};
+use crate::wait::{self, Poll};
+
+/// Where `ip netns` keeps a namespace's name.
+pub fn path(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+/// Makes a namespace, with its loopback link up.
+///
+/// # Errors
+/// When `ip` refuses: no root, or the name is taken.
+pub async fn create(name: &str) -> Result<(), ToolError> {
+    Tool::new("ip").args(["netns", "add", name]).run().await?;
+    Tool::new("ip").args(["-n", name, "link", "set", "lo", "up"]).run().await.map(drop)
+}
+
+/// Kills what runs in a namespace, and removes it. One that is not there is no error.
+///
+/// # Errors
+/// When a process inside does not die, or `ip` refuses.
+pub async fn remove(name: &str) -> Result<(), ProviderError> {
+    if !path(name).exists() {
+        return Ok(());
+    }
+    let emptied = wait::until(
+        format!("the end of what runs in network namespace {name}"),
+        Duration::from_secs(20),
+        Duration::from_millis(5),
+        || async {
+            match kill_all(name) {
+                Ok(pids) if pids.is_empty() => Poll::Ready(()),
+                Ok(pids) => Poll::NotYet(format!("processes {pids:?}")),
+                Err(error) => Poll::Failed(error),
+            }
+        },
+    );
+    emptied.await.map_err(|e| ProviderError::Refused {
+        what: e.to_string(),
+        hint: format!("see `ip netns pids {name}`, end them by hand, and try again"),
+    })?;
+    match Tool::new("ip").args(["netns", "delete", name]).run().await {
+        Err(_) if !path(name).exists() => Ok(()),
+        result => Ok(result.map(drop)?),
+    }
+}
+
+/// Sends SIGKILL to every process in the namespace; answers those that were there.
+fn kill_all(name: &str) -> std::io::Result<Vec<u32>> {
+    let found = pids(name)?;
+    for pid in &found {
+        match kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// The processes whose network is this namespace. None when there is no such namespace.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn pids(name: &str) -> std::io::Result<Vec<u32>> {
+    let Ok(wanted) = std::fs::metadata(path(name)) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // A process that ended meanwhile, or is a zombie, has no namespace any more.
+        let Ok(its) = std::fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
+        if (its.dev(), its.ino()) == (wanted.dev(), wanted.ino()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// The names of all namespaces on this machine that begin with `prefix`.
+pub fn names(prefix: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
+}
+
+/// Runs `work` on a thread of its own whose network is the namespace. Sockets that it opens stay
+/// there whoever uses them afterwards; `/proc/sys/net` is the namespace's.
+///
+/// # Errors
+/// When the namespace is not there, or cannot be entered.
+pub fn enter<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProviderError> {
+    let failed = {
+        let name = name.to_owned();
+        move |source| ProviderError::Io { what: format!("cannot enter network namespace {name}"), source }
+    };
+    let file = File::open(path(name)).map_err(&failed)?;
+    let thread = std::thread::spawn(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        Ok::<T, Errno>(work())
+    });
+    match thread.join() {
+        Ok(result) => result.map_err(|errno| failed(errno.into())),
+        Err(_) => Err(failed(std::io::Error::other("its thread panicked"))),
+    }
+}
