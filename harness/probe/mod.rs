@@ -2,10 +2,146 @@
 //!
 //! **Never**: judge.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use thiserror::Error;
+
+use crate::provider::{Cluster, PodRef, ProviderError};
+
+mod curl;
+mod logs;
+
+pub use logs::{Proxy, read_logs};
+
+/// What to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The URL. Each call adds `call=<random>-<number>` to its query.
+    pub url: String,
+    /// Request headers.
+    pub headers: BTreeMap<String, String>,
+    /// How many calls, one after the other.
+    pub calls: u32,
+    /// Whether every call opens a connection of its own; otherwise one is kept for all.
+    pub new_connections: bool,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+impl Request {
+    /// How long all the calls may take together: a quarter of a second each, and ten calls that time out.
+    ///
+    /// Without it, 2,000 calls to an endpoint that never answers would take hours.
+    pub fn budget(&self) -> Duration {
+        let budget = Duration::from_millis(250) * self.calls + self.timeout * 10;
+        Duration::from_secs(budget.as_secs() + 1)
+    }
+}
+
+/// Calls that were sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// What was seen.
+    pub observations: Observations,
+    /// Whether the time for all calls ([`Request::budget`]) was over before the last one.
+    pub cut_short: bool,
+    nonce: String,
+    ports: Vec<Option<u16>>,
+    started: Instant,
+}
+
+/// Why calls could not be sent, or not be read: the environment's fault, not the mesh's.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The caller's container could not be reached.
+    #[error("calls from {pod}: {source}")]
+    Exec {
+        /// The caller, as `CLUSTER/NAMESPACE/POD`.
+        pod: String,
+        /// What the provider said.
+        source: ProviderError,
+    },
+    /// curl did not run, or ended before the calls were over.
+    #[error(
+        "calls from {pod}: curl told of {told} of {wanted} calls and ended with {code}: {stderr} \
+         (hint: the container must hold `curl` 7.75 or newer and `timeout`)"
+    )]
+    Client {
+        /// The caller, as `CLUSTER/NAMESPACE/POD`.
+        pod: String,
+        /// How many calls it told of.
+        told: usize,
+        /// How many it was asked for.
+        wanted: u32,
+        /// Its exit code.
+        code: i32,
+        /// The last line of its standard error.
+        stderr: String,
+    },
+    /// curl printed something that was not understood.
+    #[error("calls from {pod}: {what}")]
+    Strange {
+        /// The caller, as `CLUSTER/NAMESPACE/POD`.
+        pod: String,
+        /// What was printed.
+        what: String,
+    },
+    /// A proxy's log could not be read.
+    #[error("the access log of {pod}: {source}")]
+    Log {
+        /// The proxy, as `CLUSTER/NAMESPACE/POD`.
+        pod: String,
+        /// What the provider said.
+        source: ProviderError,
+    },
+}
+
+/// Sends all the calls of `request` from `container` of `pod`, in one exec.
+///
+/// # Errors
+/// [`ProbeError`] when the client could not run. Calls that fail are no error: their outcome tells.
+pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<Sent, ProbeError> {
+    let words = curl::Words::new();
+    let command = curl::command(request, &words, request.budget());
+    let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+    let place = place(cluster, pod);
+    let started = Instant::now();
+    let output = cluster
+        .exec(pod, container, &argv, b"")
+        .await
+        .map_err(|source| ProbeError::Exec { pod: place.clone(), source })?;
+    let told =
+        curl::parse(&output.stdout, &words.marker).map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
+    let cut_short = told.len() < request.calls as usize;
+    if told.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
+        return Err(ProbeError::Client {
+            pod: place,
+            told: told.len(),
+            wanted: request.calls,
+            code: output.code,
+            stderr,
+        });
+    }
+    Ok(Sent {
+        cut_short,
+        nonce: words.nonce,
+        ports: told.iter().map(|t| t.local_port).collect(),
+        started,
+        observations: Observations {
+            connections: told.iter().map(|t| t.new_connections).sum(),
+            took: told.iter().map(|t| t.seen.duration).sum(),
+            calls: told.into_iter().map(|t| t.seen).collect(),
+        },
+    })
+}
+
+fn place(cluster: &Cluster, pod: &PodRef) -> String {
+    format!("{}/{}/{}", cluster.name, pod.namespace, pod.name)
+}
 
 /// All that was seen of one `call` step.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,0 +1,253 @@
+//! What the proxies at both ends wrote about the calls.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use serde_json::Value;
+
+use super::{Outcome, ProbeError, ProxyLine, Sent, place};
+use crate::mesh::access_log;
+use crate::provider::{Cluster, PodRef};
+use crate::wait::{self, Poll, WaitError};
+
+/// Envoy writes its access log out every second; slower than this, a line does not come any more.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// The container that a sidecar runs in.
+const CONTAINER: &str = "istio-proxy";
+
+/// A sidecar whose access log is read.
+#[derive(Clone, Copy)]
+pub struct Proxy<'a> {
+    /// The cluster it runs in.
+    pub cluster: &'a Cluster,
+    /// Its pod.
+    pub pod: &'a PodRef,
+}
+
+/// Reads the access logs of the caller's sidecar (`None`: it has none) and of the servers', and adds to each call
+/// what they wrote about it.
+///
+/// Waits until every reply has its line at the caller, and at its server if that is one of `servers`, for three
+/// seconds at most: calls that went around a proxy have no line, which is for others to judge.
+///
+/// HTTP requests are told apart by the number in their path, others by the client's port.
+///
+/// # Errors
+/// When a log cannot be read.
+pub async fn read_logs(sent: &mut Sent, caller: Option<Proxy<'_>>, servers: &[Proxy<'_>]) -> Result<(), ProbeError> {
+    if caller.is_none() && servers.is_empty() {
+        return Ok(());
+    }
+    let instances: Vec<&str> = servers.iter().map(|p| p.pod.name.as_str()).collect();
+    let (sent, instances) = (std::sync::Mutex::new(sent), &instances);
+    let waited = wait::until("the calls in the access logs", LIMIT, Duration::from_millis(250), || async {
+        let since = lock(&sent).started.elapsed() + Duration::from_secs(2);
+        let ends = caller.iter().map(|p| (End::Client, p)).chain(servers.iter().map(|p| (End::Server, p)));
+        let logs = match try_join_all(ends.map(|(end, proxy)| read(end, *proxy, since))).await {
+            Ok(logs) => logs,
+            Err(error) => return Poll::Failed(error),
+        };
+        let mut sent = lock(&sent);
+        for (end, log) in logs {
+            fill(&mut sent, end, &log);
+        }
+        match missing(&sent, caller.is_some(), instances) {
+            0 => Poll::Ready(()),
+            calls => Poll::NotYet(format!("{calls} calls")),
+        }
+    })
+    .await;
+    match waited {
+        Ok(()) | Err(WaitError::TimedOut { .. }) => Ok(()),
+        Err(WaitError::Failed { source, .. }) => Err(source),
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The end of the calls that a proxy stands at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
+}
+
+async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, String), ProbeError> {
+    let log = proxy.cluster.logs(proxy.pod, CONTAINER, Some(since)).await;
+    let log = log.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
+    Ok((end, log))
+}
+
+/// How many calls still lack a line that must come.
+fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
+    let lacks = |call: &&super::CallSeen| match &call.outcome {
+        Outcome::Reply { instance, .. } => {
+            let served = instance.as_deref().is_some_and(|i| servers.contains(&i));
+            caller && call.client_proxy.is_none() || served && call.server_proxy.is_none()
+        }
+        _ => false,
+    };
+    sent.observations.calls.iter().filter(lacks).count()
+}
+
+/// Adds what the log of the proxy at `end` says to the calls that it speaks of.
+fn fill(sent: &mut Sent, end: End, log: &str) {
+    let by_path = format!("call={}-", sent.nonce);
+    let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
+    for (index, port) in sent.ports.iter().enumerate() {
+        if let Some(port) = port {
+            by_port.entry(*port).or_default().push(index);
+        }
+    }
+    for line in log.lines().filter(|l| l.starts_with('{')) {
+        let Ok(Value::Object(line)) = serde_json::from_str::<Value>(line) else { continue };
+        let Some(line) = Line::of(&line) else { continue };
+        let calls = match &line.path {
+            Some(path) => number(path, &by_path).into_iter().collect(),
+            None => line.client_port.and_then(|p| by_port.get(&p)).cloned().unwrap_or_default(),
+        };
+        for index in calls {
+            let Some(call) = sent.observations.calls.get_mut(index) else { continue };
+            // A pod that calls itself has both kinds of line in one log. A proxy that refused chose no cluster.
+            let place = match line.proxy.upstream_cluster.as_deref() {
+                Some(name) if name.starts_with("inbound") || name.starts_with("Inbound") => &mut call.server_proxy,
+                Some(_) => &mut call.client_proxy,
+                None if end == End::Client => &mut call.client_proxy,
+                None => &mut call.server_proxy,
+            };
+            *place = Some(line.proxy.clone());
+        }
+    }
+}
+
+/// The index of the call whose number stands behind `mark` in the path.
+fn number(path: &str, mark: &str) -> Option<usize> {
+    let rest = &path[path.find(mark)? + mark.len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// One line of an access log.
+struct Line {
+    /// The request's path; `None`: it was not taken for HTTP.
+    path: Option<String>,
+    client_port: Option<u16>,
+    proxy: ProxyLine,
+}
+
+impl Line {
+    /// `None`: not a line of the format that the mesh is installed with.
+    fn of(line: &serde_json::Map<String, Value>) -> Option<Self> {
+        let text = |key: &str| match line.get(key)? {
+            Value::String(text) if text != "-" && !text.is_empty() => Some(text.clone()),
+            _ => None,
+        };
+        line.get(access_log::FLAGS)?;
+        let reasons = [access_log::DETAILS, access_log::UPSTREAM_FAILURE, access_log::TERMINATION];
+        let reasons: Vec<String> = reasons.into_iter().filter_map(text).collect();
+        Some(Self {
+            path: text(access_log::PATH),
+            client_port: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.rsplit_once(':')?.1.parse().ok()),
+            proxy: ProxyLine {
+                upstream: text(access_log::UPSTREAM_HOST).and_then(|a| a.parse().ok()),
+                upstream_cluster: text(access_log::UPSTREAM_CLUSTER),
+                peer: text(access_log::PEER),
+                status: line
+                    .get(access_log::STATUS)
+                    .and_then(Value::as_u64)
+                    .and_then(|s| s.try_into().ok())
+                    .unwrap_or(0),
+                flags: text(access_log::FLAGS).unwrap_or_else(|| "-".to_owned()),
+                details: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::{CallSeen, Observations};
+    use rstest::rstest;
+    use std::time::Instant;
+
+    fn sent(ports: &[u16]) -> Sent {
+        let call = CallSeen {
+            outcome: Outcome::Reply { status: 200, version: None, instance: Some("server".into()), body: None },
+            duration: Duration::ZERO,
+            client_proxy: None,
+            server_proxy: None,
+        };
+        Sent {
+            observations: Observations { calls: vec![call; ports.len()], connections: 1, took: Duration::ZERO },
+            cut_short: false,
+            nonce: "9e0f".into(),
+            ports: ports.iter().map(|p| Some(*p)).collect(),
+            started: Instant::now(),
+        }
+    }
+
+    const HTTP: &str = r#"not JSON
+{"path":"/hello?call=9e0f-2","status":200,"flags":"-","details":"via_upstream","upstream_host":"10.20.0.5:5000","upstream_cluster":"outbound|5000|v2|helloworld.app1.svc.cluster.local","peer":null,"downstream_remote":"10.10.0.7:40112","termination":null,"upstream_failure":null}
+{"path":"/hello?call=9e0f-12","status":200,"flags":"-","upstream_host":"10.20.0.5:5000"}
+{"path":"/hello?call=0000-1","status":200,"flags":"-","upstream_host":"10.20.0.9:5000"}
+{"other":"program"}
+"#;
+
+    #[test]
+    fn an_http_line_belongs_to_the_call_with_its_number() {
+        let mut sent = sent(&[40112, 40112]);
+        fill(&mut sent, End::Client, HTTP);
+        let lines: Vec<_> = sent.observations.calls.iter().map(|c| c.client_proxy.as_ref()).collect();
+        assert_eq!(lines[0], None);
+        let line = lines[1].unwrap();
+        assert_eq!(line.upstream, Some("10.20.0.5:5000".parse().unwrap()));
+        assert_eq!(line.upstream_cluster.as_deref(), Some("outbound|5000|v2|helloworld.app1.svc.cluster.local"));
+        assert_eq!((line.status, line.flags.as_str(), line.details.as_deref()), (200, "-", Some("via_upstream")));
+        assert_eq!(missing(&sent, true, &[]), 1);
+        assert_eq!(missing(&sent, true, &["server"]), 2);
+        assert_eq!(missing(&sent, false, &["another"]), 0);
+    }
+
+    #[test]
+    fn a_connection_s_line_belongs_to_all_calls_that_used_its_port() {
+        let line = r#"{"path":null,"status":0,"flags":"-","upstream_host":"172.18.0.3:6443","upstream_cluster":"PassthroughCluster","downstream_remote":"10.10.0.7:40112","upstream_failure":null}"#;
+        let mut sent = sent(&[40112, 40113, 40112]);
+        fill(&mut sent, End::Client, line);
+        let seen: Vec<bool> = sent.observations.calls.iter().map(|c| c.client_proxy.is_some()).collect();
+        assert_eq!(seen, [true, false, true]);
+    }
+
+    #[rstest]
+    #[case::inbound(r#""inbound|5000||""#, End::Server, false, true)]
+    #[case::passed_on_inbound(r#""InboundPassthroughCluster""#, End::Server, false, true)]
+    #[case::a_pod_that_calls_itself(r#""inbound|5000||""#, End::Client, false, true)]
+    #[case::no_route_at_the_caller("null", End::Client, true, false)]
+    #[case::refused_by_the_server("null", End::Server, false, true)]
+    fn the_end_of_a_line(#[case] cluster: &str, #[case] end: End, #[case] client: bool, #[case] server: bool) {
+        let line = format!(
+            r#"{{"path":"/hello?call=9e0f-1","flags":"NR","status":404,"details":"route_not_found","upstream_cluster":{cluster},"peer":"spiffe://cluster.local/ns/app1/sa/sleep","upstream_failure":"TLS_error"}}"#
+        );
+        let mut sent = sent(&[1]);
+        fill(&mut sent, end, &line);
+        let call = &sent.observations.calls[0];
+        assert_eq!((call.client_proxy.is_some(), call.server_proxy.is_some()), (client, server));
+        let line = call.client_proxy.as_ref().or(call.server_proxy.as_ref()).unwrap();
+        assert_eq!(line.details.as_deref(), Some("route_not_found; TLS_error"));
+        assert_eq!(line.peer.as_deref(), Some("spiffe://cluster.local/ns/app1/sa/sleep"));
+    }
+
+    #[rstest]
+    #[case("/hello?call=9e0f-17", Some(16))]
+    #[case("/hello?a=b&call=9e0f-1&c=d", Some(0))]
+    #[case("/hello?call=9e0f-0", None)]
+    #[case("/hello?call=9e0f-", None)]
+    #[case("/hello", None)]
+    fn numbers(#[case] path: &str, #[case] expected: Option<usize>) {
+        assert_eq!(number(path, "call=9e0f-"), expected);
+    }
+}
