@@ -8,6 +8,8 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `layout` | which namespaces, addresses and routes an environment has (pure) |
+//! | `network` | links, addresses, routes |
 //! | `namespace` | named network namespaces: make, enter, list what runs inside, remove |
 //!
 //! **Never**: touch the host's links, routes or packet filter.
@@ -17,7 +19,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub mod agent;
+pub mod layout;
 pub mod namespace;
+pub mod network;
 
 /// Where the programs are that the clusters and their pods are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

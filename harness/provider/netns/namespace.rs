@@ -20,13 +20,29 @@ pub fn path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Makes a namespace, with its loopback link up.
+/// Makes namespaces. The journal knows them already.
 ///
 /// # Errors
-/// When `ip` refuses: no root, or the name is taken.
-pub async fn create(name: &str) -> Result<(), ToolError> {
-    Tool::new("ip").args(["netns", "add", name]).run().await?;
-    Tool::new("ip").args(["-n", name, "link", "set", "lo", "up"]).run().await.map(drop)
+/// When `ip` refuses: no root, or a name is taken.
+pub async fn create(names: &[&str]) -> Result<(), ToolError> {
+    let commands: String = names.iter().map(|name| format!("netns add {name}\n")).collect();
+    Tool::new("ip").args(["-batch", "-"]).stdin(commands).run().await.map(drop)
+}
+
+/// Sets kernel parameters of a namespace: paths under `/proc/sys`, which must begin with `net/`.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses, with the path.
+pub fn sysctl(name: &str, settings: &[(&str, &str)]) -> Result<(), ProviderError> {
+    let settings: Vec<(String, String)> =
+        settings.iter().map(|(path, value)| (format!("/proc/sys/{path}"), (*value).to_owned())).collect();
+    enter(name, move || {
+        for (path, value) in settings {
+            std::fs::write(&path, &value)
+                .map_err(|source| ProviderError::Io { what: format!("cannot write {value} to {path}"), source })?;
+        }
+        Ok(())
+    })?
 }
 
 /// Kills what runs in a namespace, and removes it. One that is not there is no error.
