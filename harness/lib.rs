@@ -5,6 +5,7 @@
 //! [`plan::Plan`], then an environment of running clusters with a mesh ([`run`]), whose
 //! observations ([`probe`]) are judged by [`verdict`] and told by [`report`].
 
+pub mod apply;
 pub mod cli;
 pub mod doctor;
 pub mod fault;
