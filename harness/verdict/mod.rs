@@ -2,10 +2,21 @@
 //!
 //! **Never**: input or output, time, randomness without a printed seed.
 
-use serde::Serialize;
+pub mod multinomial;
+mod power;
+pub mod stats;
+
+#[cfg(test)]
+mod stats_tests;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+pub use power::{calls_needed, power};
 
 /// The class of a verdict. Ordered from good to bad; the worst of its parts is the verdict of the whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// The mesh does what the scenario says.
@@ -31,12 +42,12 @@ impl Class {
 }
 
 /// The verdict on one expectation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Pass, fail, broken or inconclusive.
     pub class: Class,
     /// The key in `expect:` (`reached`, `split`, …).
-    pub expectation: &'static str,
+    pub expectation: Cow<'static, str>,
     /// Where it is written: line and column in the scenario file (0: a default).
     pub line: usize,
     /// See `line`.
@@ -52,7 +63,7 @@ pub struct Finding {
 }
 
 /// The numbers of one exact test of a split.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SplitTest {
     /// How many replies were counted (errors are not).
     pub replies: u32,
@@ -71,7 +82,7 @@ pub struct SplitTest {
 }
 
 /// One arm of a split.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
     /// The version.
     pub version: String,
