@@ -1,0 +1,419 @@
+//! The content-addressed cache: things that take long to make are made once.
+//!
+//! An item's folder is named by what it is and by the SHA-256 of its whole [`Recipe`]; whatever
+//! changes the result must be in the recipe. An item is made in `<item>.part`, beside its final
+//! place and under a lock, and renamed when it is complete: what has the final name is whole. Its
+//! manifest holds the SHA-256 of every file, which is checked at each use. A file whose size,
+//! times and inode are those of the last check is not read again.
+//!
+//! ```text
+//! $XDG_CACHE_HOME/meshproof/
+//!   items/<name>-<key>/manifest.json   recipe, files with SHA-256, how long it took
+//!                      stamps.json     size, times and inode of each file when it was last hashed
+//!                      files/…         the item
+//!   items/<name>-<key>.part/           being made; a dead one is removed by the next who wants it
+//!   items/<name>-<key>.lock            held while it is made or mended
+//!   times/<name>                       seconds that it took last time, whatever the version
+//! ```
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::manifest::{self, Check};
+use crate::ui;
+use crate::wait::{self, Poll, WaitError};
+
+/// Why an item could not be had.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    /// A file.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// No space is left, here or where the builder works.
+    #[error(
+        "the disk is full: {item} could not be made, nothing of it is left in {path} (hint: `df -h {path}` tells what is free; free some and type the command again): {source}"
+    )]
+    DiskFull {
+        /// What was being made.
+        item: String,
+        /// The folder of the cache.
+        path: PathBuf,
+        /// Who said so.
+        source: BoxError,
+    },
+    /// The builder failed.
+    #[error("{item} could not be made: {source}")]
+    Build {
+        /// What was being made.
+        item: String,
+        /// Why not.
+        source: BoxError,
+    },
+    /// Another process did not finish it.
+    #[error("{0}")]
+    Busy(String),
+}
+
+/// An error of a builder, of whatever kind.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { what, path, source }
+}
+
+/// All that an item depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Short name: part of the folder's name.
+    name: String,
+    /// What it is, for people.
+    what: String,
+    /// Everything that changes the result.
+    parts: BTreeMap<String, String>,
+}
+
+impl Recipe {
+    /// A recipe that depends on nothing yet. `name` is lower-case words joined by `-`; `what` is for
+    /// people and does not change the key.
+    pub fn new(name: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { name: name.into(), what: what.into(), parts: BTreeMap::new() }
+    }
+
+    /// The item depends on `value`.
+    #[must_use]
+    pub fn with(mut self, part: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parts.insert(part.into(), value.into());
+        self
+    }
+
+    /// The item is made from another one.
+    #[must_use]
+    pub fn input(self, item: &Item) -> Self {
+        let part = format!("input {}", item.name);
+        self.with(part, item.key.clone())
+    }
+
+    /// What it is, for people.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 over name and parts.
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        // Lengths go in front, so that no two recipes run together into the same bytes.
+        let mut field = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        field(&self.name);
+        for (part, value) in &self.parts {
+            field(part);
+            field(value);
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
+/// A whole and checked item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// Its recipe's key.
+    pub key: String,
+    /// The folder with its files. Nothing in it may be changed.
+    pub dir: PathBuf,
+}
+
+impl Item {
+    /// Path of one of its files.
+    pub fn path(&self, file: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(file)
+    }
+}
+
+/// Where an item is made.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    /// What is put here becomes the item: files, folders and symbolic links.
+    pub out: PathBuf,
+    /// For whatever else is needed on the way. Removed afterwards.
+    pub scratch: PathBuf,
+}
+
+/// What the cache knows of an item without making it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peek {
+    /// Whole and checked, if it is there.
+    pub item: Option<Item>,
+    /// Bytes of its files; 0 if it is not there.
+    pub size: u64,
+    /// How long it took to make last time, if it was ever made here.
+    pub last_time: Option<Duration>,
+}
+
+/// The cache.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// Longer than anything here takes to build: one that expires means that the other process hangs.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+
+impl Cache {
+    /// The user's cache: `$XDG_CACHE_HOME/meshproof`, or `~/.cache/meshproof`.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn open() -> Result<Self, CacheError> {
+        let base = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
+        Self::at(&base.unwrap_or_else(|| home().join(".cache")).join("meshproof"))
+    }
+
+    /// A cache in that folder.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn at(root: &Path) -> Result<Self, CacheError> {
+        for dir in ["items", "times"] {
+            let dir = root.join(dir);
+            std::fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn place(&self, recipe: &Recipe, key: &str) -> PathBuf {
+        self.root.join("items").join(format!("{}-{}", recipe.name, &key[..16]))
+    }
+
+    /// How long the item of that name took to make last time, in whatever version.
+    pub fn last_time(&self, name: &str) -> Option<Duration> {
+        let text = std::fs::read_to_string(self.root.join("times").join(name)).ok()?;
+        Duration::try_from_secs_f64(text.trim().parse().ok()?).ok()
+    }
+
+    /// What is there of an item. A damaged one counts as missing.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub async fn peek(&self, recipe: &Recipe) -> Result<Peek, CacheError> {
+        let key = recipe.key();
+        let place = self.place(recipe, &key);
+        let last_time = self.last_time(&recipe.name);
+        Ok(match check(&place).await? {
+            Check::Sound(manifest) => {
+                let item = Item { name: recipe.name.clone(), key, dir: place.join("files") };
+                Peek { item: Some(item), size: manifest.size(), last_time }
+            }
+            Check::Missing | Check::Damaged(_) => Peek { item: None, size: 0, last_time },
+        })
+    }
+
+    /// The item of that recipe: the one that is there, or a new one made by `build`.
+    ///
+    /// Safe with any number of processes at once, and after any of them was killed.
+    ///
+    /// # Errors
+    /// [`CacheError`]; then nothing half-made is left.
+    pub async fn item<F, Fut, E>(&self, recipe: &Recipe, build: F) -> Result<Item, CacheError>
+    where
+        F: FnOnce(Workspace) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let key = recipe.key();
+        let place = self.place(recipe, &key);
+        let item = Item { name: recipe.name.clone(), key, dir: place.join("files") };
+        if let Check::Sound(_) = check(&place).await? {
+            return Ok(item);
+        }
+        let _lock = self.lock(recipe, &place).await?;
+        match check(&place).await? {
+            // Whoever held the lock has made it.
+            Check::Sound(_) => return Ok(item),
+            Check::Missing => {}
+            Check::Damaged(why) => {
+                ui::say(format!("! {} is damaged in the cache: {why}. It is removed and made again", recipe.what));
+                std::fs::remove_dir_all(&place).map_err(io("remove", &place))?;
+            }
+        }
+        self.make(recipe, &place, build).await.map_err(|error| self.name_full_disk(recipe, error))?;
+        Ok(item)
+    }
+
+    async fn make<F, Fut, E>(&self, recipe: &Recipe, place: &Path, build: F) -> Result<(), CacheError>
+    where
+        F: FnOnce(Workspace) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let part = Part::make(beside(place, "part"))?;
+        let space = Workspace { out: part.0.join("files"), scratch: part.0.join("scratch") };
+        for dir in [&space.out, &space.scratch] {
+            std::fs::create_dir(dir).map_err(io("make the folder", dir))?;
+        }
+        let task = ui::begin(&recipe.what, self.last_time(&recipe.name));
+        build(space.clone()).await.map_err(|e| CacheError::Build { item: recipe.what.clone(), source: e.into() })?;
+        remove_tree(&space.scratch)?;
+        let recipe_of = recipe.clone();
+        let root = part.0.clone();
+        blocking(move || manifest::write(&root, &recipe_of)).await?;
+        std::fs::rename(&part.0, place).map_err(io("rename", &part.0))?;
+        let took = task.done();
+        let time = self.root.join("times").join(&recipe.name);
+        std::fs::write(&time, format!("{:.1}\n", took.as_secs_f64())).map_err(io("write", &time))
+    }
+
+    async fn lock(&self, recipe: &Recipe, place: &Path) -> Result<File, CacheError> {
+        let path = beside(place, "lock");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io("open", &path))?;
+        let mut told = false;
+        let taken = wait::until(format!("another process that makes {}", recipe.what), PATIENCE, LOOK, || {
+            let look = match file.try_lock() {
+                Ok(()) => Poll::Ready(()),
+                Err(TryLockError::Error(e)) => Poll::Failed(e),
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let _ = (&file).read_to_string(&mut holder);
+                    let holder = holder.split_whitespace().next().map(|p| format!(" {p}")).unwrap_or_default();
+                    if !told {
+                        told = true;
+                        ui::say(format!("… {} is being made by process{holder}; waiting for it", recipe.what));
+                    }
+                    Poll::NotYet(format!("process{holder} holds {}", path.display()))
+                }
+            };
+            std::future::ready(look)
+        })
+        .await;
+        taken.map_err(|e| match e {
+            WaitError::Failed { source, .. } => CacheError::Io { what: "lock", path: path.clone(), source },
+            timed_out @ WaitError::TimedOut { .. } => CacheError::Busy(timed_out.to_string()),
+        })?;
+        // Only for the message of those who wait; what it says is not relied on.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(file)
+    }
+
+    fn name_full_disk(&self, recipe: &Recipe, error: CacheError) -> CacheError {
+        if !tells_of_full_disk(&error) {
+            return error;
+        }
+        let source: BoxError = match error {
+            CacheError::Build { source, .. } => source,
+            other => other.into(),
+        };
+        CacheError::DiskFull { item: recipe.what.clone(), path: self.root.clone(), source }
+    }
+}
+
+/// How often a lock is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// `<place>.<suffix>`, in the same folder.
+fn beside(place: &Path, suffix: &str) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A folder in which something is being made; gone when dropped, unless it was renamed.
+struct Part(PathBuf);
+
+impl Part {
+    fn make(path: PathBuf) -> Result<Self, CacheError> {
+        // A leftover is of a process that was killed: the lock is ours.
+        remove_tree(&path)?;
+        std::fs::create_dir(&path).map_err(io("make the folder", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.0);
+    }
+}
+
+/// Removes a tree, also one that a child of a killed process still writes to.
+fn remove_tree(path: &Path) -> Result<(), CacheError> {
+    let mut tries = 0;
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
+            Err(e) => return Err(io("remove", path)(e)),
+        }
+    }
+}
+
+async fn check(place: &Path) -> Result<Check, CacheError> {
+    let place = place.to_owned();
+    blocking(move || manifest::check(&place)).await
+}
+
+/// Hashing is work: it must not hold up the other tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
+) -> Result<T, CacheError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| CacheError::Busy(format!("the cache was not checked: {e}")))?
+}
+
+/// Whether an error, or one behind it, is that no space is left. Programs say so in words only.
+fn tells_of_full_disk(error: &CacheError) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(one) = next {
+        let full = |e: &std::io::Error| {
+            matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        if one.downcast_ref::<std::io::Error>().is_some_and(full)
+            || one.to_string().to_lowercase().contains("no space left on device")
+        {
+            return true;
+        }
+        next = one.source();
+    }
+    false
+}
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

