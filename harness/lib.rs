@@ -18,6 +18,7 @@ pub mod provider;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod source;
 pub mod supply;
 pub mod tool;
 pub mod topology;

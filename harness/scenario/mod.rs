@@ -2,10 +2,9 @@
 //!
 //! **Never**: input or output beyond reading the files that it is asked to read.
 
-pub mod located;
 pub mod model;
 pub mod values;
 
-pub use located::Located;
+pub use crate::source::Located;
 pub use model::*;
 pub use values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::located::Located;
 use super::values::{EndpointsIn, Percent, Span, WorkloadRef};
+use crate::source::Located;
 
 /// One scenario: an environment, and steps that prove one thing about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::located::Located;
+use crate::source::Located;
 
 /// A share in hundredths: `75%`, `0.5%`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
