@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::image::ImageRef;
 use super::program::Program;
-use crate::scenario::located::Located;
+use crate::source::Located;
 
 /// What is wrong with `versions.yaml`, or with what was asked of it.
 #[derive(Debug, Error)]
