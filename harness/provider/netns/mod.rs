@@ -9,19 +9,52 @@
 //! | file | job |
 //! |---|---|
 //! | `layout` | which namespaces, addresses and routes an environment has (pure) |
-//! | `network` | links, addresses, routes |
 //! | `namespace` | named network namespaces: make, enter, list what runs inside, remove |
+//! | `network` | links, addresses, routes of nodes and pods |
+//! | `pki` | a cluster's CA, keys, certificates, kubeconfigs |
+//! | `processes` | the command lines of its processes |
+//! | `supervise` | the process that starts them, watches them, and outlives the command |
+//! | `state` | what it tells: ports, readiness, deaths |
+//! | `forward` | the host's 127.0.0.1 to an API server inside |
+//! | `objects`, `dns` | nodes, cluster DNS, and whether it answers |
+//! | `environment` | create, attach, check, remove |
+//!
+//! # By hand
+//! `cargo test --test netns_provider -- --ignored --nocapture keeps_an_environment` leaves two clusters
+//! running and says where their kubeconfigs are and how to end them. `ip netns` lists the namespaces;
+//! `ip netns exec mp-<id>-cluster1-control-plane bash` is a shell on a node.
+//!
+//! # Who owns what
+//! The journal holds the supervisor and each namespace. Removing a namespace kills every process whose
+//! network it is, so what runs inside needs no line of its own. Processes between their start and
+//! their entry into a namespace die with the supervisor.
 //!
 //! **Never**: touch the host's links, routes or packet filter.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
 
+use super::ProviderError;
+
 pub mod agent;
+mod dns;
+mod environment;
+mod forward;
 pub mod layout;
 pub mod namespace;
 pub mod network;
+mod objects;
+mod pki;
+mod processes;
+pub mod state;
+mod supervise;
+
+pub use environment::{attach, check, create, remove};
+pub use supervise::supervise;
 
 /// Where the programs are that the clusters and their pods are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,4 +77,59 @@ pub struct Programs {
     pub pilot_agent: PathBuf,
     /// Envoy.
     pub envoy: PathBuf,
+}
+
+impl Programs {
+    /// Whether each of them is an executable file.
+    ///
+    /// # Errors
+    /// With the first that is not, by name and path.
+    pub fn check(&self) -> Result<(), ProviderError> {
+        let all = [
+            ("meshproof", &self.meshproof),
+            ("etcd", &self.etcd),
+            ("kube-apiserver", &self.kube_apiserver),
+            ("kube-controller-manager", &self.kube_controller_manager),
+            ("kube-proxy", &self.kube_proxy),
+            ("coredns", &self.coredns),
+            ("pilot-discovery", &self.pilot_discovery),
+            ("pilot-agent", &self.pilot_agent),
+            ("envoy", &self.envoy),
+        ];
+        let executable =
+            |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        match all.into_iter().find(|(_, path)| !executable(path)) {
+            None => Ok(()),
+            Some((name, path)) => Err(ProviderError::Refused {
+                what: format!("{name} is not there: {} is no executable file", path.display()),
+                hint: "`meshproof supply --for netns` builds or fetches what is missing".into(),
+            }),
+        }
+    }
+}
+
+/// A cluster's kubeconfig for the host.
+fn host_kubeconfig(env: &Path, cluster: &str) -> PathBuf {
+    env.join(format!("{cluster}.kubeconfig"))
+}
+
+/// A client for a kubeconfig of ours, whatever proxies the user's environment names.
+async fn client(kubeconfig: &Path, cluster: &str) -> Result<Client, ProviderError> {
+    let failed = |source: std::io::Error| ProviderError::Io {
+        what: format!("cannot use {}, the kubeconfig of cluster {cluster}", kubeconfig.display()),
+        source,
+    };
+    let read = Kubeconfig::read_from(kubeconfig).map_err(|e| failed(std::io::Error::other(e)))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|e| failed(std::io::Error::other(e)))?;
+    config.proxy_url = None;
+    Client::try_from(config).map_err(|e| failed(std::io::Error::other(e)))
+}
+
+/// A wait of minutes that ended: the machine is broken or overloaded, and the logs say which.
+fn too_late(error: &impl std::fmt::Display, cluster: &str) -> ProviderError {
+    ProviderError::Refused {
+        what: error.to_string(),
+        hint: format!("the logs of the cluster's processes are in netns/{cluster}/logs in the environment's folder"),
+    }
 }

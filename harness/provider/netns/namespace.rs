@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -111,23 +112,38 @@ pub fn names(prefix: &str) -> BTreeSet<String> {
     entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
 }
 
-/// Runs `work` on a thread of its own whose network is the namespace. Sockets that it opens stay
-/// there whoever uses them afterwards; `/proc/sys/net` is the namespace's.
+/// Runs `work` on a thread of its own whose network is the namespace, and waits for it. Sockets that
+/// it opens stay there whoever uses them afterwards; `/proc/sys/net` is the namespace's.
 ///
 /// # Errors
 /// When the namespace is not there, or cannot be entered.
 pub fn enter<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProviderError> {
-    let failed = {
-        let name = name.to_owned();
-        move |source| ProviderError::Io { what: format!("cannot enter network namespace {name}"), source }
-    };
-    let file = File::open(path(name)).map_err(&failed)?;
-    let thread = std::thread::spawn(move || {
-        setns(&file, CloneFlags::CLONE_NEWNET)?;
-        Ok::<T, Errno>(work())
-    });
+    let thread = thread_in(name, work)?;
     match thread.join() {
-        Ok(result) => result.map_err(|errno| failed(errno.into())),
-        Err(_) => Err(failed(std::io::Error::other("its thread panicked"))),
+        Ok(result) => result.map_err(|errno| not_entered(name, errno.into())),
+        Err(_) => Err(not_entered(name, std::io::Error::other("its thread panicked"))),
     }
+}
+
+/// Like [`enter`], but the thread goes on by itself.
+///
+/// # Errors
+/// When the namespace is not there.
+pub fn enter_for_good(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ProviderError> {
+    thread_in(name, work).map(drop)
+}
+
+fn thread_in<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<nix::Result<T>>, ProviderError> {
+    let file = File::open(path(name)).map_err(|source| not_entered(name, source))?;
+    Ok(std::thread::spawn(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    }))
+}
+
+fn not_entered(name: &str, source: std::io::Error) -> ProviderError {
+    ProviderError::Io { what: format!("cannot enter network namespace {name}"), source }
 }
