@@ -3,6 +3,8 @@
 //! Needs root and the programs of the supply. Without them the tests skip locally, with the reason, and fail
 //! where `CI` is set.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
 use std::path::PathBuf;
 use std::time::Instant;
 
