@@ -1,6 +1,7 @@
 //! A value and where in its file it was written, so that a failed expectation can underline itself.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ops::{Deref, Range};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -23,6 +24,25 @@ impl<T> Located<T> {
     /// A value that was not read from a file: a default.
     pub fn nowhere(value: T) -> Self {
         Self { value, line: 0, column: 0, span: 0..0 }
+    }
+
+    /// Another value at the same place.
+    pub fn with<U>(&self, value: U) -> Located<U> {
+        Located { value, line: self.line, column: self.column, span: self.span.clone() }
+    }
+}
+
+/// By value, then by place: so that a value can be the key of a map.
+impl<T: Ord> Ord for Located<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let place = |x: &Self| (x.line, x.column, x.span.start, x.span.end);
+        self.value.cmp(&other.value).then_with(|| place(self).cmp(&place(other)))
+    }
+}
+
+impl<T: Ord> PartialOrd for Located<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -188,6 +188,9 @@ fn split_expected(file: &Arc<Source>, span: &Range<usize>, message: &str) -> Pro
         Some((what, expected)) => {
             Problem::at(file, span, what).help(format!("expected {}", expected.strip_suffix(')').unwrap_or(expected)))
         }
+        None if message.contains("tab") => {
+            Problem::at(file, span, message).help("YAML is indented with spaces, never with tabs")
+        }
         None => Problem::at(file, span, message),
     }
 }

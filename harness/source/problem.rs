@@ -143,6 +143,20 @@ impl Problems {
         Err(Self(problems))
     }
 
+    /// With paths relative to `folder`, where they lie in it.
+    #[must_use]
+    pub fn under(mut self, folder: &Path) -> Self {
+        for problem in &mut self.0 {
+            if let Ok(path) = problem.file.path.strip_prefix(folder) {
+                problem.file = Source::new(path, &problem.file.text);
+            }
+            // hints name paths too
+            let prefix = format!("{}/", folder.display());
+            problem.help = problem.help.take().map(|help| help.replace(&prefix, ""));
+        }
+        self
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()

@@ -6,6 +6,15 @@
 //!
 //! **Never**: input or output beyond reading those files.
 
+mod kind_config;
+mod ranges;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use ranges::{Clash, HostRange, RangeOf, overlap};
+pub use read::names;
+
 use ipnet::IpNet;
 use serde::Serialize;
 

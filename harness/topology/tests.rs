@@ -1,0 +1,163 @@
+use std::path::Path;
+
+use rstest::rstest;
+
+use super::*;
+use crate::source::Problems;
+
+fn kind_configs() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kind-configs")
+}
+
+const TOPOLOGY: &str = "\
+purpose: p
+trust_domain: cluster.local
+clusters:
+  cluster1: { network: vpn, control_plane: cluster1 }
+  cluster2: { network: vpn, control_plane: cluster1 }
+";
+const HEADER: &str = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n";
+
+fn ranges(pods: &str, services: &str) -> String {
+    format!("{HEADER}networking: {{ podSubnet: {pods}, serviceSubnet: {services} }}\n")
+}
+
+/// A folder `t` with those files; two good clusters unless they say otherwise.
+fn load(files: &[(&str, &str)]) -> Result<Topology, Problems> {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("t");
+    std::fs::create_dir(&folder).unwrap();
+    let good = [
+        ("topology.yaml", TOPOLOGY.to_owned()),
+        ("cluster1.yaml", ranges("10.10.0.0/16", "10.110.0.0/16")),
+        ("cluster2.yaml", ranges("10.20.0.0/16", "10.120.0.0/16")),
+    ];
+    for (name, text) in good.iter().map(|(n, t)| (*n, t.as_str())).chain(files.iter().copied()) {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    Topology::load(root.path(), "t").map_err(|problems| relative(&problems, root.path()))
+}
+
+/// Problems with paths relative to `root`: a snapshot must not know where it was made.
+fn relative(problems: &Problems, root: &Path) -> Problems {
+    problems.clone().under(root)
+}
+
+#[rstest]
+#[case::vpn("vpn")]
+#[case::vpn_kindnet("vpn-kindnet")]
+#[case::vpn3("vpn3")]
+fn every_topology_of_the_repository_is_sound(#[case] name: &str) {
+    let topology = Topology::load(&kind_configs(), name).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(topology.clusters[0].is_primary());
+    assert!(names(&kind_configs()).contains(&name.to_owned()));
+}
+
+#[test]
+fn the_vpn_topology_is_that_of_the_experiment() {
+    let vpn = Topology::load(&kind_configs(), "vpn").unwrap();
+    let told: Vec<_> = vpn
+        .clusters
+        .iter()
+        .map(|c| format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.control_plane))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "cluster1 10.10.0.0/16 10.110.0.0/16 Static [ControlPlane] of cluster1",
+            "cluster2 10.20.0.0/16 10.120.0.0/16 Static [ControlPlane] of cluster1"
+        ]
+    );
+    assert_eq!(vpn.routed_pairs().len(), 2);
+}
+
+#[test]
+fn a_kind_config_of_nothing_but_its_header_is_a_cluster_of_one_node_with_kinds_ranges() {
+    let one = "purpose: p\ntrust_domain: t\nclusters: { cluster1: { network: n, control_plane: cluster1 } }\n";
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("t")).unwrap();
+    std::fs::write(root.path().join("t/topology.yaml"), one).unwrap();
+    std::fs::write(root.path().join("t/cluster1.yaml"), HEADER).unwrap();
+    let topology = Topology::load(root.path(), "t").unwrap_or_else(|problems| panic!("{problems}"));
+    let cluster = &topology.clusters[0];
+    assert_eq!(
+        (cluster.pods.to_string(), cluster.services.to_string()),
+        ("10.244.0.0/16".into(), "10.96.0.0/16".into())
+    );
+    assert_eq!((cluster.nodes.as_slice(), cluster.cni), ([NodeRole::ControlPlane].as_slice(), Cni::Kindnet));
+}
+
+#[test]
+fn primaries_come_first_and_ranges_may_repeat_across_networks() {
+    let topology = "\
+purpose: p
+trust_domain: cluster.local
+clusters:
+  cluster1: { network: a, control_plane: cluster2 }
+  cluster2: { network: b, control_plane: cluster2 }
+";
+    let same = ranges("10.10.0.0/16", "10.110.0.0/16");
+    let topology = load(&[("topology.yaml", topology), ("cluster2.yaml", &same)]).unwrap();
+    assert_eq!(topology.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["cluster2", "cluster1"]);
+    assert!(topology.routed_pairs().is_empty());
+}
+
+#[rstest]
+#[case::overlap_inside_a_cluster("cluster2.yaml", &ranges("10.20.0.0/16", "10.20.64.0/20"))]
+#[case::overlap_between_clusters("cluster2.yaml", &ranges("10.10.128.0/17", "10.110.0.0/16"))]
+#[case::overlap_with_kinds_default("cluster2.yaml", &format!("{HEADER}networking: {{ podSubnet: 10.96.16.0/20 }}\n"))]
+#[case::another_kind("cluster2.yaml", "kind: Clutter\napiVersion: kind.x-k8s.io/v1alpha3\n")]
+#[case::not_strict("cluster2.yaml", &format!("{HEADER}nodes:\n- role: control-plane\n  rolle: x\n  image: kindest/node:v1\nnetwork: {{}}\n"))]
+#[case::no_control_plane("cluster2.yaml", &format!("{HEADER}networking: {{ podSubnet: 10.20.0.0/16, serviceSubnet: 10.120.0.0/16 }}\nnodes:\n- role: worker\n"))]
+#[case::roles_ports_and_modes("cluster2.yaml", &format!("{HEADER}name: cluster3\nnodes:\n- role: controlplane\n  extraPortMappings: [{{ containerPort: 80, hostPort: 70000, protocol: HTTP }}]\n- role: worker\n  image: x\nnetworking: {{ kubeProxyMode: ebpf, apiServerPort: -2, ipFamily: ipv6, podSubnet: \"fd00::/56\", serviceSubnet: 10.120.0.1/16 }}\n"))]
+#[case::ranges_of_the_wrong_size("cluster2.yaml", &ranges("10.20.0.0/25", "10.0.0.0/8"))]
+#[case::too_small_for_its_nodes("cluster2.yaml", &format!("{HEADER}networking: {{ podSubnet: 10.20.0.0/24, serviceSubnet: 10.120.0.0/16 }}\nnodes:\n- role: control-plane\n- role: worker\n"))]
+#[case::not_yaml("cluster2.yaml", "kind: Cluster\n\tapiVersion: x\n")]
+#[case::empty_file("cluster2.yaml", "")]
+#[case::unknown_primary_and_remote_primary(
+    "topology.yaml",
+    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: vpn, control_plane: cluster2 }\n  cluster2: { network: vpn, control_plane: cluter1 }\n"
+)]
+#[case::missing_and_extra_files(
+    "topology.yaml",
+    "purpose: ''\ntrust_domain: Cluster.local\nclusters:\n  cluster1: { network: vpn, control_plane: cluster1 }\n  cluster3: { network: vpn, control_plane: cluster1 }\n"
+)]
+#[case::bad_names(
+    "topology.yaml",
+    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: V P N, control_plane: cluster1 }\n  cluster2: { network: vpn, control_plane: cluster1, provider: kind }\n"
+)]
+#[case::no_clusters("topology.yaml", "purpose: p\ntrust_domain: cluster.local\nclusters: {}\n")]
+fn mistakes_are_told_all_at_once_with_their_places(#[case] file: &str, #[case] text: &str) {
+    let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
+    let problems = load(&[(file, text)]).expect_err("a topology with mistakes was accepted");
+    insta::assert_snapshot!(name, problems);
+}
+
+#[test]
+fn an_unknown_topology_is_a_missing_file() {
+    let problems = Topology::load(&kind_configs(), "no-such").unwrap_err();
+    assert!(problems.to_string().ends_with("no-such/topology.yaml: no such file"), "{problems}");
+}
+
+#[rstest]
+#[case::default_route("0.0.0.0/0", None)]
+#[case::elsewhere("172.17.0.0/16", None)]
+#[case::inside(
+    "10.20.3.0/24",
+    Some("the pods' range of cluster2 (10.20.0.0/16) overlaps docker network x (10.20.3.0/24) of this machine")
+)]
+#[case::around(
+    "10.112.0.0/12",
+    Some("the services' range of cluster2 (10.120.0.0/16) overlaps docker network x (10.112.0.0/12) of this machine")
+)]
+fn ranges_that_the_machine_uses_are_found(#[case] range: &str, #[case] expected: Option<&str>) {
+    let vpn = Topology::load(&kind_configs(), "vpn").unwrap();
+    let host = [HostRange { what: "docker network x".into(), range: range.parse().unwrap() }];
+    let clashes = vpn.clashes(&host);
+    assert_eq!(clashes.first().map(ToString::to_string).as_deref(), expected);
+    if let Some(clash) = clashes.first() {
+        let place = clash.problem(Path::new("kind-configs"), &vpn).place();
+        let line = if clash.of == RangeOf::Pods { 7 } else { 8 };
+        assert!(place.starts_with(&format!("kind-configs/vpn/cluster2.yaml:{line}:")), "{place}");
+    }
+}
