@@ -1,5 +1,167 @@
 //! The mesh: trust, control plane, remote pieces, put together by topology.
 //!
+//! [`prepare`] makes everything that needs no cluster (certificates, manifests); [`install`] brings it into running clusters,
+//! independent work at the same time; [`reconcile`] changes a running mesh to other options. There is one file per piece;
+//! the topology alone says which cluster gets which.
+//!
 //! **Never**: know which provider runs the clusters.
 
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::apply::{ApplyError, Reason};
+use crate::provider::{Cluster, ProviderError};
+use crate::tool::ToolError;
+use crate::topology::Topology;
+use crate::wait::WaitError;
+
 pub mod access_log;
+mod injection;
+mod install;
+pub mod istiod;
+pub mod options;
+mod prepare;
+mod primary;
+mod remote;
+pub mod remote_secret;
+pub mod trust;
+
+pub use install::{Installed, install};
+pub use options::{outbound_ranges, read_back_outbound, reconcile};
+pub use prepare::{Prepared, prepare};
+
+/// The namespace of the control plane and of everything that belongs to it; also the root namespace of its configuration.
+pub const NAMESPACE: &str = "istio-system";
+
+/// Every cluster of an environment belongs to this one mesh.
+const MESH_ID: &str = "mesh1";
+
+/// What the mesh is installed with.
+#[derive(Debug, Clone)]
+pub struct MeshInputs {
+    /// The program `istioctl`, of the release that is installed: its charts are inside it.
+    pub istioctl: PathBuf,
+    /// Where the images come from (`registry.istio.io/release`).
+    pub hub: String,
+    /// Their tag.
+    pub tag: String,
+    /// The proxies are a stock Envoy, without Istio's own filters.
+    pub stock_envoy: bool,
+    /// The environment's identifier: on every object as [`crate::apply::OWNER_LABEL`].
+    pub owner: String,
+}
+
+/// An installed mesh.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    /// The clusters and who is whose primary.
+    pub topology: Topology,
+    /// The environment's identifier.
+    pub owner: String,
+}
+
+/// Why the mesh is not as it was asked for.
+#[derive(Debug, Error)]
+pub enum MeshError {
+    /// istioctl failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// Objects could not be brought in.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The provider could not reach a pod.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// Certificates could not be made.
+    #[error("certificates of the mesh: {0}")]
+    Trust(#[from] rcgen::Error),
+    /// Something did not come about.
+    #[error(transparent)]
+    Wait(Box<WaitError<MeshError>>),
+    /// The API server said no, or nothing.
+    #[error("cluster {cluster}: cannot {what}: {}", Reason(source))]
+    Kube {
+        /// The cluster.
+        cluster: String,
+        /// What was asked.
+        what: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The topology names a cluster that is not among the running ones.
+    #[error("cluster {cluster} of the topology does not run (running: {running})")]
+    NoCluster {
+        /// The cluster.
+        cluster: String,
+        /// Those that run.
+        running: String,
+    },
+    /// A control plane has no running pod.
+    #[error(
+        "cluster {cluster}: no pod of the control plane runs (hint: `kubectl -n istio-system describe pods -l app=istiod`)"
+    )]
+    NoControlPlane {
+        /// The primary cluster.
+        cluster: String,
+    },
+    /// A control plane's pod will not come up.
+    #[error("cluster {cluster}: the control plane cannot start: {why}")]
+    ControlPlane {
+        /// The primary cluster.
+        cluster: String,
+        /// What its pod says.
+        why: String,
+    },
+    /// A debug endpoint of a control plane did not answer as expected.
+    #[error("cluster {cluster}: {path} of the control plane: {why}")]
+    Debug {
+        /// The primary cluster.
+        cluster: String,
+        /// The endpoint.
+        path: String,
+        /// What came instead.
+        why: String,
+    },
+    /// The injector's ConfigMap is not as Istio writes it.
+    #[error("cluster {cluster}: ConfigMap istio-system/istio-sidecar-injector: {why}")]
+    Injector {
+        /// The primary cluster.
+        cluster: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The injector captures other addresses than it was told to.
+    #[error(
+        "cluster {cluster}: includeIPRanges of the sidecar injector is `{found}`, expected `{expected}` (see `kubectl -n \
+         istio-system get configmap istio-sidecar-injector -o yaml`)"
+    )]
+    Outbound {
+        /// The primary cluster.
+        cluster: String,
+        /// What was set.
+        expected: String,
+        /// What was read back.
+        found: String,
+    },
+}
+
+impl From<WaitError<Self>> for MeshError {
+    fn from(error: WaitError<Self>) -> Self {
+        Self::Wait(Box::new(error))
+    }
+}
+
+impl MeshError {
+    fn kube(cluster: &Cluster, what: &'static str, source: kube::Error) -> Self {
+        Self::Kube { cluster: cluster.name.clone(), what, source: Box::new(source) }
+    }
+}
+
+/// The running cluster of that name.
+fn cluster_named<'a>(clusters: &'a [Cluster], name: &str) -> Result<&'a Cluster, MeshError> {
+    clusters.iter().find(|c| c.name == name).ok_or_else(|| MeshError::NoCluster {
+        cluster: name.to_owned(),
+        running: clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}

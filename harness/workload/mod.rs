@@ -1,1 +1,3 @@
-//! (room to be furnished)
+//! What runs in the clusters: sleep, helloworld, and the user's own manifests.
+
+pub mod pods;

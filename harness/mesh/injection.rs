@@ -1,0 +1,140 @@
+//! Does injection work, and by the values that were set? A pod that is created with `dryRun` tells: the API server calls the
+//! real webhook, over the real way to the control plane, and stores nothing.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::json;
+
+use super::{Mesh, MeshError};
+use crate::apply::Reason;
+use crate::provider::Cluster;
+use crate::topology::ClusterSpec;
+use crate::wait::{self, Poll};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a sidecar would be told.
+#[derive(Debug, PartialEq, Eq)]
+struct Sidecar {
+    cluster: String,
+    network: String,
+    outbound: String,
+}
+
+/// Waits until every cluster injects sidecars that know their cluster and network and capture `outbound`.
+pub(super) async fn await_all(mesh: &Mesh, clusters: &[Cluster], outbound: &str) -> Result<(), MeshError> {
+    let specs = clusters.iter().filter_map(|c| Some((c, mesh.topology.cluster(&c.name)?)));
+    try_join_all(specs.map(|(cluster, spec)| await_one(cluster, spec, outbound))).await?;
+    Ok(())
+}
+
+async fn await_one(cluster: &Cluster, spec: &ClusterSpec, outbound: &str) -> Result<(), MeshError> {
+    let expected = Sidecar { cluster: spec.name.clone(), network: spec.network.clone(), outbound: outbound.to_owned() };
+    let (expected, what) = (&expected, format!("sidecar injection in cluster {}", cluster.name));
+    wait::until(what, LIMIT, INTERVAL, || async move {
+        match try_once(cluster).await {
+            Ok(Some(sidecar)) if sidecar == *expected => Poll::Ready(()),
+            Ok(Some(sidecar)) => Poll::NotYet(format!("a sidecar of {expected:?}; it is {sidecar:?}")),
+            Ok(None) => Poll::NotYet(format!(
+                "a sidecar: a pod with the label sidecar.istio.io/inject=true gets none ({})",
+                webhook(cluster).await
+            )),
+            Err(MeshError::Kube { source, .. }) => {
+                Poll::NotYet(format!("{} ({})", Reason(&source), webhook(cluster).await))
+            }
+            Err(error) => Poll::Failed(error),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// What the webhook's configuration lacks, for the message of a time-out.
+async fn webhook(cluster: &Cluster) -> String {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let hooks = match api.list(&ListParams::default().labels("app=sidecar-injector")).await {
+        Ok(list) => list.items.into_iter().flat_map(|c| c.webhooks.unwrap_or_default()).collect::<Vec<_>>(),
+        Err(error) => return Reason(&error).to_string(),
+    };
+    let empty = hooks.iter().filter(|h| h.client_config.ca_bundle.as_ref().is_none_or(|b| b.0.is_empty())).count();
+    match (hooks.len(), empty) {
+        (0, _) => "no MutatingWebhookConfiguration with the label app=sidecar-injector".into(),
+        (_, 0) => "the webhook's caBundle is set".into(),
+        (all, empty) => format!(
+            "caBundle empty in {empty} of {all} webhooks: the control plane has not written it (hint: does it run with \
+             EXTERNAL_ISTIOD, does it read this cluster, and does the annotation topology.istio.io/controlPlaneClusters name it?)"
+        ),
+    }
+}
+
+async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshError> {
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "meshproof-injection", "labels": { "sidecar.istio.io/inject": "true" } },
+        "spec": { "containers": [{ "name": "app", "image": "none" }] },
+    });
+    let refused = |source| MeshError::kube(cluster, "try the injection of a sidecar", source);
+    let pod: Pod = serde_json::from_value(pod).map_err(|e| refused(kube::Error::SerdeError(e)))?;
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    Ok(sidecar(&api.create(&params, &pod).await.map_err(refused)?))
+}
+
+/// What the injected sidecar is told; `None` when there is none.
+fn sidecar(pod: &Pod) -> Option<Sidecar> {
+    let spec = pod.spec.as_ref()?;
+    // A native sidecar is an init container, a classic one a container.
+    let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let proxy = all().find(|c| c.name == "istio-proxy")?;
+    let init = all().find(|c| c.name == "istio-init")?;
+    let args = init.args.as_deref().unwrap_or_default();
+    let outbound = args.iter().position(|a| a == "-i").and_then(|at| args.get(at + 1));
+    Some(Sidecar {
+        cluster: variable(proxy, "ISTIO_META_CLUSTER_ID"),
+        network: variable(proxy, "ISTIO_META_NETWORK"),
+        outbound: outbound.cloned().unwrap_or_default(),
+    })
+}
+
+/// The last value wins: the webhook appends those of the URL that it was called at.
+fn variable(container: &Container, name: &str) -> String {
+    let mut all = container.env.iter().flatten().filter(|v| v.name == name);
+    all.next_back().and_then(|v| v.value.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn pod(place: &str) -> Pod {
+        let mut spec = json!({ "containers": [{ "name": "app" }], "initContainers": [
+            { "name": "istio-init", "args": ["istio-iptables", "-p", "15001", "-i", "10.10.0.0/16", "-x", ""] }] });
+        spec[place].as_array_mut().unwrap().push(json!({ "name": "istio-proxy", "env": [
+            { "name": "ISTIO_META_CLUSTER_ID", "value": "cluster2" },
+            { "name": "ISTIO_META_NETWORK", "value": "network1" }] }));
+        serde_json::from_value(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec })).unwrap()
+    }
+
+    #[rstest]
+    #[case::native("initContainers")]
+    #[case::classic("containers")]
+    fn both_kinds_of_sidecar_are_read(#[case] place: &str) {
+        let expected =
+            Sidecar { cluster: "cluster2".into(), network: "network1".into(), outbound: "10.10.0.0/16".into() };
+        assert_eq!(sidecar(&pod(place)), Some(expected));
+    }
+
+    #[test]
+    fn a_pod_without_a_sidecar_has_none() {
+        let mut pod = pod("containers");
+        pod.spec.as_mut().unwrap().containers.truncate(1);
+        assert_eq!(sidecar(&pod), None);
+    }
+}

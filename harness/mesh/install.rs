@@ -1,0 +1,235 @@
+//! Brings a prepared mesh into running clusters. What does not need each other happens at the same time; each wait is for
+//! exactly what the next thing needs.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use futures::{FutureExt, try_join};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, ListParams};
+use serde_json::json;
+
+use super::{
+    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, istiod, options, primary, remote, remote_secret,
+};
+use crate::apply::{self, Manifest};
+use crate::provider::Cluster;
+use crate::topology::{ClusterSpec, Topology};
+use crate::ui;
+use crate::wait::{self, Poll};
+use crate::workload::pods::{Readiness, readiness};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A mesh and how long each step of its installation took. Steps overlap: their sum is more than the whole.
+#[derive(Debug)]
+pub struct Installed {
+    /// The mesh.
+    pub mesh: Mesh,
+    /// Each step, in the order in which they ended.
+    pub phases: Vec<(String, Duration)>,
+}
+
+/// Installs the mesh and waits until it works: every control plane is ready and has read every cluster that it is to read,
+/// every cluster injects sidecars by the values that were set, and every namespace can get the mesh's root certificate.
+///
+/// # Errors
+/// [`MeshError`], with what was missing.
+pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Installed, MeshError> {
+    let mesh = &prepared.mesh;
+    let topology = &mesh.topology;
+    let phases = Phases::default();
+    let pairs: Vec<(&ClusterSpec, &Cluster)> = topology
+        .clusters
+        .iter()
+        .map(|s| Ok((s, cluster_named(clusters, &s.name)?)))
+        .collect::<Result<_, MeshError>>()?;
+
+    // The namespace carries who leads the cluster: a control plane reads that once, when it learns of the cluster.
+    phases
+        .time("mesh: namespaces and trust", try_join_all(pairs.iter().map(|(s, c)| foundation(prepared, s, c))))
+        .await?;
+
+    let pieces = pairs.iter().map(|(spec, cluster)| {
+        phases.time(format!("mesh: pieces of {}", spec.name), pieces(prepared, spec, cluster, clusters))
+    });
+    let secrets = watches(topology).into_iter().map(|(watcher, watched)| {
+        let phases = &phases;
+        async move {
+            let (watcher, watched) = (cluster_named(clusters, &watcher.name)?, cluster_named(clusters, &watched.name)?);
+            let what = format!("mesh: remote secret of {} in {}", watched.name, watcher.name);
+            phases.time(what, remote_secret::restore(watcher, watched, &mesh.owner)).await
+        }
+    });
+    let ready = pairs.iter().filter(|(s, _)| s.is_primary()).map(|(spec, cluster)| {
+        phases.time(format!("mesh: control plane of {} ready", spec.name), control_plane_ready(cluster))
+    });
+    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready))?;
+
+    let outbound = options::outbound_ranges(topology, prepared.options.outbound);
+    let synced =
+        topology.clusters.iter().filter(|c| c.is_primary()).map(|spec| {
+            phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters))
+        });
+    let roots =
+        clusters.iter().map(|c| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
+    try_join!(
+        try_join_all(synced),
+        try_join_all(roots),
+        phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, &outbound)),
+        options::verify_outbound(mesh, clusters, &outbound),
+    )?;
+    Ok(Installed { mesh: mesh.clone(), phases: phases.into_inner() })
+}
+
+/// Who reads whom: every control plane reads every other cluster of the mesh.
+fn watches(topology: &Topology) -> Vec<(&ClusterSpec, &ClusterSpec)> {
+    let primaries = topology.clusters.iter().filter(|c| c.is_primary());
+    primaries.flat_map(|p| topology.clusters.iter().filter(|c| c.name != p.name).map(move |c| (p, c))).collect()
+}
+
+fn namespace(spec: &ClusterSpec) -> Result<Manifest, MeshError> {
+    let mut namespace = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": { "name": NAMESPACE, "labels": { "topology.istio.io/network": spec.network } },
+    });
+    if !spec.is_primary() {
+        namespace["metadata"]["annotations"] = json!({ "topology.istio.io/controlPlaneClusters": spec.control_plane });
+    }
+    Ok(Manifest::made("namespace of the mesh", namespace)?)
+}
+
+async fn foundation(prepared: &Prepared, spec: &ClusterSpec, cluster: &Cluster) -> Result<(), MeshError> {
+    let mut manifests = vec![namespace(spec)?];
+    manifests.extend(prepared.trust.secret(&spec.name)?);
+    manifests.push(remote_secret::token_request()?);
+    apply::apply(cluster, &manifests, Some(&prepared.mesh.owner)).await?;
+    Ok(())
+}
+
+/// Definitions on one side, everything else on the other: istiod starts without them and takes them up as they come.
+async fn pieces(
+    prepared: &Prepared,
+    spec: &ClusterSpec,
+    cluster: &Cluster,
+    clusters: &[Cluster],
+) -> Result<(), MeshError> {
+    let owner = Some(prepared.mesh.owner.as_str());
+    let manifests = prepared.manifests.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
+    let manifests = if spec.is_primary() {
+        manifests.to_vec()
+    } else {
+        remote::at_address(manifests, control_plane_address(cluster_named(clusters, &spec.control_plane)?)?)
+    };
+    let (definitions, mut rest): (Vec<_>, Vec<_>) =
+        manifests.into_iter().partition(|m| m.kind() == "CustomResourceDefinition");
+    if primary::has_remotes(&prepared.mesh.topology, spec) {
+        rest.push(primary::load_balancer(control_plane_address(cluster)?)?);
+    }
+    let definitions = async {
+        apply::apply(cluster, &definitions, owner).await?;
+        if spec.is_primary() {
+            apply::apply(cluster, &[options::mutual_tls(prepared.options.mtls)?], owner).await?;
+        }
+        Ok::<_, MeshError>(())
+    };
+    try_join!(definitions, apply::apply(cluster, &rest, owner).map(|r| r.map_err(MeshError::from)))?;
+    Ok(())
+}
+
+/// Where the other clusters reach the control plane in `primary`: the address of its first node.
+fn control_plane_address(primary: &Cluster) -> Result<std::net::IpAddr, MeshError> {
+    let node = primary.nodes.first();
+    node.map(|n| n.address).ok_or_else(|| MeshError::NoControlPlane { cluster: primary.name.clone() })
+}
+
+async fn control_plane_ready(cluster: &Cluster) -> Result<(), MeshError> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let selector = ListParams::default().labels("app=istiod");
+    let (deployments, pods, selector) = (&deployments, &pods, &selector);
+    let what = format!("the control plane in cluster {}", cluster.name);
+    wait::until(what, LIMIT, INTERVAL, || async move {
+        let (deployment, pods) = match try_join!(deployments.get_opt("istiod"), pods.list(selector)) {
+            Ok((Some(deployment), pods)) => (deployment, pods.items),
+            Ok((None, _)) => return Poll::NotYet("deployment istio-system/istiod".into()),
+            Err(error) => return Poll::Failed(MeshError::kube(cluster, "read the control plane's state", error)),
+        };
+        match readiness(&deployment, &pods) {
+            Readiness::Ready => Poll::Ready(()),
+            Readiness::NotYet(why) => Poll::NotYet(why),
+            Readiness::Never(why) => Poll::Failed(MeshError::ControlPlane { cluster: cluster.name.clone(), why }),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -> Result<(), MeshError> {
+    let cluster = cluster_named(clusters, &spec.name)?;
+    let what = format!("the control plane in cluster {} to read every cluster", spec.name);
+    wait::until(what, LIMIT, INTERVAL, || async move {
+        match istiod::clusters(cluster).await {
+            Ok(read) => {
+                let missing: Vec<String> = topology.clusters.iter().filter_map(|c| not_read(&read, &c.name)).collect();
+                if missing.is_empty() { Poll::Ready(()) } else { Poll::NotYet(missing.join("; ")) }
+            }
+            Err(error @ (MeshError::Debug { .. } | MeshError::Provider(_))) => Poll::NotYet(error.to_string()),
+            Err(error) => Poll::Failed(error),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Why the control plane does not read `cluster`; `None` when it does.
+fn not_read(read: &[istiod::ReadCluster], cluster: &str) -> Option<String> {
+    match read.iter().find(|r| r.id == cluster) {
+        None => Some(format!("cluster {cluster} is not known to it")),
+        Some(known) if known.sync_status == "synced" => None,
+        Some(known) => Some(format!("cluster {cluster} is `{}` (secret {})", known.sync_status, known.secret_name)),
+    }
+}
+
+/// The control plane writes its root certificate into every namespace; a pod cannot start without it.
+async fn root_certificate(cluster: &Cluster) -> Result<(), MeshError> {
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");
+    let maps = &maps;
+    let what = format!("the mesh's root certificate in cluster {}", cluster.name);
+    wait::until(what, LIMIT, INTERVAL, || async move {
+        match maps.get_opt("istio-ca-root-cert").await {
+            Ok(Some(_)) => Poll::Ready(()),
+            Ok(None) => Poll::NotYet("ConfigMap default/istio-ca-root-cert, which the control plane writes".into()),
+            Err(error) => Poll::Failed(MeshError::kube(cluster, "read the root certificate", error)),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Shows each step while it runs, and remembers how long it took.
+#[derive(Default)]
+struct Phases(std::sync::Mutex<Vec<(String, Duration)>>);
+
+impl Phases {
+    async fn time<T>(
+        &self,
+        what: impl Into<String>,
+        work: impl Future<Output = Result<T, MeshError>>,
+    ) -> Result<T, MeshError> {
+        let what = what.into();
+        let (task, started) = (ui::begin(&what, None), Instant::now());
+        let done = work.await?;
+        task.done();
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((what, started.elapsed()));
+        Ok(done)
+    }
+
+    fn into_inner(self) -> Vec<(String, Duration)> {
+        self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

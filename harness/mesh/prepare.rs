@@ -1,0 +1,134 @@
+//! What can be made before the clusters run: certificates, and manifests from the charts inside istioctl.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use serde_json::Value;
+
+use super::trust::Trust;
+use super::{Mesh, MeshError, MeshInputs, primary, remote};
+use crate::apply::{self, Manifest};
+use crate::scenario::MeshOptions;
+use crate::tool::Tool;
+use crate::topology::{ClusterSpec, Topology};
+
+/// Everything for [`super::install`] that needs no cluster.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) mesh: Mesh,
+    pub(super) options: MeshOptions,
+    pub(super) trust: Trust,
+    /// Each cluster's manifests; a remote's do not know the control plane's address yet.
+    pub(super) manifests: BTreeMap<String, Vec<Manifest>>,
+}
+
+/// Makes the trust and the manifests for every cluster of `topology`, offline.
+///
+/// # Errors
+/// [`MeshError`] when istioctl fails or writes something that is no manifest.
+pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshInputs) -> Result<Prepared, MeshError> {
+    let trust = Trust::generate(topology.clusters.iter().map(|c| c.name.as_str()))?;
+    let generated = topology.clusters.iter().map(|spec| async move {
+        let manifests = generate(inputs, &operator(topology, spec, options, inputs), &spec.name).await?;
+        Ok::<_, MeshError>((spec.name.clone(), manifests))
+    });
+    Ok(Prepared {
+        mesh: Mesh { topology: topology.clone(), owner: inputs.owner.clone() },
+        options: options.clone(),
+        trust,
+        manifests: try_join_all(generated).await?.into_iter().collect(),
+    })
+}
+
+fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
+    if spec.is_primary() { primary::operator(topology, spec, options, inputs) } else { remote::operator(spec, inputs) }
+}
+
+async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Result<Vec<Manifest>, MeshError> {
+    let output = Tool::new(&inputs.istioctl)
+        .args(["manifest", "generate", "--filename", "-"])
+        // Nothing of this machine's own clusters may get in.
+        .env("KUBECONFIG", "/dev/null")
+        .stdin(operator.to_string())
+        .timeout(Duration::from_secs(120))
+        .run()
+        .await?;
+    let name = format!("istioctl manifest generate for {cluster}");
+    Ok(apply::parse(&name, &output.text())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Mtls, Outbound};
+    use crate::topology::{Cni, NodeRole};
+
+    fn spec(name: &str, control_plane: &str, second: u8) -> ClusterSpec {
+        ClusterSpec {
+            name: name.into(),
+            network: "network1".into(),
+            control_plane: control_plane.into(),
+            pods: format!("10.{second}.0.0/16").parse().unwrap(),
+            services: format!("10.1{second}.0.0/16").parse().unwrap(),
+            nodes: vec![NodeRole::ControlPlane],
+            cni: Cni::Static,
+            kind_config: String::new(),
+        }
+    }
+
+    fn vpn() -> Topology {
+        Topology {
+            name: "vpn".into(),
+            purpose: "test".into(),
+            trust_domain: "cluster.local".into(),
+            clusters: vec![spec("cluster1", "cluster1", 10), spec("cluster2", "cluster1", 20)],
+        }
+    }
+
+    fn inputs(stock_envoy: bool) -> MeshInputs {
+        MeshInputs {
+            istioctl: "istioctl".into(),
+            hub: "registry.istio.io/release".into(),
+            tag: "1.31.0".into(),
+            stock_envoy,
+            owner: "a1b2".into(),
+        }
+    }
+
+    fn options(outbound: Outbound) -> MeshOptions {
+        MeshOptions { mtls: Mtls::Strict, outbound, dns_capture: false }
+    }
+
+    #[test]
+    fn the_primary_with_a_stock_envoy() {
+        let topology = vpn();
+        let operator = operator(&topology, &topology.clusters[0], &options(Outbound::Clusters), &inputs(true));
+        insta::assert_json_snapshot!(operator);
+    }
+
+    #[test]
+    fn istios_own_proxy_keeps_every_filter() {
+        let topology = vpn();
+        let operator = operator(&topology, &topology.clusters[0], &options(Outbound::All), &inputs(false));
+        let values = &operator["spec"]["values"];
+        assert!(values.get("telemetry").is_none() && operator["spec"]["meshConfig"].get("defaultProviders").is_none());
+        assert!(!values["pilot"]["env"].to_string().contains("PILOT_ENABLE"));
+        assert_eq!(values["global"]["proxy"]["includeIPRanges"], "*");
+    }
+
+    #[test]
+    fn a_primary_that_nobody_else_uses_leads_no_other_cluster() {
+        let mut topology = vpn();
+        topology.clusters[1].control_plane = "cluster2".into();
+        let operator = operator(&topology, &topology.clusters[0], &options(Outbound::All), &inputs(false));
+        assert_eq!(operator["spec"]["values"]["global"]["externalIstiod"], false);
+    }
+
+    #[test]
+    fn a_remote() {
+        let topology = vpn();
+        let operator = operator(&topology, &topology.clusters[1], &options(Outbound::All), &inputs(true));
+        insta::assert_json_snapshot!(operator);
+    }
+}

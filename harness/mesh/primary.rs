@@ -1,0 +1,108 @@
+//! The control plane in a primary cluster, and the address that the clusters that use it reach it at.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::{MESH_ID, MeshError, MeshInputs, NAMESPACE, access_log, options};
+use crate::apply::Manifest;
+use crate::scenario::MeshOptions;
+use crate::topology::{ClusterSpec, Topology};
+
+/// Name of the Service that stands for an internal load balancer.
+pub const LOAD_BALANCER: &str = "istiod-elb";
+/// Discovery and certificates over mutual TLS.
+pub const DISCOVERY_PORT: u16 = 15012;
+/// The injection webhook.
+pub const WEBHOOK_PORT: u16 = 15017;
+
+/// What istioctl is told to install in a primary cluster.
+///
+/// Where this differs from Istio's defaults:
+/// - `externalIstiod` when other clusters use this control plane: without it, it never writes their webhook's caBundle;
+/// - one small istiod without leader election, so that a restart is not followed by a wait for the old one's lease;
+/// - `PILOT_DEBOUNCE_AFTER` 25 ms instead of 100 ms. The debounce only merges bursts: what comes later is pushed too, and
+///   `PILOT_DEBOUNCE_MAX` keeps its default. A test mesh has few events, and each push is small;
+/// - readiness is looked at every second from the start, not every three seconds after one;
+/// - proxies write their access log as JSON, and ten times a second (Istio releases without that setting ignore it);
+/// - with a stock Envoy: no filter of Istio's own, in exactly three places (see the project's notes on stock Envoy).
+pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
+    let mut mesh_config = json!({
+        "trustDomain": topology.trust_domain,
+        "enablePrometheusMerge": false,
+        "accessLogFile": "/dev/stdout",
+        "accessLogEncoding": "JSON",
+        "accessLogFormat": access_log::format(),
+        "defaultConfig": { "fileFlushInterval": "0.1s" },
+    });
+    let mut values = json!({
+        "global": {
+            "meshID": MESH_ID,
+            "multiCluster": { "clusterName": spec.name },
+            "network": spec.network,
+            "externalIstiod": has_remotes(topology, spec),
+            "imagePullPolicy": "IfNotPresent",
+            "proxy": {
+                "includeIPRanges": options::outbound_ranges(topology, options.outbound),
+                "resources": { "requests": { "cpu": "10m", "memory": "40Mi" } },
+            },
+        },
+        "pilot": {
+            "autoscaleEnabled": false,
+            "resources": { "requests": { "cpu": "10m", "memory": "100Mi" } },
+            "env": { "ENABLE_LEADER_ELECTION": "false", "PILOT_DEBOUNCE_AFTER": "25ms" },
+        },
+    });
+    if inputs.stock_envoy {
+        mesh_config["defaultProviders"] = json!({ "metrics": [] });
+        values["telemetry"] = json!({ "enabled": false });
+        values["pilot"]["env"]["PILOT_ENABLE_ALPN_FILTER"] = json!("false");
+        values["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] = json!("false");
+    }
+    let probe = |field: &str| format!("spec.template.spec.containers.[name:discovery].readinessProbe.{field}");
+    json!({
+        "apiVersion": "install.istio.io/v1alpha1",
+        "kind": "IstioOperator",
+        "spec": {
+            "profile": "minimal",
+            "hub": inputs.hub,
+            "tag": inputs.tag,
+            "meshConfig": mesh_config,
+            "values": values,
+            "components": { "pilot": { "k8s": { "overlays": [{
+                "kind": "Deployment",
+                "name": "istiod",
+                "patches": [
+                    { "path": probe("initialDelaySeconds"), "value": 0 },
+                    { "path": probe("periodSeconds"), "value": 1 },
+                ],
+            }] } } },
+        },
+    })
+}
+
+/// Whether other clusters use this one's control plane.
+pub fn has_remotes(topology: &Topology, spec: &ClusterSpec) -> bool {
+    topology.clusters.iter().any(|c| c.control_plane == spec.name && c.name != spec.name)
+}
+
+/// The internal load balancer's stand-in: `address` of a node leads to istiod. The plain-text port 15010 stays inside.
+///
+/// # Errors
+/// Never: the object is complete.
+pub fn load_balancer(address: IpAddr) -> Result<Manifest, MeshError> {
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": LOAD_BALANCER, "namespace": NAMESPACE },
+        "spec": {
+            "selector": { "app": "istiod" },
+            "externalIPs": [address],
+            "ports": [
+                { "name": "tls-istiod", "port": DISCOVERY_PORT, "targetPort": DISCOVERY_PORT },
+                { "name": "https-webhook", "port": WEBHOOK_PORT, "targetPort": WEBHOOK_PORT },
+            ],
+        },
+    });
+    Ok(Manifest::made("internal load balancer of the control plane", service)?)
+}

@@ -1,0 +1,149 @@
+//! The remote secret: how a control plane gets to read another cluster's services and endpoints.
+//!
+//! In the cluster that is read, a token of the account `istio-reader-service-account`; in the cluster of the control plane,
+//! a kubeconfig with that token in a secret labelled `istio/multiCluster=true`. The same objects as those that
+//! `istioctl create-remote-secret` makes, without starting it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use serde_json::json;
+
+use super::{MeshError, NAMESPACE};
+use crate::apply::{self, Manifest};
+use crate::provider::Cluster;
+use crate::wait::{self, Poll};
+
+const READER: &str = "istio-reader-service-account";
+const TOKEN: &str = "istio-reader-service-account-istio-remote-secret-token";
+
+/// What the reader's token secret holds once Kubernetes has filled it.
+struct ReaderToken {
+    ca: String,
+    token: String,
+}
+
+/// The name of the secret by which a control plane reads `watched`.
+pub fn name(watched: &str) -> String {
+    format!("istio-remote-secret-{watched}")
+}
+
+/// The secret in the cluster that is read, for Kubernetes to fill with a token of the reader's account.
+pub(super) fn token_request() -> Result<Manifest, MeshError> {
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": TOKEN,
+            "namespace": NAMESPACE,
+            "annotations": { "kubernetes.io/service-account.name": READER },
+        },
+        "type": "kubernetes.io/service-account-token",
+    });
+    Ok(Manifest::made("token of the reader's account", secret)?)
+}
+
+async fn token(watched: &Cluster) -> Result<ReaderToken, MeshError> {
+    let api: Api<Secret> = Api::namespaced(watched.client.clone(), NAMESPACE);
+    let what = format!("the token of {NAMESPACE}/{READER} in cluster {}", watched.name);
+    let token = wait::until(what, Duration::from_secs(60), Duration::from_millis(50), || async {
+        match api.get_opt(TOKEN).await {
+            Ok(Some(secret)) => match filled(secret.data.unwrap_or_default()) {
+                Some(token) => Poll::Ready(token),
+                None => Poll::NotYet(format!("secret {TOKEN} has no `token` and `ca.crt` yet")),
+            },
+            Ok(None) => Poll::NotYet(format!("secret {TOKEN}")),
+            Err(source) => Poll::Failed(MeshError::kube(watched, "read the reader's token", source)),
+        }
+    });
+    Ok(token.await?)
+}
+
+fn filled(mut data: BTreeMap<String, ByteString>) -> Option<ReaderToken> {
+    let ca = data.remove("ca.crt")?;
+    let token = data.remove("token").filter(|t| !t.0.is_empty())?;
+    Some(ReaderToken { ca: encoded(&ca)?, token: String::from_utf8(token.0).ok()? })
+}
+
+/// Base64, as Kubernetes itself writes bytes.
+fn encoded(bytes: &ByteString) -> Option<String> {
+    serde_json::to_value(bytes).ok()?.as_str().map(str::to_owned)
+}
+
+fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest, MeshError> {
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": watched, "cluster": { "certificate-authority-data": reader.ca, "server": server } }],
+        "contexts": [{ "name": watched, "context": { "cluster": watched, "user": watched } }],
+        "current-context": watched,
+        "preferences": {},
+        "users": [{ "name": watched, "user": { "token": reader.token } }],
+    });
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name(watched),
+            "namespace": NAMESPACE,
+            "labels": { "istio/multiCluster": "true" },
+            "annotations": { "networking.istio.io/cluster": watched },
+        },
+        // JSON is YAML.
+        "stringData": { watched: kubeconfig.to_string() },
+    });
+    Ok(Manifest::made("remote secret", secret)?)
+}
+
+/// Lets the control plane in `watcher` read `watched`: at installation, and to mend what [`remove`] broke. The namespace,
+/// annotated with who leads it, and the reader's account must be in `watched` already: the control plane looks at them once.
+/// `owner` is the environment's identifier.
+///
+/// # Errors
+/// [`MeshError`] when Kubernetes makes no token or a cluster does not answer.
+pub async fn restore(watcher: &Cluster, watched: &Cluster, owner: &str) -> Result<(), MeshError> {
+    let reader = token(watched).await?;
+    let secret = secret(&watched.name, &watched.peer_api_server, &reader)?;
+    apply::apply(watcher, &[secret], Some(owner)).await?;
+    Ok(())
+}
+
+/// Takes away the secret by which the control plane in `watcher` reads the cluster `watched`: its endpoints leave every proxy.
+///
+/// # Errors
+/// [`MeshError`] when the cluster does not answer.
+pub async fn remove(watcher: &Cluster, watched: &str) -> Result<(), MeshError> {
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": name(watched), "namespace": NAMESPACE },
+    });
+    apply::delete(watcher, &[Manifest::made("remote secret", secret)?]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_what_istiod_looks_for() {
+        let reader = ReaderToken { ca: "Q0E=".into(), token: "a.b.c".into() };
+        let secret = secret("cluster2", "https://172.18.0.4:6443", &reader).unwrap();
+        insta::assert_json_snapshot!(secret.object);
+    }
+
+    #[test]
+    fn a_token_that_is_not_filled_yet_is_not_taken() {
+        let data = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect()
+        };
+        assert!(filled(data(&[])).is_none());
+        assert!(filled(data(&[("ca.crt", "CA"), ("token", "")])).is_none());
+        let token = filled(data(&[("ca.crt", "CA"), ("token", "a.b.c")])).unwrap();
+        assert_eq!((token.ca.as_str(), token.token.as_str()), ("Q0E=", "a.b.c"));
+    }
+}

@@ -1,0 +1,230 @@
+//! What pods are there, and why they are not ready.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use serde::Serialize;
+
+use crate::provider::PodRef;
+
+/// One pod that is not on its way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PodInfo {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// Whether all its containers are ready.
+    pub ready: bool,
+    /// The node that it runs on, once it is scheduled.
+    pub node: Option<String>,
+    /// Its `version` label.
+    pub version: Option<String>,
+    /// Whether it has a sidecar.
+    pub sidecar: bool,
+}
+
+impl PodInfo {
+    /// What a Pod object says.
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        Self {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            ip: status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()),
+            ready: is_ready(pod),
+            node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+            version: pod.metadata.labels.as_ref().and_then(|l| l.get("version").cloned()),
+            sidecar: has_sidecar(pod),
+        }
+    }
+
+    /// The pod, for exec, logs and connections.
+    pub fn reference(&self) -> PodRef {
+        PodRef { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// How far a Deployment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Every pod that is wanted is there, of the newest template, and ready.
+    Ready,
+    /// Not yet, and what is missing.
+    NotYet(String),
+    /// It cannot become ready, and why.
+    Never(String),
+}
+
+/// Waiting for a container in these states is in vain.
+const HOPELESS: &[&str] = &["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
+
+/// How far `deployment` is, judged by its status and by `pods`, those that its selector selects.
+pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
+    let label = format!("deployment {}", deployment.metadata.name.as_deref().unwrap_or_default());
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation < deployment.metadata.generation {
+        return Readiness::NotYet(format!("{label}: Kubernetes has not looked at its newest form"));
+    }
+    let living: Vec<&Pod> = pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
+    let (all, updated, available) =
+        (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
+    let ready = living.iter().filter(|p| is_ready(p)).count();
+    if (all, updated, available) == (wanted, wanted, wanted) && living.len() == ready && ready == wanted as usize {
+        return Readiness::Ready;
+    }
+    let mut reasons = Vec::new();
+    for condition in status.conditions.iter().flatten() {
+        // Why no pod could be made at all: a webhook that failed, a quota, a missing account.
+        if condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True") {
+            reasons.push(condition.message.clone().unwrap_or_default());
+        }
+    }
+    for pod in &living {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        match why_not_ready(pod) {
+            None => {}
+            Some((why, true)) => return Readiness::Never(format!("{label}: pod {name}: {why}")),
+            Some((why, false)) => reasons.push(format!("pod {name}: {why}")),
+        }
+    }
+    let counts = format!("{label}: {available} of {wanted} available, {all} pods in all");
+    Readiness::NotYet(if reasons.is_empty() { counts } else { format!("{counts}: {}", reasons.join("; ")) })
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.filter(|c| c.type_ == "Ready").any(|c| c.status == "True")
+}
+
+fn has_sidecar(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let containers = spec.map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    containers.into_iter().flatten().any(|c| c.name == "istio-proxy")
+}
+
+/// Why a pod is not ready, and whether waiting is in vain; `None` when it is ready.
+fn why_not_ready(pod: &Pod) -> Option<(String, bool)> {
+    if is_ready(pod) {
+        return None;
+    }
+    let status = pod.status.clone().unwrap_or_default();
+    let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = unscheduled {
+        return Some((format!("not scheduled: {}", condition.message.clone().unwrap_or_default()), false));
+    }
+    let statuses: Vec<&ContainerStatus> =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()).collect();
+    let troubles: Vec<(String, bool)> = statuses.iter().filter_map(|s| trouble(s)).collect();
+    if troubles.is_empty() {
+        return Some((status.phase.unwrap_or_else(|| "not looked at by its node".into()), false));
+    }
+    let hopeless = troubles.iter().any(|(_, hopeless)| *hopeless);
+    Some((troubles.into_iter().map(|(why, _)| why).collect::<Vec<_>>().join(", "), hopeless))
+}
+
+fn trouble(status: &ContainerStatus) -> Option<(String, bool)> {
+    let name = &status.name;
+    let state = status.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".into());
+        let message = waiting.message.as_deref().map(|m| format!(" ({m})")).unwrap_or_default();
+        let hopeless = HOPELESS.contains(&reason.as_str());
+        return Some((format!("container {name}: {reason}{message}"), hopeless));
+    }
+    if let Some(ended) = state.terminated.as_ref().filter(|t| t.exit_code != 0) {
+        return Some((format!("container {name}: ended with exit code {}", ended.exit_code), false));
+    }
+    (state.running.is_some() && !status.ready).then(|| (format!("container {name}: running, not ready"), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn deployment(generation: i64, status: Value) -> Deployment {
+        let object = json!({ "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "sleep", "generation": generation },
+            "spec": { "replicas": 1, "selector": {}, "template": {} }, "status": status });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn pod(name: &str, ready: bool, container: Value) -> Pod {
+        let state = json!({ "name": "sleep", "ready": ready, "restartCount": 0, "image": "", "imageID": "", "state": container });
+        let status = json!({ "phase": "Pending", "containerStatuses": [state], "podIP": "10.10.0.5",
+            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }] });
+        let object = json!({ "apiVersion": "v1", "kind": "Pod", "status": status,
+            "metadata": { "name": name, "namespace": "app1", "labels": { "version": "v1" } },
+            "spec": { "nodeName": "n", "containers": [{ "name": "sleep" }], "initContainers": [{ "name": "istio-proxy" }] } });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn done() -> Value {
+        json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 })
+    }
+
+    fn running() -> Value {
+        json!({ "running": {} })
+    }
+
+    #[test]
+    fn ready_means_every_wanted_pod_and_no_other() {
+        let one = pod("a", true, running());
+        let mut leaving = pod("b", false, running());
+        assert_eq!(readiness(&deployment(1, done()), std::slice::from_ref(&one)), Readiness::Ready);
+        // A pod of the old template beside it is one too many, unless it is on its way out.
+        assert!(matches!(readiness(&deployment(1, done()), &[one.clone(), leaving.clone()]), Readiness::NotYet(_)));
+        leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        assert_eq!(readiness(&deployment(1, done()), &[one, leaving]), Readiness::Ready);
+    }
+
+    #[test]
+    fn an_old_status_of_a_changed_deployment_counts_for_nothing() {
+        let readiness = readiness(&deployment(2, done()), &[pod("a", true, running())]);
+        assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("newest form")));
+    }
+
+    #[rstest]
+    #[case::pulling(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } }), false,
+        "pod a: container sleep: ImagePullBackOff (no such image)")]
+    #[case::never(json!({ "waiting": { "reason": "ErrImageNeverPull" } }), true, "pod a: container sleep: ErrImageNeverPull")]
+    #[case::crashed(json!({ "terminated": { "exitCode": 3 } }), false, "container sleep: ended with exit code 3")]
+    #[case::slow(running(), false, "container sleep: running, not ready")]
+    fn the_reason_is_told(#[case] state: Value, #[case] never: bool, #[case] expected: &str) {
+        let status = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1 });
+        match readiness(&deployment(1, status), &[pod("a", false, state)]) {
+            Readiness::Never(why) => assert!(never && why.contains(expected), "{why}"),
+            Readiness::NotYet(why) => assert!(!never && why.contains(expected), "{why}"),
+            Readiness::Ready => panic!("ready"),
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_fails_is_told_though_there_is_no_pod() {
+        let status = json!({ "observedGeneration": 1, "conditions": [{ "type": "ReplicaFailure", "status": "True",
+            "message": "failed calling webhook: x509: certificate signed by unknown authority" }] });
+        let readiness = readiness(&deployment(1, status), &[]);
+        assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("certificate signed by unknown authority")));
+    }
+
+    #[test]
+    fn a_pod_tells_what_is_asked_of_it() {
+        let info = PodInfo::of(&pod("a", true, running()));
+        let expected = PodInfo {
+            namespace: "app1".into(),
+            name: "a".into(),
+            ip: Some("10.10.0.5".parse().unwrap()),
+            ready: true,
+            node: Some("n".into()),
+            version: Some("v1".into()),
+            sidecar: true,
+        };
+        assert_eq!(info, expected);
+    }
+}
