@@ -5,17 +5,32 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use meshproof::journal::EnvDir;
-use meshproof::provider::netns::{self, Programs};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::PostParams;
+use meshproof::journal::{EnvDir, Owned};
+use meshproof::provider::Cluster;
+use meshproof::provider::netns::{self, Programs, dns, namespace, network};
 use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};
+use meshproof::wait::{self, Poll};
+use serde_json::json;
 
-fn programs() -> Programs {
-    let bin = PathBuf::from(std::env::var_os("MESHPROOF_TEST_PROGRAMS").unwrap_or_default());
+/// The programs, or why the test cannot run here.
+fn programs() -> Result<Programs, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("needs root".into());
+    }
+    let bin =
+        std::env::var_os("MESHPROOF_TEST_PROGRAMS").ok_or("MESHPROOF_TEST_PROGRAMS names no folder of programs")?;
+    let bin = PathBuf::from(bin);
     let program = |name: &str| bin.join(name);
-    Programs {
+    let programs = Programs {
         meshproof: env!("CARGO_BIN_EXE_meshproof").into(),
         etcd: program("etcd"),
         kube_apiserver: program("kube-apiserver"),
@@ -24,8 +39,24 @@ fn programs() -> Programs {
         coredns: program("coredns"),
         pilot_discovery: program("pilot-discovery"),
         pilot_agent: program("pilot-agent"),
-        envoy: program("pilot-agent"),
-    }
+        envoy: program("envoy"),
+    };
+    programs.check().map_err(|e| e.to_string())?;
+    Ok(programs)
+}
+
+/// Skips the test, or fails it where everything must be there.
+macro_rules! programs_or_skip {
+    () => {
+        match programs() {
+            Ok(programs) => programs,
+            Err(why) => {
+                assert!(std::env::var_os("CI").is_none(), "cannot run: {why}");
+                eprintln!("skipped: {why}");
+                return;
+            }
+        }
+    };
 }
 
 fn cluster(number: u8) -> ClusterSpec {
@@ -50,13 +81,242 @@ fn topology() -> Topology {
     }
 }
 
+async fn remove(env: EnvDir) {
+    for owned in env.owned().unwrap() {
+        assert!(netns::remove(&owned).await.unwrap(), "{owned:?}");
+    }
+    env.forget().unwrap();
+}
+
+/// What an environment could leave on the host: names, mounts and processes that carry its folder or its id,
+/// and links (other people's container engines come and go meanwhile).
+fn traces(env_id: &str, folder: &Path) -> Vec<String> {
+    let mut found: Vec<String> = namespace::names(&format!("mp-{env_id}-")).into_iter().collect();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (name, folder) = (format!("mp-{env_id}-"), folder.to_string_lossy().into_owned());
+    found.extend(mounts.lines().filter(|l| l.contains(&name) || l.contains(&folder)).map(str::to_owned));
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        // Empty for zombies: they only wait for their parent to look.
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&name) || line.contains(&folder) {
+            found.push(line);
+        }
+    }
+    for link in std::fs::read_dir("/sys/class/net").unwrap().flatten() {
+        let link = link.file_name().to_string_lossy().into_owned();
+        if link == "br0" || link.starts_with("c0n") || link.starts_with("c1n") || link.starts_with("pod") {
+            found.push(format!("link {link}"));
+        }
+    }
+    found
+}
+
+/// A namespace attached to the cluster's first node as a pod's would be, with a server that tells
+/// each caller the caller's own address.
+struct PodLike {
+    namespace: String,
+    address: Ipv4Addr,
+}
+
+const PORT: u16 = 7000;
+
+impl PodLike {
+    async fn new(env: &EnvDir, cluster: &Cluster, number: u8) -> Self {
+        let node = &cluster.nodes[0];
+        let IpAddr::V4(range) = node.pods.network() else { panic!("IPv6") };
+        let at = |n: u8| Ipv4Addr::from(u32::from(range) + u32::from(n));
+        let pod = Self { namespace: format!("mp-{}-{}-{number}", env.id(), cluster.name), address: at(number) };
+        env.own(&Owned::NetworkNamespace { name: pod.namespace.clone() }).unwrap();
+        namespace::create(&[&pod.namespace]).await.unwrap();
+        let on = format!("mp-{}-{}", env.id(), node.name);
+        network::attach_pod(&on, &pod.namespace, &format!("pod{number}"), pod.address, at(1)).await.unwrap();
+        let address = pod.address;
+        let listener = namespace::enter(&pod.namespace, move || TcpListener::bind((address, PORT))).unwrap().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut caller, from)) = listener.accept() {
+                let _ = caller.write_all(from.ip().to_string().as_bytes());
+            }
+        });
+        pod
+    }
+
+    /// Who the server at `to` says that this pod is.
+    fn call(&self, to: impl Into<IpAddr>) -> std::io::Result<String> {
+        let to = SocketAddr::new(to.into(), PORT);
+        let call = move || {
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        namespace::enter(&self.namespace, call).unwrap()
+    }
+
+    /// Waits until a call is answered: a service's rules take a moment.
+    async fn call_until_answered(&self, to: Ipv4Addr) -> String {
+        let answered =
+            wait::until(format!("an answer from {to}"), Duration::from_secs(30), Duration::from_millis(50), || async {
+                self.call(to).map_or_else(|e| Poll::<_, std::io::Error>::NotYet(e.to_string()), Poll::Ready)
+            });
+        answered.await.unwrap()
+    }
+
+    fn resolve(&self, cluster: &Cluster, name: &str) -> Option<Ipv4Addr> {
+        let IpAddr::V4(services) = cluster.services.network() else { panic!("IPv6") };
+        dns::ask(&self.namespace, Ipv4Addr::from(u32::from(services) + 10), name).unwrap()
+    }
+}
+
+/// A service `echo` in front of a pod-like namespace.
+async fn serve(cluster: &Cluster, pod: &PodLike) -> Ipv4Addr {
+    let services: Api<Service> = Api::default_namespaced(cluster.client.clone());
+    let ports = json!([{"name": "tcp-echo", "port": PORT, "protocol": "TCP"}]);
+    let service = json!({
+        "metadata": {"name": "echo"},
+        "spec": {"ports": ports, "externalIPs": [cluster.nodes[0].address]},
+    });
+    let service = services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    let slices: Api<EndpointSlice> = Api::default_namespaced(cluster.client.clone());
+    let slice = json!({
+        "metadata": {"name": "echo", "labels": {"kubernetes.io/service-name": "echo"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [pod.address], "conditions": {"ready": true}}],
+        "ports": ports.as_array().unwrap().iter().map(|p| json!({"name": p["name"], "port": p["port"], "protocol": "TCP"})).collect::<Vec<_>>(),
+    });
+    slices.create(&PostParams::default(), &serde_json::from_value(slice).unwrap()).await.unwrap();
+    service.spec.unwrap().cluster_ip.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clusters_are_joined_as_one_network_and_leave_nothing_behind() {
+    let programs = programs_or_skip!();
+    let root = tempfile::tempdir().unwrap();
+    let id = format!("t{}", std::process::id());
+    let env = EnvDir::create(root.path(), &id).unwrap();
+    let started = Instant::now();
+    let clusters = netns::create(&topology(), &env, &programs).await.unwrap();
+    eprintln!("two clusters after {:.1?}", started.elapsed());
+    let [one, two] = &clusters[..] else { panic!("{} clusters", clusters.len()) };
+    for cluster in &clusters {
+        let nodes = Api::<Node>::all(cluster.client.clone()).list(&Default::default()).await.unwrap();
+        assert_eq!(nodes.items.len(), 1);
+    }
+
+    let (caller, server) = (PodLike::new(&env, one, 2).await, PodLike::new(&env, one, 3).await);
+    let far = PodLike::new(&env, two, 2).await;
+    assert_eq!(caller.call(far.address).unwrap(), caller.address.to_string(), "cluster1 to cluster2");
+    assert_eq!(far.call(caller.address).unwrap(), far.address.to_string(), "cluster2 to cluster1");
+    assert_eq!(caller.call(server.address).unwrap(), caller.address.to_string(), "on one node");
+    assert!(caller.call(Ipv4Addr::new(203, 0, 113, 7)).is_err(), "nothing leaves the environment");
+
+    let service = serve(one, &server).await;
+    let resolved = wait::until("the name", Duration::from_secs(30), Duration::from_millis(20), || async {
+        match caller.resolve(one, "echo.default.svc.cluster.local") {
+            Some(address) => Poll::<_, std::io::Error>::Ready(address),
+            None => Poll::NotYet("no such name".into()),
+        }
+    });
+    assert_eq!(resolved.await.unwrap(), service);
+    assert_eq!(caller.resolve(one, "nobody.default.svc.cluster.local"), None);
+    assert_eq!(
+        far.resolve(two, "echo.default.svc.cluster.local"),
+        None,
+        "a service has a name in its own cluster only"
+    );
+    assert_eq!(caller.call_until_answered(service).await, caller.address.to_string(), "through the service address");
+    let IpAddr::V4(node) = one.nodes[0].address else { panic!("IPv6") };
+    far.call_until_answered(node).await;
+
+    // Another command finds it again.
+    let again = netns::attach(&env).await.unwrap();
+    assert_eq!(again[0].kubeconfig, one.kubeconfig);
+    netns::check(&env).unwrap();
+
+    // A process that dies is named, with what it said.
+    let dns_server = namespace::pids(&format!("mp-{id}-cluster2-control-plane")).unwrap().into_iter();
+    let is_dns =
+        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "coredns");
+    let dns_server = dns_server.into_iter().find(is_dns).unwrap();
+    kill(dns_server);
+    let noticed =
+        wait::until("the death to be noticed", Duration::from_secs(10), Duration::from_millis(10), || async {
+            netns::check(&env).map_or_else(Poll::Ready, |()| Poll::<_, std::io::Error>::NotYet("all is well".into()))
+        });
+    let error = noticed.await.unwrap().to_string();
+    assert!(error.contains("cluster2 coredns ended with signal: 9") && error.contains("CoreDNS-1."), "{error}");
+
+    // The supervisor is killed: what it kept dies with it, and the journal removes the rest.
+    let supervisor = env.owned().unwrap().into_iter().find_map(|owned| match owned {
+        Owned::Process { pid, .. } => Some(pid),
+        _ => None,
+    });
+    kill(supervisor.unwrap());
+    drop(env);
+    let env = EnvDir::open(root.path(), &id).unwrap().unwrap();
+    let folder = env.path().to_owned();
+    assert!(!traces(&id, &folder).is_empty(), "the check below looks in the right places");
+    remove(env).await;
+    assert_eq!(traces(&id, &folder), Vec::<String>::new());
+}
+
+fn kill(pid: u32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_environments_of_one_topology_do_not_see_each_other() {
+    let programs = programs_or_skip!();
+    let root = tempfile::tempdir().unwrap();
+    let alone = Topology { clusters: vec![cluster(1)], ..topology() };
+    let ids = [format!("a{}", std::process::id()), format!("b{}", std::process::id())];
+    let envs = ids.each_ref().map(|id| EnvDir::create(root.path(), id).unwrap());
+    let (a, b) = tokio::join!(netns::create(&alone, &envs[0], &programs), netns::create(&alone, &envs[1], &programs));
+    let (a, b) = (a.unwrap().remove(0), b.unwrap().remove(0));
+    let (in_a, in_b) = (PodLike::new(&envs[0], &a, 2).await, PodLike::new(&envs[1], &b, 3).await);
+    assert!(in_a.call(in_b.address).is_err(), "the same range, but not the same network");
+    assert_ne!(a.kubeconfig, b.kubeconfig);
+
+    let [env_a, env_b] = envs;
+    remove(env_a).await;
+    netns::check(&env_b).unwrap();
+    assert_eq!(Api::<Node>::all(b.client.clone()).list(&Default::default()).await.unwrap().items.len(), 1);
+    assert_eq!(in_b.call(in_b.address).unwrap(), in_b.address.to_string());
+    remove(env_b).await;
+    for id in &ids {
+        assert_eq!(traces(id, root.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named_before_anything_is_made() {
+    let root = tempfile::tempdir().unwrap();
+    let env = EnvDir::create(root.path(), "m1").unwrap();
+    let nowhere = PathBuf::from("/nonexistent/etcd");
+    let exe = std::env::current_exe().unwrap();
+    let programs = Programs {
+        meshproof: exe.clone(),
+        etcd: nowhere,
+        kube_apiserver: exe.clone(),
+        kube_controller_manager: exe.clone(),
+        kube_proxy: exe.clone(),
+        coredns: exe.clone(),
+        pilot_discovery: exe.clone(),
+        pilot_agent: exe.clone(),
+        envoy: exe,
+    };
+    let error = netns::create(&topology(), &env, &programs).await.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("etcd is not there: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");
+    assert_eq!(env.owned().unwrap(), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "leaves an environment running, for work on the node agent by hand"]
 async fn keeps_an_environment() {
     let root = std::env::temp_dir().join("meshproof-by-hand");
     let env = EnvDir::create(&root, &format!("h{}", std::process::id() % 10_000)).unwrap();
     let started = Instant::now();
-    let clusters = netns::create(&topology(), &env, &programs()).await.unwrap();
+    let clusters = netns::create(&topology(), &env, &programs().unwrap()).await.unwrap();
     println!("ready after {:.1?} in {}", started.elapsed(), env.path().display());
     for cluster in clusters {
         println!("{}: kubectl --kubeconfig {} …", cluster.name, cluster.kubeconfig.display());
@@ -69,9 +329,6 @@ async fn removes_kept_environments() {
     let root = std::env::temp_dir().join("meshproof-by-hand");
     for entry in std::fs::read_dir(root.clone()).unwrap() {
         let Some(env) = EnvDir::open(&root, &entry.unwrap().file_name().to_string_lossy()).unwrap() else { continue };
-        for owned in env.owned().unwrap() {
-            netns::remove(&owned).await.unwrap();
-        }
-        env.forget().unwrap();
+        remove(env).await;
     }
 }

@@ -17,6 +17,7 @@
 //! | `state` | what it tells: ports, readiness, deaths |
 //! | `forward` | the host's 127.0.0.1 to an API server inside |
 //! | `objects`, `dns` | nodes, cluster DNS, and whether it answers |
+//! | `preflight` | what the machine must offer |
 //! | `environment` | create, attach, check, remove |
 //!
 //! # By hand
@@ -41,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use super::ProviderError;
 
 pub mod agent;
-mod dns;
+pub mod dns;
 mod environment;
 mod forward;
 pub mod layout;
@@ -49,11 +50,13 @@ pub mod namespace;
 pub mod network;
 mod objects;
 mod pki;
+mod preflight;
 mod processes;
 pub mod state;
 mod supervise;
 
 pub use environment::{attach, check, create, remove};
+pub use preflight::preflight;
 pub use supervise::supervise;
 
 /// Where the programs are that the clusters and their pods are made of.
