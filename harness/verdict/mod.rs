@@ -2,10 +2,16 @@
 //!
 //! **Never**: input or output, time, randomness without a printed seed.
 
+mod control;
+mod judge;
 pub mod multinomial;
 mod power;
+mod split;
 pub mod stats;
+mod tally;
 
+#[cfg(test)]
+mod judge_tests;
 #[cfg(test)]
 mod stats_tests;
 
@@ -13,6 +19,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::Located;
+
+pub use control::negative_control;
+pub use judge::judge;
 pub use power::{calls_needed, power};
 
 /// The class of a verdict. Ordered from good to bad; the worst of its parts is the verdict of the whole.
@@ -60,6 +70,28 @@ pub struct Finding {
     pub observed: String,
     /// For a `split`: the test's numbers.
     pub split: Option<SplitTest>,
+}
+
+impl Finding {
+    /// A finding about the expectation that is written at `at`.
+    pub fn at<T>(
+        at: &Located<T>,
+        expectation: &'static str,
+        class: Class,
+        expected: impl Into<String>,
+        observed: impl Into<String>,
+    ) -> Self {
+        Self {
+            class,
+            expectation: expectation.into(),
+            line: at.line,
+            column: at.column,
+            span: at.span.clone(),
+            expected: expected.into(),
+            observed: observed.into(),
+            split: None,
+        }
+    }
 }
 
 /// The numbers of one exact test of a split.
