@@ -14,6 +14,7 @@
 //!   items/<name>-<key>.part/           being made; a dead one is removed by the next who wants it
 //!   items/<name>-<key>.lock            held while it is made or mended
 //!   times/<name>                       seconds that it took last time, whatever the version
+//!   modules/<name>/                    where the modules of later builds are downloaded ahead
 //! ```
 
 use std::collections::BTreeMap;

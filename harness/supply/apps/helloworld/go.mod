@@ -1,0 +1,3 @@
+module meshproof.dev/supply/helloworld
+
+go 1.26.0

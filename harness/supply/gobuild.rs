@@ -1,0 +1,346 @@
+//! Programs from Go modules.
+//!
+//! Each wrapper module under `modules/` requires one upstream module and pins everything that it
+//! depends on (`go.sum`); its main packages are then built with upstream's own flags.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::SupplyError;
+use super::cache::{BoxError, Recipe, Workspace};
+use super::program::Program;
+use super::versions::Versions;
+use crate::tool::{Tool, ToolError};
+
+/// A wrapper module as it is committed: file name and content.
+type Files = &'static [(&'static str, &'static str)];
+
+macro_rules! files {
+    ($dir:literal: $($name:literal),+) => {
+        &[$(($name, include_str!(concat!($dir, "/", $name)))),+]
+    };
+}
+
+const KUBERNETES: Files = files!("modules/kubernetes": "go.mod", "go.sum");
+const ETCD: Files = files!("modules/etcd": "go.mod", "go.sum");
+const COREDNS: Files = files!("modules/coredns": "go.mod", "go.sum");
+const ISTIO: Files = files!("modules/istio": "go.mod", "go.sum");
+const KIND: Files = files!("modules/kind": "go.mod", "go.sum");
+const HELLOWORLD: Files = files!("apps/helloworld": "go.mod", "main.go");
+const PAUSE: Files = files!("apps/pause": "go.mod", "main.go");
+
+/// Programs that one `go build` makes.
+#[derive(Debug, Clone)]
+pub(super) struct GoBuild {
+    name: &'static str,
+    title: &'static str,
+    files: Files,
+    /// The upstream module and the version that the wrapper must require; none for our own programs.
+    upstream: Option<(&'static str, String)>,
+    packages: &'static [(&'static str, Program)],
+    tags: &'static str,
+    ldflags: String,
+    /// What the programs must say of their own version.
+    reports: String,
+}
+
+/// The builds that make `wanted`, the longest first: what fails, fails before much time is spent.
+pub(super) fn builds(versions: &Versions, wanted: &dyn Fn(Program) -> bool) -> Vec<GoBuild> {
+    all(versions).into_iter().filter(|b| b.packages.iter().any(|(_, p)| wanted(*p))).collect()
+}
+
+fn all(versions: &Versions) -> Vec<GoBuild> {
+    use Program as P;
+    let packages = &versions.packages;
+    let kubernetes = |name, title, list| GoBuild {
+        name,
+        title,
+        files: KUBERNETES,
+        upstream: Some(("k8s.io/kubernetes", packages.kubernetes.clone())),
+        packages: list,
+        tags: "",
+        ldflags: kubernetes_ldflags(&packages.kubernetes),
+        reports: packages.kubernetes.clone(),
+    };
+    let istio = |name, title, tags, list| GoBuild {
+        name,
+        title,
+        files: ISTIO,
+        upstream: Some(("istio.io/istio", packages.istio.module.clone())),
+        packages: list,
+        tags,
+        ldflags: format!("-s -w -X istio.io/istio/pkg/version.buildVersion={}", packages.istio.version),
+        reports: packages.istio.version.clone(),
+    };
+    let plain = |name, title, files, upstream, version: &str, list| GoBuild {
+        name,
+        title,
+        files,
+        upstream: Some((upstream, version.to_owned())),
+        packages: list,
+        tags: "",
+        ldflags: "-s -w".to_owned(),
+        reports: version.trim_start_matches('v').to_owned(),
+    };
+    let own = |name, title, files, list| GoBuild {
+        name,
+        title,
+        files,
+        upstream: None,
+        packages: list,
+        tags: "",
+        ldflags: "-s -w".to_owned(),
+        reports: String::new(),
+    };
+    vec![
+        // One command, so that linking the first overlaps with compiling for the second.
+        kubernetes(
+            "kubernetes-control",
+            "Kubernetes' API server and controller manager",
+            &[
+                ("k8s.io/kubernetes/cmd/kube-apiserver", P::KubeApiserver),
+                ("k8s.io/kubernetes/cmd/kube-controller-manager", P::KubeControllerManager),
+            ],
+        ),
+        istio(
+            "istio-control",
+            "Istio's control plane and istioctl",
+            "vtprotobuf,disable_pgv",
+            &[
+                ("istio.io/istio/pilot/cmd/pilot-discovery", P::PilotDiscovery),
+                ("istio.io/istio/istioctl/cmd/istioctl", P::Istioctl),
+            ],
+        ),
+        istio(
+            "istio-agent",
+            "Istio's proxy agent",
+            "agent,disable_pgv,grpcnotrace,retrynotrace",
+            &[("istio.io/istio/pilot/cmd/pilot-agent", P::PilotAgent)],
+        ),
+        plain(
+            "etcd",
+            "etcd",
+            ETCD,
+            "go.etcd.io/etcd/server/v3",
+            &packages.etcd,
+            &[("go.etcd.io/etcd/server/v3", P::Etcd)],
+        ),
+        plain(
+            "coredns",
+            "CoreDNS",
+            COREDNS,
+            "github.com/coredns/coredns",
+            &packages.coredns,
+            &[("github.com/coredns/coredns", P::Coredns)],
+        ),
+        kubernetes("kubernetes-proxy", "kube-proxy", &[("k8s.io/kubernetes/cmd/kube-proxy", P::KubeProxy)]),
+        kubernetes(
+            "kubernetes-node",
+            "Kubernetes' scheduler, node agent and command lines",
+            &[
+                ("k8s.io/kubernetes/cmd/kube-scheduler", P::KubeScheduler),
+                ("k8s.io/kubernetes/cmd/kubelet", P::Kubelet),
+                ("k8s.io/kubernetes/cmd/kubeadm", P::Kubeadm),
+                ("k8s.io/kubernetes/cmd/kubectl", P::Kubectl),
+            ],
+        ),
+        plain("kind", "kind", KIND, "sigs.k8s.io/kind", &versions.kind, &[("sigs.k8s.io/kind", P::Kind)]),
+        own("helloworld", "the helloworld server", HELLOWORLD, &[(".", P::Helloworld)]),
+        own("pause", "the pause program", PAUSE, &[(".", P::Pause)]),
+    ]
+}
+
+/// kubeadm refuses to work for a Kubernetes that does not know its own version.
+fn kubernetes_ldflags(version: &str) -> String {
+    let (major, rest) = version.trim_start_matches('v').split_once('.').unwrap_or((version, ""));
+    let minor = rest.split('.').next().unwrap_or("");
+    let set = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
+    let sets =
+        [set("gitVersion", version), set("gitMajor", major), set("gitMinor", minor), set("gitTreeState", "clean")];
+    format!("-s -w {}", sets.join(" "))
+}
+
+/// The machine's Go: `go1.26.8`.
+///
+/// # Errors
+/// [`SupplyError::NoGo`].
+pub(super) async fn version() -> Result<String, SupplyError> {
+    match Tool::new("go").args(["env", "GOVERSION"]).env("GOWORK", "off").run().await {
+        Ok(output) => Ok(output.text()),
+        Err(ToolError::NotStarted { source, .. }) => Err(SupplyError::NoGo(source)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+impl GoBuild {
+    /// Checks that the wrapper requires the version that `versions.yaml` names.
+    pub(super) fn check(&self) -> Result<(), SupplyError> {
+        let Some((module, version)) = &self.upstream else { return Ok(()) };
+        let pinned = required(self.files[0].1, module).unwrap_or("nothing");
+        if pinned == version {
+            return Ok(());
+        }
+        Err(SupplyError::Unpinned { module, version: version.clone(), pinned: pinned.to_owned() })
+    }
+
+    /// All that the result depends on.
+    pub(super) fn recipe(&self, go: &str, arch: &str) -> Recipe {
+        let packages: Vec<_> = self.packages.iter().map(|(p, _)| *p).collect();
+        let what = match &self.upstream {
+            Some(_) => format!("{} {}", self.title, self.reports),
+            None => self.title.to_owned(),
+        };
+        let mut recipe = Recipe::new(self.name, what)
+            .with("go", go)
+            .with("arch", arch)
+            .with("packages", packages.join(" "))
+            .with("tags", self.tags)
+            .with("ldflags", &self.ldflags)
+            .with("flags", FLAGS.join(" "));
+        for (name, content) in self.files {
+            recipe = recipe.with(format!("file {name}"), *content);
+        }
+        recipe
+    }
+
+    /// What it makes, and the file's name.
+    pub(super) fn provides(&self) -> BTreeMap<Program, String> {
+        self.packages.iter().map(|(_, p)| (*p, p.name().to_owned())).collect()
+    }
+
+    /// Builds into the workspace.
+    pub(super) async fn build(&self, space: &Workspace) -> Result<(), BoxError> {
+        self.write_files(&space.scratch)?;
+        let temp = space.scratch.join("tmp");
+        std::fs::create_dir(&temp)?;
+        // With one package the file's name is ours; with several it is the last part of the package's path.
+        let output = match self.packages {
+            [(_, program)] => space.out.join(program.name()),
+            _ => space.out.join(""),
+        };
+        self.go("build", &space.scratch)
+            .args(FLAGS)
+            .args(["-tags", self.tags, "-ldflags", &self.ldflags, "-o"])
+            .arg(output)
+            .args(self.packages.iter().map(|(p, _)| p))
+            // Go's own scratch files: beside ours, so that they go with ours when all is killed.
+            .env("GOTMPDIR", temp)
+            .run()
+            .await?;
+        for (_, program) in self.packages {
+            check_version(*program, &space.out.join(program.name()), &self.reports).await?;
+        }
+        Ok(())
+    }
+
+    /// Downloads the modules that the build needs, and no others. Works in a folder of its own below `modules`.
+    pub(super) async fn prefetch(&self, modules: &Path) -> Result<(), BoxError> {
+        let dir = modules.join(self.name);
+        std::fs::create_dir_all(&dir)?;
+        self.write_files(&dir)?;
+        let list = self.go("list", &dir).args(["-deps", "-f", "", "-mod=readonly", "-tags", self.tags]);
+        list.args(self.packages.iter().map(|(p, _)| p)).run().await?;
+        Ok(())
+    }
+
+    fn write_files(&self, dir: &Path) -> std::io::Result<()> {
+        self.files.iter().try_for_each(|(name, content)| std::fs::write(dir.join(name), content))
+    }
+
+    fn go(&self, verb: &str, dir: &Path) -> Tool {
+        let tool = Tool::new("go").arg(verb).cwd(dir).timeout(Duration::from_secs(2 * 3600));
+        tool.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOOS", "linux")
+    }
+}
+
+/// Without paths and state of this machine in the result, and without changing what is pinned.
+const FLAGS: [&str; 3] = ["-trimpath", "-buildvcs=false", "-mod=readonly"];
+
+/// A directory of Istio's source, out of Go's module cache, with `go.sum` checked.
+///
+/// # Errors
+/// When the module cannot be downloaded.
+pub(super) async fn istio_source(space: &Workspace) -> Result<std::path::PathBuf, BoxError> {
+    for (name, content) in ISTIO {
+        std::fs::write(space.scratch.join(name), content)?;
+    }
+    let download = Tool::new("go").args(["mod", "download", "-json", "istio.io/istio"]).cwd(&space.scratch);
+    let output = download.env("GOWORK", "off").env("GOFLAGS", "-mod=readonly").run().await?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let dir = answer["Dir"].as_str().ok_or("`go mod download` did not tell where the module is")?;
+    Ok(dir.into())
+}
+
+/// Runs a program for its version: that it runs at all, and that it is the right one.
+///
+/// # Errors
+/// When it does not run or says something else.
+pub(super) async fn check_version(program: Program, path: &Path, expected: &str) -> Result<(), BoxError> {
+    let Some(args) = program.version_args() else { return Ok(()) };
+    let output = Tool::new(path).args(args).timeout(Duration::from_secs(60)).run().await?;
+    let said = output.text();
+    if said.contains(expected) {
+        return Ok(());
+    }
+    Err(format!("{program} says that it is {said:?}, expected {expected}").into())
+}
+
+/// The version of `module` in the text of a go.mod.
+fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
+    let lines = go_mod.lines().map(|l| l.trim().trim_start_matches("require "));
+    lines.filter_map(|l| l.strip_prefix(module)?.strip_prefix(' ')).map(|v| v.split(' ').next().unwrap_or(v)).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrapper_requires_the_version_that_versions_yaml_names() {
+        for build in all(&Versions::built_in().unwrap()) {
+            build.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn another_version_than_the_wrappers_is_refused() {
+        let mut versions = Versions::built_in().unwrap();
+        versions.packages.etcd = "v3.6.9".into();
+        let builds = builds(&versions, &|p| p == Program::Etcd);
+        insta::assert_snapshot!(builds[0].check().unwrap_err().to_string(), @"versions.yaml asks for go.etcd.io/etcd/server/v3 v3.6.9 from packages, but harness/supply/modules pins v3.6.8 (hint: `docs/supply.md` tells how to move it; `--source registry` does not need it)");
+    }
+
+    #[test]
+    fn a_recipe_depends_on_all_that_goes_into_the_build() {
+        let versions = Versions::built_in().unwrap();
+        let build = |p| builds(&versions, &|q| q == p).remove(0);
+        let key = |b: &GoBuild| b.recipe("go1.26.8", "amd64").key();
+        let agent = build(Program::PilotAgent);
+        assert_ne!(key(&agent), agent.recipe("go1.26.9", "amd64").key());
+        assert_ne!(key(&agent), agent.recipe("go1.26.8", "arm64").key());
+        assert_ne!(key(&agent), key(&GoBuild { tags: "", ..agent.clone() }));
+        assert_ne!(key(&agent), key(&GoBuild { ldflags: String::new(), ..agent.clone() }));
+        assert_ne!(key(&agent), key(&GoBuild { files: &[("go.mod", "")], ..agent.clone() }));
+        assert_ne!(key(&agent), key(&GoBuild { packages: &[("x", Program::PilotAgent)], ..agent.clone() }));
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_built() {
+        let versions = Versions::built_in().unwrap();
+        let names: Vec<_> =
+            builds(&versions, &|p| matches!(p, Program::Etcd | Program::Pause)).iter().map(|b| b.name).collect();
+        assert_eq!(names, ["etcd", "pause"]);
+    }
+
+    #[tokio::test]
+    async fn a_program_of_the_wrong_version_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd");
+        std::fs::write(&path, "#!/bin/sh\necho etcd Version: 3.4.1\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        check_version(Program::Etcd, &path, "3.4.1").await.unwrap();
+        let error = check_version(Program::Etcd, &path, "3.6.8").await.unwrap_err().to_string();
+        assert_eq!(error, "etcd says that it is \"etcd Version: 3.4.1\", expected 3.6.8");
+    }
+}
