@@ -93,7 +93,7 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
             "annotations": { "networking.istio.io/cluster": watched },
         },
         // JSON is YAML.
-        "stringData": { watched: kubeconfig.to_string() },
+        "data": { watched: ByteString(kubeconfig.to_string().into_bytes()) },
     });
     Ok(Manifest::made("remote secret", secret)?)
 }
@@ -133,7 +133,11 @@ mod tests {
     fn the_secret_is_what_istiod_looks_for() {
         let reader = ReaderToken { ca: "Q0E=".into(), token: "a.b.c".into() };
         let secret = secret("cluster2", "https://172.18.0.4:6443", &reader).unwrap();
-        insta::assert_json_snapshot!(secret.object);
+        let mut object = secret.object;
+        let data: BTreeMap<String, ByteString> = serde_json::from_value(object.data["data"].take()).unwrap();
+        insta::assert_json_snapshot!(object);
+        let kubeconfig: serde_json::Value = serde_json::from_slice(&data["cluster2"].0).unwrap();
+        insta::assert_json_snapshot!("kubeconfig", kubeconfig);
     }
 
     #[test]

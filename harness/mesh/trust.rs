@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::ByteString;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
@@ -95,15 +96,20 @@ impl Trust {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": { "name": SECRET, "namespace": NAMESPACE },
-            "stringData": {
-                "ca-cert.pem": ca.certificate,
-                "ca-key.pem": ca.key,
-                "root-cert.pem": self.root,
-                "cert-chain.pem": format!("{}{}", ca.certificate, self.root),
+            "data": {
+                "ca-cert.pem": bytes(&ca.certificate),
+                "ca-key.pem": bytes(&ca.key),
+                "root-cert.pem": bytes(&self.root),
+                "cert-chain.pem": bytes(&format!("{}{}", ca.certificate, self.root)),
             },
         });
         Ok(Some(Manifest::made("trust of the cluster", secret)?))
     }
+}
+
+/// As a secret's `data` holds it.
+fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
 }
 
 #[cfg(test)]
@@ -162,17 +168,19 @@ mod tests {
     fn the_secret_holds_what_istio_reads_and_the_chain_ends_at_the_root() {
         let trust = Trust::generate(["cluster1"]).unwrap();
         let secret = trust.secret("cluster1").unwrap().unwrap();
-        let data = secret.object.data["stringData"].as_object().unwrap();
-        let keys: Vec<_> = data.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"]);
-        let chain: Vec<_> = Pem::iter_from_buffer(data["cert-chain.pem"].as_str().unwrap().as_bytes())
+        let data: BTreeMap<String, ByteString> = serde_json::from_value(secret.object.data["data"].clone()).unwrap();
+        let data: BTreeMap<&str, &str> =
+            data.iter().map(|(k, v)| (k.as_str(), std::str::from_utf8(&v.0).unwrap())).collect();
+        let keys: Vec<_> = data.keys().copied().collect();
+        assert_eq!(keys, ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"]);
+        let chain: Vec<_> = Pem::iter_from_buffer(data["cert-chain.pem"].as_bytes())
             .map(|p| p.unwrap().parse_x509().unwrap().subject().to_string())
             .collect();
         assert_eq!(chain, ["O=Istio, CN=Intermediate CA, L=cluster1", "O=Istio, CN=Root CA"]);
-        assert_eq!(data["root-cert.pem"], trust.root.as_str());
+        assert_eq!(data["root-cert.pem"], trust.root);
         // The key belongs to the certificate.
-        let key = KeyPair::from_pem(data["ca-key.pem"].as_str().unwrap()).unwrap();
-        let ca = pem(data["ca-cert.pem"].as_str().unwrap());
+        let key = KeyPair::from_pem(data["ca-key.pem"]).unwrap();
+        let ca = pem(data["ca-cert.pem"]);
         assert_eq!(ca.parse_x509().unwrap().public_key().subject_public_key.data.as_ref(), key.public_key_raw());
         assert!(trust.secret("cluster9").unwrap().is_none());
     }

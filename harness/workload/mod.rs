@@ -1,3 +1,253 @@
 //! What runs in the clusters: sleep, helloworld, and the user's own manifests.
+//!
+//! [`reconcile`] brings every cluster from whatever an earlier scenario left to what this one says, and waits until all of it
+//! runs. Names are fixed: the Deployment of a `sleep` has its name, that of a `helloworld` is `helloworld-<version>`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde::Serialize;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::apply::{self, ApplyError, Manifest, Reason};
+use crate::provider::Cluster;
+use crate::scenario::{Located, MeshOptions, Workload};
+use crate::ui;
+use crate::wait::WaitError;
+use desired::{Desired, Expected, desired};
+use inventory::Item;
+pub use pods::PodInfo;
+
+mod desired;
+mod inventory;
 pub mod pods;
+mod ready;
+
+/// Where the workloads' images are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadImages {
+    /// `helloworld` by version.
+    pub helloworld: BTreeMap<String, String>,
+    /// An image with `sleep` and `curl`.
+    pub curl: String,
+}
+
+impl WorkloadImages {
+    /// The image for a version: its own, or any, because the version that it answers with is told to it.
+    pub fn helloworld(&self, version: &str) -> Option<&str> {
+        self.helloworld.get(version).or_else(|| self.helloworld.values().next_back()).map(String::as_str)
+    }
+}
+
+/// What a running Deployment is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The client.
+    Sleep,
+    /// The server.
+    Helloworld {
+        /// The version that it answers with.
+        version: String,
+    },
+    /// The user's own.
+    Manifest,
+}
+
+/// A Deployment all of whose pods are ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunningWorkload {
+    /// Its name: the `sleep`'s, or `helloworld-<version>`.
+    pub name: String,
+    /// Where it runs.
+    pub cluster: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its pods.
+    pub pods: Vec<PodInfo>,
+}
+
+/// Why the workloads do not run.
+#[derive(Debug, Error)]
+pub enum WorkloadError {
+    /// Objects could not be brought in or out.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A manifest of the user's could not be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// There is no image at all for `helloworld`.
+    #[error("no image for helloworld {version} (hint: `meshproof supply` makes them)")]
+    NoImage {
+        /// The version.
+        version: String,
+    },
+    /// The API server said no, or nothing.
+    #[error("cluster {cluster}: cannot {what}: {}", Reason(source))]
+    Kube {
+        /// The cluster.
+        cluster: String,
+        /// What was asked.
+        what: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The list of what earlier scenarios left cannot be read.
+    #[error("cluster {cluster}: ConfigMap default/{name}: {source} (hint: was it written by a newer meshproof?)")]
+    Inventory {
+        /// The cluster.
+        cluster: String,
+        /// The ConfigMap.
+        name: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// Time is over.
+    #[error("{source}{events}")]
+    NotRunning {
+        /// What was missing.
+        source: Box<WaitError<WorkloadError>>,
+        /// What Kubernetes warned of, one line each.
+        events: String,
+    },
+    /// A workload cannot come to run.
+    #[error("cluster {cluster}: {why}")]
+    Never {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        why: String,
+    },
+    /// A pod has a sidecar that it must not have, or lacks the one that it must have.
+    #[error(
+        "cluster {cluster}: pod {pod} has {found} sidecar, expected {expected} (see the namespace's label istio-injection)"
+    )]
+    Sidecar {
+        /// The cluster.
+        cluster: String,
+        /// `namespace/name`.
+        pod: String,
+        /// What it has.
+        found: &'static str,
+        /// What it must have.
+        expected: &'static str,
+    },
+}
+
+impl WorkloadError {
+    fn kube(cluster: &Cluster, what: &'static str, source: kube::Error) -> Self {
+        Self::Kube { cluster: cluster.name.clone(), what, source: Box::new(source) }
+    }
+}
+
+/// Brings every cluster to what `workloads` says under the options `mesh`: applies what is wanted, deletes what an earlier
+/// scenario left, and waits until every wanted pod is ready and no other is left. `owner` is the environment's identifier;
+/// `locate` finds a manifest's file from the path that the scenario names.
+///
+/// # Errors
+/// [`WorkloadError`]: the first thing that cannot be, with Kubernetes' reason.
+pub async fn reconcile(
+    clusters: &[Cluster],
+    workloads: &[Located<Workload>],
+    mesh: &MeshOptions,
+    images: &WorkloadImages,
+    owner: &str,
+    locate: impl Fn(&Path) -> PathBuf,
+) -> Result<Vec<RunningWorkload>, WorkloadError> {
+    let (mut sleeps, mut helloworlds, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
+    for workload in workloads {
+        match &workload.value {
+            Workload::Sleep(sleep) => sleeps.push(sleep),
+            Workload::Helloworld(helloworld) => helloworlds.push(helloworld),
+            Workload::Manifest(manifest) => {
+                manifests.push((manifest.cluster.value.clone(), read(&locate(&manifest.file))?));
+            }
+        }
+    }
+    let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
+    let desired = desired(&names, &sleeps, &helloworlds, &manifests, mesh, images)?;
+    let desired = &desired;
+    let each = clusters.iter().map(|cluster| async move {
+        let task = ui::begin(format!("workloads: {}", cluster.name), None);
+        let running = reconcile_one(cluster, desired, owner).await?;
+        task.done();
+        Ok::<_, WorkloadError>(running)
+    });
+    Ok(try_join_all(each).await?.concat())
+}
+
+fn read(path: &Path) -> Result<Vec<Manifest>, WorkloadError> {
+    let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::File { path: path.to_owned(), source })?;
+    Ok(apply::parse(&path.display().to_string(), &text)?)
+}
+
+async fn reconcile_one(
+    cluster: &Cluster,
+    desired: &Desired,
+    owner: &str,
+) -> Result<Vec<RunningWorkload>, WorkloadError> {
+    let objects = desired.objects.get(&cluster.name).map(Vec::as_slice).unwrap_or_default();
+    let expected: Vec<&Expected> = desired.expected.iter().filter(|e| e.cluster == cluster.name).collect();
+    let wanted: BTreeSet<Item> = objects.iter().map(Item::of).collect();
+    let before = inventory::read(cluster, owner).await?;
+    let both: BTreeSet<Item> = before.union(&wanted).cloned().collect();
+    if both != before {
+        inventory::write(cluster, owner, &both).await?;
+    }
+    apply::apply(cluster, objects, Some(owner)).await?;
+    let left: Vec<&Item> = before.difference(&wanted).filter(|item| !item.stays()).collect();
+    if !left.is_empty() {
+        let left = left.into_iter().map(Item::manifest).collect::<Result<Vec<_>, _>>()?;
+        apply::delete(cluster, &left).await?;
+        let kept = both.into_iter().filter(|item| item.stays() || wanted.contains(item)).collect();
+        inventory::write(cluster, owner, &kept).await?;
+    }
+    let namespaces = namespaces(&before, &wanted);
+    ready::running(cluster, &expected, &namespaces).await
+}
+
+/// Where pods of ours are or were.
+fn namespaces(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<String> {
+    before.union(wanted).filter_map(Item::workload_namespace).collect()
+}
+
+/// Changes how many pods the `helloworld` of `version` has, and waits until it has exactly those, ready.
+///
+/// # Errors
+/// [`WorkloadError`] when there is no such workload, or it does not come to run.
+pub async fn scale(
+    cluster: &Cluster,
+    namespace: &str,
+    version: &str,
+    replicas: u32,
+) -> Result<Vec<PodInfo>, WorkloadError> {
+    let name = desired::deployment_of(version);
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let params = PatchParams { field_manager: Some(apply::MANAGER.into()), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    api.patch(&name, &params, &patch).await.map_err(|e| WorkloadError::kube(cluster, "scale helloworld", e))?;
+    ready::scaled(cluster, namespace, &name).await
+}
+
+/// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
+///
+/// # Errors
+/// [`WorkloadError`] when the cluster does not answer.
+pub async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<PodInfo>, WorkloadError> {
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
+    Ok(list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).map(PodInfo::of).collect())
+}

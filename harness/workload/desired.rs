@@ -1,0 +1,349 @@
+//! What is to be in each cluster, by what a scenario says runs there. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{Role, WorkloadError, WorkloadImages};
+use crate::apply::Manifest;
+use crate::scenario::{Helloworld, MeshOptions, Outbound, Sleep};
+
+/// On every pod template: what injection depends on, so that a change makes new pods with new sidecars.
+pub(super) const INJECTION_ANNOTATION: &str = "meshproof.dev/injection";
+/// On every pod that the harness describes: the name of its workload.
+pub(super) const WORKLOAD_LABEL: &str = "meshproof.dev/workload";
+/// The service of every `helloworld`, whatever its version.
+pub(super) const HELLOWORLD: &str = "helloworld";
+/// The port that `helloworld` listens on.
+const HELLOWORLD_PORT: u16 = 5000;
+
+/// A Deployment that must have its pods ready.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Expected {
+    pub cluster: String,
+    pub namespace: String,
+    pub name: String,
+    pub role: Role,
+    /// Whether its pods have a sidecar. `None`: a manifest of the user's says.
+    pub sidecar: Option<bool>,
+}
+
+/// What the user wrote himself, already read: the cluster, and the objects.
+pub(super) type UserManifests = Vec<(String, Vec<Manifest>)>;
+
+/// The state that all clusters are to be in.
+#[derive(Debug, Default)]
+pub(super) struct Desired {
+    pub objects: BTreeMap<String, Vec<Manifest>>,
+    pub expected: Vec<Expected>,
+}
+
+/// The key that tells objects of one cluster apart: kind, namespace, name.
+type Key = (String, String, String);
+
+struct Builder<'a> {
+    clusters: &'a [&'a str],
+    options: &'a MeshOptions,
+    images: &'a WorkloadImages,
+    /// Namespaces that some meshed workload runs in: they are the same in every cluster.
+    meshed: BTreeSet<&'a str>,
+    objects: BTreeMap<String, BTreeMap<Key, Manifest>>,
+    expected: Vec<Expected>,
+}
+
+/// The objects of every cluster and the Deployments to wait for.
+pub(super) fn desired(
+    clusters: &[&str],
+    sleeps: &[&Sleep],
+    helloworlds: &[&Helloworld],
+    manifests: &UserManifests,
+    options: &MeshOptions,
+    images: &WorkloadImages,
+) -> Result<Desired, WorkloadError> {
+    let of_sleeps = sleeps.iter().filter(|s| s.sidecar).map(|s| s.namespace());
+    let meshed = of_sleeps.chain(helloworlds.iter().map(|h| h.namespace.as_str())).collect();
+    let (objects, expected) = (BTreeMap::new(), Vec::new());
+    let mut builder = Builder { clusters, options, images, meshed, objects, expected };
+    for sleep in sleeps {
+        builder.sleep(sleep)?;
+    }
+    for helloworld in helloworlds {
+        builder.helloworld(helloworld)?;
+    }
+    for (cluster, manifests) in manifests {
+        for manifest in manifests {
+            builder.user(cluster, manifest.clone());
+        }
+    }
+    let objects = builder.objects.into_iter().map(|(c, o)| (c, o.into_values().collect())).collect();
+    Ok(Desired { objects, expected: builder.expected })
+}
+
+impl Builder<'_> {
+    fn add(&mut self, cluster: &str, manifest: Manifest) {
+        let namespace = manifest.namespace().unwrap_or_default().to_owned();
+        let key = (manifest.kind().to_owned(), namespace, manifest.name().to_owned());
+        self.objects.entry(cluster.to_owned()).or_default().insert(key, manifest);
+    }
+
+    fn made(&mut self, cluster: &str, what: &'static str, object: Value) -> Result<(), WorkloadError> {
+        self.add(cluster, Manifest::made(what, object)?);
+        Ok(())
+    }
+
+    fn namespace(&mut self, cluster: &str, name: &str) -> Result<(), WorkloadError> {
+        let injection = if self.meshed.contains(name) { "enabled" } else { "disabled" };
+        let namespace = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": name, "labels": { "istio-injection": injection } },
+        });
+        self.made(cluster, "namespace of workloads", namespace)
+    }
+
+    /// Account and service: what a cluster needs to know a workload's name, whether it runs there or not.
+    fn identity(&mut self, cluster: &str, namespace: &str, name: &str, port: u16) -> Result<(), WorkloadError> {
+        self.namespace(cluster, namespace)?;
+        let metadata = json!({ "name": name, "namespace": namespace, "labels": { "app": name } });
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
+        self.made(cluster, "account of a workload", account)?;
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            // Istio takes the protocol from the port's name.
+            "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": port }] },
+        });
+        self.made(cluster, "service of a workload", service)
+    }
+
+    fn sleep(&mut self, sleep: &Sleep) -> Result<(), WorkloadError> {
+        let (cluster, namespace, name) = (sleep.cluster.as_str(), sleep.namespace(), sleep.name.as_str());
+        self.identity(cluster, namespace, name, 80)?;
+        let labels = json!({ "app": name });
+        let spec = json!({
+            "serviceAccountName": name,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "sleep",
+                "image": self.images.curl,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["sleep", "infinity"],
+            }],
+        });
+        let deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
+        self.made(cluster, "sleep", deployment)?;
+        self.expect(cluster, namespace, name, Role::Sleep, Some(sleep.sidecar));
+        Ok(())
+    }
+
+    fn helloworld(&mut self, hello: &Helloworld) -> Result<(), WorkloadError> {
+        let (cluster, namespace, version) = (hello.cluster.as_str(), hello.namespace.as_str(), hello.version.as_str());
+        let clusters = self.clusters;
+        for place in clusters.iter().filter(|place| hello.stubs || **place == cluster) {
+            self.identity(place, namespace, HELLOWORLD, HELLOWORLD_PORT)?;
+        }
+        let name = deployment_of(version);
+        let labels = json!({ "app": HELLOWORLD, "version": version });
+        let image =
+            self.images.helloworld(version).ok_or_else(|| WorkloadError::NoImage { version: version.into() })?;
+        let spec = json!({
+            "serviceAccountName": HELLOWORLD,
+            // It keeps nothing that would need longer to put away.
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "helloworld",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "env": [{ "name": "SERVICE_VERSION", "value": version }],
+                "ports": [{ "containerPort": HELLOWORLD_PORT }],
+                "readinessProbe": { "tcpSocket": { "port": HELLOWORLD_PORT }, "periodSeconds": 1 },
+            }],
+        });
+        let deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
+        self.made(cluster, "helloworld", deployment)?;
+        self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, Some(true));
+        Ok(())
+    }
+
+    fn deployment(
+        &self,
+        namespace: &str,
+        name: &str,
+        replicas: u32,
+        labels: &Value,
+        sidecar: bool,
+        spec: Value,
+    ) -> Value {
+        let mut template = json!({ "metadata": { "labels": labels }, "spec": spec });
+        template["metadata"]["labels"][WORKLOAD_LABEL] = json!(name);
+        if sidecar {
+            template["metadata"]["annotations"] = json!({ INJECTION_ANNOTATION: injection(self.options) });
+            if self.options.dns_capture {
+                let config = json!({ "proxyMetadata": { "ISTIO_META_DNS_CAPTURE": "true" } }).to_string();
+                template["metadata"]["annotations"]["proxy.istio.io/config"] = json!(config);
+            }
+        } else {
+            // The namespace may be one where others are injected.
+            template["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+        }
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": name, "namespace": namespace, "labels": labels },
+            "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": template },
+        })
+    }
+
+    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: Role, sidecar: Option<bool>) {
+        let (cluster, namespace, name) = (cluster.to_owned(), namespace.to_owned(), name.to_owned());
+        self.expected.push(Expected { cluster, namespace, name, role, sidecar });
+    }
+
+    /// As it is, but for the annotation without which its pods would keep the sidecars of earlier options.
+    fn user(&mut self, cluster: &str, mut manifest: Manifest) {
+        if let Some(template) = manifest.object.data.pointer_mut("/spec/template").and_then(Value::as_object_mut) {
+            let metadata = template.entry("metadata").or_insert_with(|| json!({}));
+            if metadata.get("annotations").is_none_or(Value::is_null) {
+                metadata["annotations"] = json!({});
+            }
+            metadata["annotations"][INJECTION_ANNOTATION] = json!(injection(self.options));
+        }
+        if manifest.kind() == "Deployment" {
+            let (namespace, name) = (manifest.namespace().unwrap_or("default").to_owned(), manifest.name().to_owned());
+            self.expect(cluster, &namespace, &name, Role::Manifest, None);
+        }
+        self.add(cluster, manifest);
+    }
+}
+
+/// The Deployment of a version of `helloworld`.
+pub(super) fn deployment_of(version: &str) -> String {
+    format!("{HELLOWORLD}-{version}")
+}
+
+/// What injection depends on, for people to read.
+fn injection(options: &MeshOptions) -> String {
+    let outbound = match options.outbound {
+        Outbound::All => "all",
+        Outbound::Clusters => "clusters",
+    };
+    format!("outbound={outbound},dns-capture={}", options.dns_capture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply;
+    use crate::scenario::Located;
+
+    fn sleep(cluster: &str, sidecar: bool) -> Sleep {
+        let at = |s: &str| Located::nowhere(s.to_owned());
+        Sleep { cluster: at(cluster), name: at("sleep"), namespace: None, sidecar }
+    }
+
+    fn hello(version: &str, cluster: &str, stubs: bool) -> Helloworld {
+        let at = |s: &str| Located::nowhere(s.to_owned());
+        Helloworld {
+            version: at(version),
+            cluster: at(cluster),
+            namespace: at("app1"),
+            replicas: Located::nowhere(1),
+            stubs,
+        }
+    }
+
+    fn images() -> WorkloadImages {
+        WorkloadImages {
+            helloworld: [("v1".to_owned(), "hello:1".to_owned()), ("v2".to_owned(), "hello:2".to_owned())].into(),
+            curl: "curl:8".into(),
+        }
+    }
+
+    fn of(sleeps: &[&Sleep], hellos: &[&Helloworld], options: &MeshOptions) -> Desired {
+        desired(&["cluster1", "cluster2"], sleeps, hellos, &Vec::new(), options, &images()).unwrap()
+    }
+
+    fn labels(desired: &Desired, cluster: &str) -> Vec<String> {
+        desired.objects.get(cluster).into_iter().flatten().map(Manifest::label).collect()
+    }
+
+    #[test]
+    fn the_experiment() {
+        let (sleep, v1, v2) = (sleep("cluster1", true), hello("v1", "cluster1", true), hello("v2", "cluster2", true));
+        let desired = of(&[&sleep], &[&v1, &v2], &MeshOptions::default());
+        let objects: BTreeMap<_, Vec<_>> =
+            desired.objects.iter().map(|(c, o)| (c, o.iter().map(|m| &m.object).collect())).collect();
+        insta::assert_json_snapshot!(objects);
+    }
+
+    #[test]
+    fn a_stub_is_namespace_account_and_service_in_the_other_clusters() {
+        let with = of(&[], &[&hello("v2", "cluster2", true)], &MeshOptions::default());
+        let stub = ["Namespace app1", "Service app1/helloworld", "ServiceAccount app1/helloworld"];
+        assert_eq!(labels(&with, "cluster1"), stub);
+        let without = of(&[], &[&hello("v2", "cluster2", false)], &MeshOptions::default());
+        assert!(labels(&without, "cluster1").is_empty());
+        assert_eq!(labels(&without, "cluster2").len(), 4);
+    }
+
+    fn template<'a>(desired: &'a Desired, cluster: &str, name: &str) -> &'a Value {
+        let found = desired.objects[cluster].iter().find(|m| m.kind() == "Deployment" && m.name() == name);
+        &found.unwrap().object.data["spec"]["template"]["metadata"]
+    }
+
+    #[test]
+    fn a_client_outside_the_mesh_has_no_sidecar_even_in_an_injected_namespace() {
+        let mut sleep = sleep("cluster1", false);
+        let desired = of(&[&sleep], &[], &MeshOptions::default());
+        assert_eq!(labels(&desired, "cluster1")[1], "Namespace outside");
+        let namespace = &desired.objects["cluster1"][1].object.metadata;
+        assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "disabled");
+        sleep.namespace = Some(Located::nowhere("app1".into()));
+        let desired = of(&[&sleep], &[&hello("v1", "cluster1", true)], &MeshOptions::default());
+        assert_eq!(template(&desired, "cluster1", "sleep")["labels"]["sidecar.istio.io/inject"], "false");
+        assert_eq!(template(&desired, "cluster1", "sleep").get("annotations"), None);
+    }
+
+    #[test]
+    fn pods_are_made_anew_when_what_injection_depends_on_changes() {
+        let sleep = sleep("cluster1", true);
+        let base = MeshOptions::default();
+        let outbound = MeshOptions { outbound: Outbound::Clusters, ..base.clone() };
+        let dns = MeshOptions { dns_capture: true, ..base.clone() };
+        let mtls = MeshOptions { mtls: crate::scenario::Mtls::Disabled, ..base.clone() };
+        let annotations = |o| template(&of(&[&sleep], &[], o), "cluster1", "sleep")["annotations"].clone();
+        assert_ne!(annotations(&base), annotations(&outbound));
+        assert_ne!(annotations(&base), annotations(&dns));
+        assert_eq!(annotations(&base), annotations(&mtls), "mutual TLS needs no new sidecar");
+        assert_eq!(
+            annotations(&dns)["proxy.istio.io/config"],
+            r#"{"proxyMetadata":{"ISTIO_META_DNS_CAPTURE":"true"}}"#
+        );
+    }
+
+    #[test]
+    fn the_users_deployments_are_waited_for_and_annotated_and_nothing_else_of_them_changes() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\n\
+            spec: {template: {metadata: {labels: {a: b}}, spec: {x: y}}}\n---\n\
+            apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {x: y}\n";
+        let manifests = vec![("cluster2".to_owned(), apply::parse("f.yaml", text).unwrap())];
+        let options = MeshOptions::default();
+        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images()).unwrap();
+        assert_eq!(desired.expected.len(), 1);
+        let objects = &desired.objects["cluster2"];
+        assert_eq!(objects[1].object.data, json!({ "spec": { "x": "y" } }));
+        let expected = json!({ "spec": { "template": { "spec": { "x": "y" }, "metadata": {
+            "labels": { "a": "b" }, "annotations": { INJECTION_ANNOTATION: "outbound=all,dns-capture=false" } } } } });
+        assert_eq!(objects[0].object.data, expected);
+    }
+
+    #[test]
+    fn the_image_of_any_version_serves_since_the_version_is_told_to_it() {
+        let desired = of(&[], &[&hello("v3", "cluster1", true)], &MeshOptions::default());
+        let deployment = &desired.objects["cluster1"][0].object.data;
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "hello:2");
+        assert_eq!(container["env"], json!([{ "name": "SERVICE_VERSION", "value": "v3" }]));
+    }
+}

@@ -1,0 +1,106 @@
+//! What was brought into a cluster for workloads, written down in the cluster itself before it is made, so that the next
+//! scenario, or the next process, knows what is left over.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::WorkloadError;
+use crate::apply::{self, Manifest};
+use crate::provider::Cluster;
+
+const KEY: &str = "objects";
+
+/// An object by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Item {
+    api_version: String,
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    name: String,
+}
+
+impl Item {
+    pub fn of(manifest: &Manifest) -> Self {
+        Self {
+            api_version: manifest.api_version().to_owned(),
+            kind: manifest.kind().to_owned(),
+            namespace: manifest.namespace().map(str::to_owned),
+            name: manifest.name().to_owned(),
+        }
+    }
+
+    /// Enough of the object to delete it.
+    pub fn manifest(&self) -> Result<Manifest, WorkloadError> {
+        let object = json!({
+            "apiVersion": self.api_version,
+            "kind": self.kind,
+            "metadata": { "name": self.name, "namespace": self.namespace },
+        });
+        Ok(Manifest::made("left by an earlier scenario", object)?)
+    }
+
+    /// The namespace that it may have pods in.
+    pub fn workload_namespace(&self) -> Option<String> {
+        match self.kind.as_str() {
+            "Namespace" => Some(self.name.clone()),
+            "Deployment" => Some(self.namespace.clone().unwrap_or_else(|| "default".into())),
+            _ => None,
+        }
+    }
+
+    /// Namespaces stay, empty: they take long to go, and the next scenario mostly uses the same ones.
+    pub fn stays(&self) -> bool {
+        self.kind == "Namespace"
+    }
+}
+
+fn name(owner: &str) -> String {
+    format!("meshproof-workloads-{owner}")
+}
+
+/// What was written down; nothing when nothing ever was.
+pub(super) async fn read(cluster: &Cluster, owner: &str) -> Result<BTreeSet<Item>, WorkloadError> {
+    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");
+    let map = api.get_opt(&name(owner)).await.map_err(|e| WorkloadError::kube(cluster, "read the inventory", e))?;
+    let Some(text) = map.and_then(|m| m.data.unwrap_or_default().remove(KEY)) else { return Ok(BTreeSet::new()) };
+    serde_json::from_str(&text).map_err(|source| WorkloadError::Inventory {
+        cluster: cluster.name.clone(),
+        name: name(owner),
+        source,
+    })
+}
+
+/// Writes down `items`. Returns when the cluster has stored them.
+pub(super) async fn write(cluster: &Cluster, owner: &str, items: &BTreeSet<Item>) -> Result<(), WorkloadError> {
+    let map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": name(owner), "namespace": "default" },
+        "data": { KEY: json!(items).to_string() },
+    });
+    apply::apply(cluster, &[Manifest::made("inventory of workloads", map)?], Some(owner)).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_survives_being_written_down() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\n---\n\
+            apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n";
+        let items: BTreeSet<_> = apply::parse("f.yaml", text).unwrap().iter().map(Item::of).collect();
+        let written = json!(items).to_string();
+        assert_eq!(serde_json::from_str::<BTreeSet<Item>>(&written).unwrap(), items);
+        let back: BTreeSet<_> = items.iter().map(|i| Item::of(&i.manifest().unwrap())).collect();
+        assert_eq!(back, items);
+        assert_eq!(items.iter().filter(|i| i.stays()).count(), 1);
+    }
+}

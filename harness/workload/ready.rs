@@ -1,0 +1,253 @@
+//! Waits until what was brought in runs, and what was taken out is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::{try_join, try_join_all};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{Api, ListParams};
+
+use super::desired::{Expected, WORKLOAD_LABEL};
+use super::pods::{PodInfo, Readiness, readiness};
+use super::{RunningWorkload, WorkloadError};
+use crate::provider::Cluster;
+use crate::wait::{self, Poll, WaitError};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Waits until every Deployment of `expected` in `cluster` has exactly its pods, ready and with or without a sidecar as it
+/// must be, and no pod of another workload of ours is left. `namespaces`: those to look in.
+pub(super) async fn running(
+    cluster: &Cluster,
+    expected: &[&Expected],
+    namespaces: &BTreeSet<String>,
+) -> Result<Vec<RunningWorkload>, WorkloadError> {
+    let what = format!("the workloads in cluster {}", cluster.name);
+    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
+        match look(cluster, namespaces).await {
+            Ok(seen) => judge(cluster, expected, &seen),
+            Err(error) => Poll::Failed(error),
+        }
+    });
+    finish(waited.await, cluster, namespaces).await
+}
+
+/// Waits until the Deployment `name` has exactly as many pods as it says, ready, and answers them.
+pub(super) async fn scaled(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<PodInfo>, WorkloadError> {
+    let namespaces = BTreeSet::from([namespace.to_owned()]);
+    let (namespaces, key) = (&namespaces, &(namespace.to_owned(), name.to_owned()));
+    let what = format!("deployment {namespace}/{name} in cluster {}", cluster.name);
+    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
+        let seen = match look(cluster, namespaces).await {
+            Ok(seen) => seen,
+            Err(error) => return Poll::Failed(error),
+        };
+        let Some(deployment) = seen.deployments.get(key) else { return Poll::NotYet("the deployment".into()) };
+        let pods: Vec<Pod> = seen.pods.iter().filter(|p| selects(deployment, p)).cloned().collect();
+        match readiness(deployment, &pods) {
+            Readiness::Ready => Poll::Ready(pods.iter().map(PodInfo::of).collect()),
+            Readiness::NotYet(why) => Poll::NotYet(why),
+            Readiness::Never(why) => Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
+        }
+    });
+    finish(waited.await, cluster, namespaces).await
+}
+
+/// The failure itself, or the time-out with what Kubernetes warned of.
+async fn finish<T>(
+    waited: Result<T, WaitError<WorkloadError>>,
+    cluster: &Cluster,
+    namespaces: &BTreeSet<String>,
+) -> Result<T, WorkloadError> {
+    match waited {
+        Ok(done) => Ok(done),
+        Err(WaitError::Failed { source, .. }) => Err(source),
+        Err(late) => {
+            let events = warnings(cluster, namespaces).await;
+            Err(WorkloadError::NotRunning { source: Box::new(late), events })
+        }
+    }
+}
+
+/// What is in the namespaces that matter.
+#[derive(Default)]
+struct Seen {
+    deployments: BTreeMap<(String, String), Deployment>,
+    pods: Vec<Pod>,
+}
+
+async fn look(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Seen, WorkloadError> {
+    let each = namespaces.iter().map(|namespace| async move {
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+        let all = ListParams::default();
+        try_join(deployments.list(&all), pods.list(&all)).await
+    });
+    let lists = try_join_all(each).await.map_err(|e| WorkloadError::kube(cluster, "list deployments and pods", e))?;
+    let mut seen = Seen::default();
+    for (deployments, pods) in lists {
+        seen.pods.extend(pods.items.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()));
+        for deployment in deployments.items {
+            let metadata = &deployment.metadata;
+            let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+            seen.deployments.insert(key, deployment);
+        }
+    }
+    Ok(seen)
+}
+
+fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<RunningWorkload>, WorkloadError> {
+    let (mut running, mut missing) = (Vec::new(), Vec::new());
+    for wanted in expected {
+        let Some(deployment) = seen.deployments.get(&(wanted.namespace.clone(), wanted.name.clone())) else {
+            missing.push(format!("deployment {}/{}", wanted.namespace, wanted.name));
+            continue;
+        };
+        let pods: Vec<Pod> = seen.pods.iter().filter(|p| selects(deployment, p)).cloned().collect();
+        let infos: Vec<PodInfo> = pods.iter().map(PodInfo::of).collect();
+        if let Some(wrong) = infos.iter().find(|p| wanted.sidecar.is_some_and(|sidecar| sidecar != p.sidecar)) {
+            return Poll::Failed(WorkloadError::Sidecar {
+                cluster: cluster.name.clone(),
+                pod: format!("{}/{}", wrong.namespace, wrong.name),
+                found: if wrong.sidecar { "a" } else { "no" },
+                expected: if wrong.sidecar { "none" } else { "one" },
+            });
+        }
+        match readiness(deployment, &pods) {
+            Readiness::Ready => running.push(RunningWorkload {
+                name: wanted.name.clone(),
+                cluster: wanted.cluster.clone(),
+                namespace: wanted.namespace.clone(),
+                role: wanted.role.clone(),
+                pods: infos,
+            }),
+            Readiness::NotYet(why) => missing.push(format!("{}/{why}", wanted.namespace)),
+            Readiness::Never(why) => return Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
+        }
+    }
+    missing.extend(left_over(expected, &seen.pods).map(|pod| format!("pod {pod} of an earlier scenario to go")));
+    if missing.is_empty() { Poll::Ready(running) } else { Poll::NotYet(missing.join("; ")) }
+}
+
+/// Whether the deployment's selector selects the pod. Ours have `matchLabels` only; a user's expression counts as "yes".
+fn selects(deployment: &Deployment, pod: &Pod) -> bool {
+    let same_namespace = deployment.metadata.namespace == pod.metadata.namespace;
+    let labels = pod.metadata.labels.as_ref();
+    let wanted = deployment.spec.selector.match_labels.iter().flatten();
+    same_namespace && wanted.into_iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
+}
+
+/// Pods of workloads that the harness described earlier and that are not wanted any more.
+fn left_over<'a>(expected: &'a [&Expected], pods: &'a [Pod]) -> impl Iterator<Item = String> + 'a {
+    pods.iter().filter_map(move |pod| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let workload = pod.metadata.labels.as_ref()?.get(WORKLOAD_LABEL)?;
+        let wanted = expected.iter().any(|e| e.namespace == namespace && e.name == *workload);
+        (!wanted).then(|| format!("{namespace}/{}", pod.metadata.name.as_deref().unwrap_or_default()))
+    })
+}
+
+/// The warnings that Kubernetes wrote down last, one line each: why a volume or a network is missing is said only there.
+async fn warnings(cluster: &Cluster, namespaces: &BTreeSet<String>) -> String {
+    let mut lines = Vec::new();
+    for namespace in namespaces {
+        let events: Api<Event> = Api::namespaced(cluster.client.clone(), namespace);
+        let Ok(list) = events.list(&ListParams::default().fields("type=Warning")).await else { continue };
+        lines.extend(list.items.into_iter().map(|event| {
+            let about = event.involved_object;
+            format!(
+                "\n  {} {namespace}/{}: {}: {}",
+                about.kind.unwrap_or_default(),
+                about.name.unwrap_or_default(),
+                event.reason.unwrap_or_default(),
+                event.message.unwrap_or_default().trim()
+            )
+        }));
+    }
+    let first = lines.len().saturating_sub(10);
+    lines.split_off(first).concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Role;
+    use serde_json::{Value, json};
+
+    fn cluster() -> Cluster {
+        let service = axum::Router::new();
+        Cluster {
+            name: "cluster1".into(),
+            client: kube::Client::new(service, "default"),
+            kubeconfig: "/nonexistent".into(),
+            peer_api_server: String::new(),
+            pods: "10.10.0.0/16".parse().unwrap(),
+            services: "10.110.0.0/16".parse().unwrap(),
+            nodes: Vec::new(),
+            access: crate::provider::access::Access::Existing,
+        }
+    }
+
+    fn expected(sidecar: bool) -> Expected {
+        let (cluster, namespace, name) = ("cluster1".to_owned(), "app1".to_owned(), "sleep".to_owned());
+        Expected { cluster, namespace, name, role: Role::Sleep, sidecar: Some(sidecar) }
+    }
+
+    fn deployment() -> Deployment {
+        let object = json!({ "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "sleep", "namespace": "app1", "generation": 1 },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "sleep" } }, "template": {} },
+            "status": { "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 } });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn pod(labels: Value) -> Pod {
+        let object = json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "p", "namespace": "app1", "labels": labels },
+            "spec": { "containers": [{ "name": "sleep" }, { "name": "istio-proxy" }] },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn seen(pods: Vec<Pod>) -> Seen {
+        Seen { deployments: [(("app1".to_owned(), "sleep".to_owned()), deployment())].into(), pods }
+    }
+
+    fn ours(workload: &str) -> Pod {
+        pod(json!({ "app": workload, WORKLOAD_LABEL: workload }))
+    }
+
+    #[tokio::test]
+    async fn runs_when_its_own_pods_are_ready() {
+        let poll = judge(&cluster(), &[&expected(true)], &seen(vec![ours("sleep")]));
+        assert!(matches!(poll, Poll::Ready(running) if running[0].pods.len() == 1));
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_an_earlier_scenario_must_go_first_but_not_one_of_somebody_elses() {
+        let poll = judge(&cluster(), &[&expected(true)], &seen(vec![ours("sleep"), ours("helloworld-v3")]));
+        assert!(matches!(poll, Poll::NotYet(why) if why.contains("pod app1/p of an earlier scenario to go")));
+        let other = pod(json!({ "app": "other" }));
+        let poll = judge(&cluster(), &[&expected(true)], &seen(vec![ours("sleep"), other]));
+        assert!(matches!(poll, Poll::Ready(_)));
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_where_none_belongs_is_an_error_and_not_waited_for() {
+        match judge(&cluster(), &[&expected(false)], &seen(vec![ours("sleep")])) {
+            Poll::Failed(error) => assert_eq!(
+                error.to_string(),
+                "cluster cluster1: pod app1/p has a sidecar, expected none (see the namespace's label istio-injection)"
+            ),
+            _ => panic!("not refused"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_deployment_is_named() {
+        let poll = judge(&cluster(), &[&expected(true)], &Seen::default());
+        assert!(matches!(poll, Poll::NotYet(why) if why == "deployment app1/sleep"));
+    }
+}
