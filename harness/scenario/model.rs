@@ -30,9 +30,9 @@ pub struct Scenario {
     #[serde(default)]
     pub mesh: MeshOptions,
     /// What runs in the clusters.
-    pub workloads: Vec<Located<Workload>>,
+    pub workloads: Located<Vec<Located<Workload>>>,
     /// What is done and expected, in order.
-    pub steps: Vec<Located<Step>>,
+    pub steps: Located<Vec<Located<Step>>>,
 }
 
 /// How the mesh is installed.
@@ -193,15 +193,25 @@ pub struct Call {
     /// How long one request may take (default: 5s).
     #[serde(default)]
     pub timeout: Option<Located<Span>>,
-    /// The expectation already holds before the step ahead of it; without this, that is an error
+    /// Whether the expectation may hold already before the step ahead of it; without this, that is an error
     /// (a rule that changes nothing proves nothing).
     #[serde(default)]
-    pub already: bool,
+    pub already: Option<Located<bool>>,
     /// What must be seen.
     pub expect: Located<Expect>,
 }
 
 impl Call {
+    /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
+    pub fn detect(&self) -> f64 {
+        self.detect.as_ref().map_or(0.1, |detect| detect.fraction())
+    }
+
+    /// Whether the expectation may hold already before the step ahead of it.
+    pub fn already(&self) -> bool {
+        self.already.as_ref().is_some_and(|already| already.value)
+    }
+
     /// The longest that one request may take.
     pub fn timeout(&self) -> Duration {
         self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)

@@ -121,7 +121,7 @@ impl fmt::Display for PodsOf {
 }
 
 macro_rules! text_value {
-    ($type:ty, $name:literal, $pattern:literal) => {
+    ($type:ty, $name:literal, $pattern:literal, $example:literal) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
@@ -140,16 +140,16 @@ macro_rules! text_value {
                 true
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
+                json_schema!({ "type": "string", "pattern": $pattern, "examples": [$example] })
             }
         }
     };
 }
 
-text_value!(Percent, "Percent", r"^[0-9]+(\.[0-9]+)? *%$");
-text_value!(Span, "Span", r"^[0-9].*[a-z]$");
-text_value!(WorkloadRef, "WorkloadRef", r"^[^@]+@[^@]+$");
-text_value!(PodsOf, "PodsOf", r"^.+\.pods$");
+text_value!(Percent, "Percent", r"^[0-9]+(\.[0-9]+)? *%$", "75%");
+text_value!(Span, "Span", r"^[0-9].*[a-z]$", "250ms");
+text_value!(WorkloadRef, "WorkloadRef", r"^[^@]+@[^@]+$", "sleep@cluster1");
+text_value!(PodsOf, "PodsOf", r"^.+\.pods$", "cluster2.pods");
 
 /// Where endpoints lie: one range for all calls, or one for each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -187,5 +187,80 @@ impl JsonSchema for EndpointsIn {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let range = generator.subschema_for::<PodsOf>();
         json_schema!({ "anyOf": [range, { "type": "object", "additionalProperties": range }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn again<T: FromStr<Err = String> + fmt::Display>(value: &T) -> T {
+        value.to_string().parse().unwrap_or_else(|why| panic!("{value}: {why}"))
+    }
+
+    proptest! {
+        #[test]
+        fn a_percentage_survives_being_written(hundredths in 0.0..=100.0_f64) {
+            let percent = Percent(hundredths);
+            prop_assert_eq!(again(&percent), percent);
+            prop_assert!((0.0..=1.0).contains(&percent.fraction()));
+        }
+
+        #[test]
+        fn a_length_of_time_survives_being_written(millis in 0..10_000_000_000_u64) {
+            let span = Span(Duration::from_millis(millis));
+            prop_assert_eq!(again(&span), span);
+        }
+
+        #[test]
+        fn a_workload_survives_being_written(name in "[a-z][a-z0-9-]{0,20}", cluster in "[a-z][a-z0-9-]{0,20}") {
+            let workload = WorkloadRef { name, cluster: cluster.clone() };
+            prop_assert_eq!(again(&workload), workload);
+            let pods = PodsOf(cluster);
+            prop_assert_eq!(again(&pods), pods);
+        }
+
+        /// What is accepted is in bounds, whatever was typed.
+        #[test]
+        fn no_text_makes_an_impossible_percentage(text in "[0-9a-zA-Z.+%-]{0,8}") {
+            if let Ok(percent) = text.parse::<Percent>() {
+                prop_assert!((0.0..=1.0).contains(&percent.fraction()), "{text}");
+            }
+        }
+    }
+
+    #[rstest]
+    #[case("75%", Some(0.75))]
+    #[case("0.5 %", Some(0.005))]
+    #[case("100%", Some(1.0))]
+    #[case("75", None)]
+    #[case("-1%", None)]
+    #[case("100.1%", None)]
+    #[case("NaN%", None)]
+    #[case("inf%", None)]
+    fn percentages_are_read_as_people_write_them(#[case] text: &str, #[case] fraction: Option<f64>) {
+        assert_eq!(text.parse::<Percent>().ok().map(Percent::fraction), fraction);
+    }
+
+    #[rstest]
+    #[case("250ms", Some(250))]
+    #[case("1m 30s", Some(90_000))]
+    #[case("2s", Some(2_000))]
+    #[case("5", None)]
+    #[case("-2s", None)]
+    #[case("soon", None)]
+    fn lengths_of_time_are_read_as_people_write_them(#[case] text: &str, #[case] millis: Option<u64>) {
+        assert_eq!(text.parse::<Span>().ok().map(|span| span.0), millis.map(Duration::from_millis));
+    }
+
+    #[rstest]
+    #[case("sleep")]
+    #[case("sleep@")]
+    #[case("@cluster1")]
+    #[case("a@b@c")]
+    fn a_workload_needs_a_name_and_a_cluster(#[case] text: &str) {
+        assert!(text.parse::<WorkloadRef>().is_err());
     }
 }

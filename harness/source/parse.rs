@@ -189,7 +189,11 @@ fn split_expected(file: &Arc<Source>, span: &Range<usize>, message: &str) -> Pro
             Problem::at(file, span, what).help(format!("expected {}", expected.strip_suffix(')').unwrap_or(expected)))
         }
         None if message.contains("tab") => {
-            Problem::at(file, span, message).help("YAML is indented with spaces, never with tabs")
+            // the parser points at the text before or after it
+            let line = file.text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+            let tab = file.text[line..].find('\t').map_or(span.start, |at| line + at);
+            Problem::at(file, &(tab..tab + 1), "a tab stands where only spaces may")
+                .help("YAML is indented with spaces, never with tabs")
         }
         None => Problem::at(file, span, message),
     }
@@ -284,7 +288,7 @@ parts:
     fn text_that_is_no_yaml_is_the_only_mistake() {
         let found = mistakes("name: x\nparts:\n\t- leaf\n");
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("x:3:2 tabs"), "{found:?}");
+        assert!(found[0].starts_with("x:3:1 a tab"), "{found:?}");
     }
 
     proptest! {

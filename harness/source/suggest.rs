@@ -5,7 +5,7 @@ pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
     let distance = |name: &str| strsim::damerau_levenshtein(&typed.to_lowercase(), &name.to_lowercase());
     let best = known.into_iter().map(|name| (distance(name), name)).min_by_key(|(distance, _)| *distance)?;
     // a third of the word may be wrong: `wieghts` for `weights`, but not `delay` for `retry`
-    (best.0 <= (typed.chars().count().max(3)) / 3).then_some(best.1)
+    (best.0 <= typed.chars().count() / 3).then_some(best.1)
 }
 
 /// A hint that names the likely alternative, and all of them: ``did you mean `vpn`? known topologies: vpn, vpn3``.
@@ -30,6 +30,7 @@ mod tests {
     #[case::transposed("wieghts", Some("weights"))]
     #[case::wrong_case("CLUSTER1", Some("cluster1"))]
     #[case::one_letter("cluter1", Some("cluster1"))]
+    #[case::too_short_to_tell("r1", None)]
     #[case::unlike("expectation", None)]
     fn the_nearest_name_is_offered_only_when_it_is_near(#[case] typed: &str, #[case] expected: Option<&str>) {
         assert_eq!(did_you_mean(typed, ["weights", "cluster1", "retry"]), expected);

@@ -1,0 +1,82 @@
+//! The head of a scenario and its workloads.
+
+use super::{Checks, Helloworld, Located, Manifest, Sleep, Workload, repeated};
+
+pub(super) fn check(checks: &mut Checks<'_>) {
+    let scenario = checks.scenario();
+    for (value, what) in [(&scenario.name, "name"), (&scenario.purpose, "purpose")] {
+        if value.trim().is_empty() {
+            checks.wrong(value, format!("the {what} is empty"), "say what is proven, and what would make it fail");
+        }
+    }
+    for label in &scenario.labels {
+        if !is_word(label) {
+            checks.wrong(label, format!("`{}` is not a label", label.value), EXPECTED_WORD);
+        }
+    }
+    for (first, again) in repeated(scenario.labels.iter().map(|label| (label.as_str(), label))) {
+        checks.conflict(first, again, format!("label `{}` is written twice", again.value), "remove one");
+    }
+    if scenario.workloads.is_empty() {
+        let help = "a scenario needs at least one client: `- sleep: { cluster: cluster1 }`";
+        checks.wrong(&scenario.workloads, "there are no workloads", help);
+    }
+    for workload in &*scenario.workloads {
+        match &workload.value {
+            Workload::Sleep(sleep) => check_sleep(checks, sleep),
+            Workload::Helloworld(hello) => check_helloworld(checks, hello),
+            Workload::Manifest(manifest) => check_manifest(checks, manifest),
+        }
+    }
+    let sleeps = checks.sleeps().map(|s| ((s.name.as_str(), s.cluster.as_str()), &s.cluster));
+    for (first, again) in repeated(sleeps) {
+        let what = format!("two `sleep`s of one name run in {}", again.value);
+        checks.conflict(first, again, what, "give one another `name`: calls are made `from: NAME@CLUSTER`");
+    }
+    let hellos = checks.helloworlds();
+    let hellos = hellos.map(|h| ((h.version.as_str(), h.cluster.as_str(), h.namespace.as_str()), &h.version));
+    for (first, again) in repeated(hellos) {
+        let what = format!("`helloworld` {} is written twice for one cluster", again.value);
+        checks.conflict(first, again, what, "use `replicas` for more pods of one version");
+    }
+}
+
+fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
+    checks.cluster(&sleep.cluster);
+    word(checks, &sleep.name, "name");
+    if let Some(namespace) = &sleep.namespace {
+        word(checks, namespace, "namespace");
+    }
+}
+
+fn check_helloworld(checks: &mut Checks<'_>, hello: &Helloworld) {
+    checks.cluster(&hello.cluster);
+    word(checks, &hello.version, "version");
+    word(checks, &hello.namespace, "namespace");
+    checks.versions.insert(hello.version.value.clone());
+}
+
+/// A manifest gives the versions that its pods are labelled with.
+fn check_manifest(checks: &mut Checks<'_>, manifest: &Manifest) {
+    checks.cluster(&manifest.cluster);
+    for object in checks.manifests(&manifest.file) {
+        let data = &object.object.data;
+        let labels = data.pointer("/spec/template/metadata/labels/version").and_then(|version| version.as_str());
+        let own = object.object.metadata.labels.as_ref().and_then(|labels| labels.get("version")).map(String::as_str);
+        checks.versions.extend(labels.or(own.filter(|_| object.kind() == "Pod")).map(str::to_owned));
+    }
+}
+
+const EXPECTED_WORD: &str = "expected lower-case letters, digits and dashes, as Kubernetes takes them in names";
+
+fn word(checks: &mut Checks<'_>, value: &Located<String>, what: &str) {
+    if !is_word(value) {
+        checks.wrong(value, format!("`{}` is not a {what}", value.value), EXPECTED_WORD);
+    }
+}
+
+/// Names become parts of Kubernetes names (RFC 1123 labels); 40 characters leave room for what is added.
+fn is_word(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=40).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}

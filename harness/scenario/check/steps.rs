@@ -1,0 +1,130 @@
+//! The steps, one by one and in their order.
+
+use std::collections::BTreeMap;
+
+use super::super::{Apply, Call, FaultStep, Scale, Step, url};
+use super::{Checks, Located, expect};
+use crate::source::known;
+
+/// The faults that a scenario may name.
+pub(super) const FAULTS: [&str; 3] = ["remote-secret-missing", "route-missing", "stub-service-missing"];
+
+pub(super) fn check(checks: &mut Checks<'_>) {
+    let steps = &checks.scenario().steps;
+    if !steps.iter().any(|step| matches!(step.value, Step::Call(_))) {
+        let what = if steps.is_empty() { "there are no steps" } else { "no step calls anything" };
+        checks.wrong(steps, what, "a scenario proves something by a `call` and what it expects");
+    }
+    let mut in_force: BTreeMap<(&str, &str), &Located<String>> = BTreeMap::new();
+    let mut changed = false;
+    for step in &**steps {
+        match &step.value {
+            Step::Call(call) => check_call(checks, call, changed),
+            Step::Apply(apply) => check_apply(checks, apply),
+            Step::Scale(scale) => check_scale(checks, scale),
+            Step::Fault(fault) => {
+                check_fault(checks, fault);
+                if let Some(first) = in_force.insert((&fault.name, &fault.cluster), &fault.name) {
+                    let what = format!("`{}` in {} is in force already", fault.name.value, fault.cluster.value);
+                    checks.conflict(first, &fault.name, what, "mend it first, or remove this step");
+                }
+            }
+            Step::Mend(fault) => {
+                check_fault(checks, fault);
+                if in_force.remove(&(fault.name.as_str(), fault.cluster.as_str())).is_none() {
+                    let faults = in_force.keys().map(|(name, cluster)| format!("{name} in {cluster}"));
+                    let faults = faults.collect::<Vec<_>>().join(", ");
+                    let help = if faults.is_empty() {
+                        "no fault is in force here".into()
+                    } else {
+                        format!("in force here: {faults}")
+                    };
+                    let what = format!(
+                        "nothing to mend: no earlier step broke `{}` in {}",
+                        fault.name.value, fault.cluster.value
+                    );
+                    checks.wrong(&fault.name, what, help);
+                }
+            }
+        }
+        changed |= !matches!(step.value, Step::Call(_));
+    }
+}
+
+fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
+    checks.cluster(&apply.cluster);
+    checks.manifests(&apply.file);
+}
+
+fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
+    checks.cluster(&fault.cluster);
+    if !FAULTS.contains(&fault.name.as_str()) {
+        let what = format!("unknown fault `{}`", fault.name.value);
+        checks.wrong(&fault.name, what, known(&fault.name, "faults", FAULTS));
+    }
+}
+
+fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
+    checks.cluster(&scale.cluster);
+    let here: Vec<_> = checks.helloworlds().filter(|hello| hello.cluster.value == scale.cluster.value).collect();
+    match here.iter().filter(|hello| hello.version.value == scale.version.value).count() {
+        1 => {}
+        0 => {
+            let what = format!("no `helloworld` {} runs in {}", scale.version.value, scale.cluster.value);
+            let help = known(&scale.version, "versions there", here.iter().map(|hello| hello.version.as_str()));
+            checks.wrong(&scale.version, what, help);
+        }
+        _ => {
+            let what = format!(
+                "several `helloworld`s {} run in {}, in different namespaces",
+                scale.version.value, scale.cluster.value
+            );
+            checks.wrong(&scale.version, what, "`scale` does not know which one is meant");
+        }
+    }
+}
+
+fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
+    let caller = check_caller(checks, call);
+    check_url(checks, call);
+    if let Some(already) = call.already.as_ref().filter(|already| already.value && !changed) {
+        let help = "`already` waives the check that an expectation does not hold before a change: remove it";
+        checks.wrong(already, "no step before this call changes anything", help);
+    }
+    if call.timeout().is_zero()
+        && let Some(timeout) = &call.timeout
+    {
+        checks.wrong(timeout, "a request that may take no time always fails", "expected a length of time such as 5s");
+    }
+    expect::check(checks, call, caller.is_none_or(|sidecar| sidecar));
+}
+
+/// Whether the caller has a sidecar; `None` when it is not known.
+fn check_caller(checks: &mut Checks<'_>, call: &Call) -> Option<bool> {
+    let from = &call.from;
+    let caller = checks.sleeps().find(|sleep| sleep.name.value == from.name && sleep.cluster.value == from.cluster);
+    if caller.is_none() {
+        if checks.topology.is_some_and(|topology| topology.cluster(&from.cluster).is_none()) {
+            checks.cluster_named(from, &from.cluster);
+            return None;
+        }
+        let clients: Vec<String> =
+            checks.sleeps().map(|sleep| format!("{}@{}", sleep.name.value, sleep.cluster.value)).collect();
+        let help = known(&from.to_string(), "clients", clients.iter().map(String::as_str));
+        checks.wrong(from, format!("no `sleep` workload is `{}`", from.value), help);
+    }
+    caller.map(|sleep| sleep.sidecar)
+}
+
+fn check_url(checks: &mut Checks<'_>, call: &Call) {
+    let to = &call.to;
+    if let Some((mistake, expected)) = url::mistake(to) {
+        checks.wrong(to, mistake, expected);
+    }
+    for placeholder in url::placeholders(to) {
+        // any other placeholder is a mistake of the URL
+        if let Some(cluster) = placeholder.api_of {
+            checks.cluster_named(to, cluster);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+
+use super::*;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_scenario_of_the_repository_is_sound_and_says_why_it_may_fail() {
+    let found = discover(&[repository().join("scenarios")]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(found.len() >= 12, "{found:?}");
+    for Found { name, path } in found {
+        let (loaded, _) = open(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(
+            loaded.scenario.purpose.to_lowercase().contains("fails when"),
+            "{name}: {}",
+            loaded.scenario.purpose.value
+        );
+        let first = loaded.source.text.lines().next().unwrap_or_default();
+        let schema = first.strip_prefix("# yaml-language-server: $schema=").unwrap_or_default();
+        let schema = path.parent().unwrap().join(schema);
+        assert_eq!(
+            schema.canonicalize().ok(),
+            repository().join("scenarios/scenario.schema.json").canonicalize().ok(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_committed_schema_is_the_one_of_the_code() {
+    let path = repository().join("scenarios/scenario.schema.json");
+    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == schema, "stale: UPDATE_SCHEMA=1 cargo test --lib the_committed_schema");
+}
+
+/// A project with a topology, a fixture and that scenario; paths in messages are relative to it.
+fn problems_of(scenario: &str) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path: PathBuf = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for file in ["topology.yaml", "cluster1.yaml", "cluster2.yaml"] {
+        let text = std::fs::read_to_string(repository().join("kind-configs/vpn").join(file)).unwrap();
+        put(&format!("kind-configs/vpn/{file}"), &text);
+        put(&format!("kind-configs/broken/{file}"), &text.replace("10.20.0.0", "10.10.0.0"));
+    }
+    put("fixtures/rule.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: rule, namespace: app1 }\n");
+    put("fixtures/tab.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n\tname: rule\n");
+    put("fixtures/nameless.yaml", "apiVersion: v1\nkind: ConfigMap\n");
+    put("fixtures/empty.yaml", "---\n");
+    put("scenarios/x.yaml", scenario);
+    match open(&root.path().join("scenarios/x.yaml")) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.under(root.path()).to_string().replace(&root.path().display().to_string(), "."),
+    }
+}
+
+const WORKLOADS: &str = "\
+workloads:
+  - sleep: { cluster: cluster1 }
+  - sleep: { cluster: cluster1, name: outside, sidecar: false }
+  - helloworld: { version: v1, cluster: cluster1 }
+  - helloworld: { version: v2, cluster: cluster2 }
+";
+
+fn with_steps(mesh: &str, steps: &str) -> String {
+    format!("name: n\npurpose: p\ntopology: vpn\nmesh: {{ {mesh} }}\n{WORKLOADS}steps:\n{steps}")
+}
+
+fn call(rest: &str) -> String {
+    format!("  - call: {{ from: sleep@cluster1, to: \"http://helloworld.app1:5000/hello\", {rest} }}\n")
+}
+
+fn expect(expectations: &[&str]) -> String {
+    with_steps("", &expectations.iter().map(|e| call(&format!("expect: {{ {e} }}"))).collect::<String>())
+}
+
+#[test]
+fn a_sound_scenario_has_no_problems() {
+    assert_eq!(problems_of(&expect(&["reached: [v1, v2]", "resolves: false", "split: { v1: 33.3%, v2: 66.7% }"])), "");
+}
+
+#[rstest]
+#[case::empty_file("".into())]
+#[case::not_yaml("name: n\n\tpurpose: p\n".into())]
+#[case::fields_missing_and_unknown("nam: n\ntopology: vpn\nworkloads: []\nsteps: []\nretries: 3\n".into())]
+#[case::wrong_types(with_steps(
+    "mtls: maybe, dns_capture: perhaps",
+    "  - cal: { from: sleep@cluster1 }\n  - call: { from: sleep, to: x, calls: many, timeout: 5, detect: 120%, expect: { only: [v1], status: ok, endpoints_in: cluster2.services } }\n  - apply: { cluster: cluster1, fil: x }\n"
+))]
+#[case::written_twice(with_steps("", &call("calls: 500, calls: 600, expect: { only: v1 }")))]
+#[case::nothing_to_do("name: ''\npurpose: ' '\nlabels: [a b, x, x]\ntopology: vpn\nworkloads: []\nsteps: []\n".into())]
+#[case::no_call(with_steps("", "  - apply: { cluster: cluster1, file: fixtures/rule.yaml }\n"))]
+#[case::unknown_topology(expect(&["only: v1"]).replace("topology: vpn", "topology: vpm"))]
+#[case::broken_topology_and_more(expect(&["only: v3"]).replace("topology: vpn", "topology: broken"))]
+#[case::unknown_clusters(with_steps("", &format!("  - apply: {{ cluster: cluster3, file: fixtures/rule.yaml }}\n  - call: {{ from: sleep@cluter1, to: \"https://{{cluster7.api}}/\", expect: {{ endpoints_in: cluster8.pods }} }}\n{}", call("expect: { reached: [v1, v2], endpoints_in: { v2: cluster9.pods } }"))).replace("version: v2, cluster: cluster2", "version: v2, cluster: CLUSTER2"))]
+#[case::unknown_callers(with_steps(
+    "",
+    "  - call: { from: slep@cluster1, to: http://h/, expect: { status: 200 } }\n  - call: { from: helloworld@cluster1, to: http://h/, expect: { status: 200 } }\n  - call: { from: sleep@cluster2, to: http://h/, expect: { status: 200 } }\n"
+))]
+#[case::unknown_versions(expect(&["reached: [v1, v3]", "only: V2", "never: [w]", "split: { v1: 50%, x: 50% }", "endpoints_in: { v9: cluster1.pods }"]))]
+#[case::unknown_faults(with_steps("", &format!("  - fault: {{ name: remote-secret-mising, cluster: cluster2 }}\n  - mend: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::faults_in_disorder(with_steps("", &format!("  - mend: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - mend: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::files(with_steps("", &format!("{}{}", ["missing", "tab", "nameless", "empty"].map(|f| format!("  - apply: {{ cluster: cluster1, file: fixtures/{f}.yaml }}\n")).concat(), call("expect: { only: v1 }"))))]
+#[case::splits(expect(&["split: { v1: 75%, v2: 20% }", "split: { v1: 100% }", "split: { v1: 100%, v2: 0% }", "split: {}"]))]
+#[case::lists(expect(&["reached: []", "never: [v1, v1]", "endpoints_in: {}"]))]
+#[case::too_few_calls(with_steps("", &[call("calls: 10, expect: { only: v2 }"), call("calls: 100, detect: 5%, expect: { split: { v1: 75%, v2: 25% } }"), call("detect: 0%, expect: { only: v1 }"), call("detect: 0.001%, expect: { split: { v1: 50%, v2: 50% } }")].concat()))]
+#[case::contradictions_of_versions(expect(&["only: v2, never: [v2]", "only: v1, reached: [v1, v2]", "only: v1, split: { v1: 50%, v2: 50% }", "reached: [v1], split: { v1: 50%, v2: 50% }", "only: v1, endpoints_in: { v2: cluster2.pods }"]))]
+#[case::contradictions_of_outcomes(expect(&["refused: true, status: 200, only: v1", "resolves: false, latency: 1s, captured: true", "captured: false, endpoints_in: cluster1.pods, mtls: true", "status: 503, only: v1", "status: 42", "latency: 5s"]))]
+#[case::nothing_expected(expect(&[""]))]
+#[case::caller_without_a_sidecar(expect(&["only: v1, endpoints_in: cluster1.pods, captured: true, mtls: true"]).replace("from: sleep@", "from: outside@"))]
+#[case::identity_without_mutual_tls(with_steps("mtls: disabled", &call("expect: { mtls: true }")))]
+#[case::bad_urls(with_steps("", &["helloworld.app1:5000/hello", "ftp://h/", "http://{cluster2}/x", "http://a b/", ""].map(|to| format!("  - call: {{ from: sleep@cluster1, to: \"{to}\", expect: {{ status: 200 }} }}\n")).concat()))]
+#[case::already_without_a_change(with_steps("", &call("already: true, timeout: 0s, expect: { only: v1 }")))]
+#[case::workloads_twice(expect(&["only: v1"]).replace(WORKLOADS, &format!("{WORKLOADS}  - sleep: {{ cluster: cluster1, namespace: Other }}\n  - helloworld: {{ version: v1, cluster: cluster1, replicas: 3 }}\n  - helloworld: {{ version: v 3, cluster: cluster1 }}\n")))]
+#[case::scales(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n  - scale: {{ version: v1, cluster: cluster1, replicas: -1 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::scale_of_what_is_not_there(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n{}", call("expect: { only: v1 }"))))]
+fn mistakes_are_told_all_at_once_with_their_places(#[case] scenario: String) {
+    let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
+    let problems = problems_of(&scenario);
+    assert!(!problems.is_empty(), "accepted:\n{scenario}");
+    insta::with_settings!({ description => scenario, omit_expression => true }, {
+        insta::assert_snapshot!(name, problems);
+    });
+}
+
+#[test]
+fn a_mistake_is_underlined_in_its_file() {
+    let source = crate::source::Source::new("scenarios/x.yaml", expect(&["only: v2, never: [v2]"]));
+    let scenario = crate::source::parse(&source).unwrap();
+    let loaded = LoadedScenario { scenario, source, project: repository().into() };
+    let problems = check::problems(&loaded, None);
+    let report = problems.into_iter().next().unwrap().report();
+    let mut text = String::new();
+    let theme = miette::GraphicalTheme::unicode_nocolor();
+    miette::GraphicalReportHandler::new_themed(theme)
+        .with_width(100)
+        .render_report(&mut text, report.as_ref())
+        .unwrap();
+    insta::assert_snapshot!(text);
+}
