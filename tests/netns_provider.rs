@@ -81,6 +81,24 @@ fn topology() -> Topology {
     }
 }
 
+/// Removes what a failed test leaves, as the next run would.
+struct Leftovers(PathBuf, Vec<String>);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for id in &self.1 {
+            let (root, id) = (self.0.clone(), id.clone());
+            let thread = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                if let Ok(Some(env)) = EnvDir::open(&root, &id) {
+                    runtime.block_on(remove(env));
+                }
+            });
+            let _ = thread.join();
+        }
+    }
+}
+
 async fn remove(env: EnvDir) {
     for owned in env.owned().unwrap() {
         assert!(netns::remove(&owned).await.unwrap(), "{owned:?}");
@@ -112,8 +130,17 @@ fn traces(env_id: &str, folder: &Path) -> Vec<String> {
     found
 }
 
-/// A namespace attached to the cluster's first node as a pod's would be, with a server that tells
-/// each caller the caller's own address.
+/// A server inside a namespace that tells each caller the caller's own address.
+fn listen(at: &str, address: Ipv4Addr) {
+    let listener = namespace::enter(at, move || TcpListener::bind((address, PORT))).unwrap().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut caller, from)) = listener.accept() {
+            let _ = caller.write_all(from.ip().to_string().as_bytes());
+        }
+    });
+}
+
+/// A namespace attached to the cluster's first node as a pod's would be, with a server.
 struct PodLike {
     namespace: String,
     address: Ipv4Addr,
@@ -123,21 +150,19 @@ const PORT: u16 = 7000;
 
 impl PodLike {
     async fn new(env: &EnvDir, cluster: &Cluster, number: u8) -> Self {
-        let node = &cluster.nodes[0];
+        Self::on(env, cluster, 0, number).await
+    }
+
+    async fn on(env: &EnvDir, cluster: &Cluster, node: usize, number: u8) -> Self {
+        let node = &cluster.nodes[node];
         let IpAddr::V4(range) = node.pods.network() else { panic!("IPv6") };
         let at = |n: u8| Ipv4Addr::from(u32::from(range) + u32::from(n));
-        let pod = Self { namespace: format!("mp-{}-{}-{number}", env.id(), cluster.name), address: at(number) };
+        let pod = Self { namespace: format!("mp-{}-{}-{number}", env.id(), node.name), address: at(number) };
         env.own(&Owned::NetworkNamespace { name: pod.namespace.clone() }).unwrap();
         namespace::create(&[&pod.namespace]).await.unwrap();
         let on = format!("mp-{}-{}", env.id(), node.name);
         network::attach_pod(&on, &pod.namespace, &format!("pod{number}"), pod.address, at(1)).await.unwrap();
-        let address = pod.address;
-        let listener = namespace::enter(&pod.namespace, move || TcpListener::bind((address, PORT))).unwrap().unwrap();
-        std::thread::spawn(move || {
-            while let Ok((mut caller, from)) = listener.accept() {
-                let _ = caller.write_all(from.ip().to_string().as_bytes());
-            }
-        });
+        listen(&pod.namespace, pod.address);
         pod
     }
 
@@ -193,6 +218,7 @@ async fn two_clusters_are_joined_as_one_network_and_leave_nothing_behind() {
     let programs = programs_or_skip!();
     let root = tempfile::tempdir().unwrap();
     let id = format!("t{}", std::process::id());
+    let _leftovers = Leftovers(root.path().into(), vec![id.clone()]);
     let env = EnvDir::create(root.path(), &id).unwrap();
     let started = Instant::now();
     let clusters = netns::create(&topology(), &env, &programs).await.unwrap();
@@ -270,6 +296,7 @@ async fn two_environments_of_one_topology_do_not_see_each_other() {
     let root = tempfile::tempdir().unwrap();
     let alone = Topology { clusters: vec![cluster(1)], ..topology() };
     let ids = [format!("a{}", std::process::id()), format!("b{}", std::process::id())];
+    let _leftovers = Leftovers(root.path().into(), ids.to_vec());
     let envs = ids.each_ref().map(|id| EnvDir::create(root.path(), id).unwrap());
     let (a, b) = tokio::join!(netns::create(&alone, &envs[0], &programs), netns::create(&alone, &envs[1], &programs));
     let (a, b) = (a.unwrap().remove(0), b.unwrap().remove(0));
@@ -286,6 +313,40 @@ async fn two_environments_of_one_topology_do_not_see_each_other() {
     for id in &ids {
         assert_eq!(traces(id, root.path()), Vec::<String>::new());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_one_cluster_route_pods_and_clusters_of_two_networks_meet_at_nodes_only() {
+    let programs = programs_or_skip!();
+    let root = tempfile::tempdir().unwrap();
+    let id = format!("n{}", std::process::id());
+    let _leftovers = Leftovers(root.path().into(), vec![id.clone()]);
+    let env = EnvDir::create(root.path(), &id).unwrap();
+    let mut clusters = vec![cluster(1), cluster(2)];
+    clusters[0].nodes.push(NodeRole::Worker);
+    clusters[1].network = "network2".into();
+    let clusters = netns::create(&Topology { clusters, ..topology() }, &env, &programs).await.unwrap();
+    let [one, two] = &clusters[..] else { panic!("{} clusters", clusters.len()) };
+
+    let (caller, server) = (PodLike::on(&env, one, 0, 2).await, PodLike::on(&env, one, 1, 2).await);
+    assert_eq!(caller.call(server.address).unwrap(), caller.address.to_string(), "node to node");
+    let service = serve(one, &server).await;
+    assert_eq!(caller.call_until_answered(service).await, caller.address.to_string(), "service on another node");
+    assert_eq!(server.call_until_answered(service).await, server_seen_by_itself(one, 1), "its own service");
+
+    let far = PodLike::new(&env, two, 2).await;
+    assert!(caller.call(far.address).is_err() && far.call(caller.address).is_err(), "no route between networks");
+    let (here, there) = (one.nodes[0].address, two.nodes[0].address);
+    let IpAddr::V4(at) = there else { panic!("IPv6") };
+    listen(&format!("mp-{}-{}", env.id(), two.nodes[0].name), at);
+    assert_eq!(caller.call(there).unwrap(), here.to_string(), "a node of another network sees the node");
+    remove(env).await;
+}
+
+/// A pod that calls its own service must not see its own address as the source: kube-proxy puts the node's there.
+fn server_seen_by_itself(cluster: &Cluster, node: usize) -> String {
+    let IpAddr::V4(range) = cluster.nodes[node].pods.network() else { panic!("IPv6") };
+    Ipv4Addr::from(u32::from(range) + 1).to_string()
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub struct Fabric {
     pub namespace: String,
     /// Where the nodes get their addresses. Free of every range of the topology; the host never sees it.
     pub range: Ipv4Net,
-    /// The bridge's own address. It answers "network unreachable" to what no node routes.
+    /// The bridge's own address.
     pub gateway: Ipv4Addr,
 }
 

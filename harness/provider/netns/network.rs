@@ -21,7 +21,6 @@ use crate::tool::Tool;
 /// When `ip` or `iptables` refuses.
 pub async fn connect_nodes(layout: &Layout) -> Result<(), ProviderError> {
     let nodes: Vec<&NodeLayout> = layout.nodes().collect();
-    namespace::sysctl(&layout.fabric.namespace, &[("net/ipv4/ip_forward", "1")])?;
     batch(&layout.fabric.namespace, fabric_commands(&layout.fabric, &nodes)).await?;
     for node in nodes {
         namespace::sysctl(&node.namespace, &[("net/ipv4/ip_forward", "1")])?;
@@ -76,15 +75,16 @@ fn fabric_commands(fabric: &Fabric, nodes: &[&NodeLayout]) -> String {
         let _ = writeln!(commands, "link set {port} master br0 up");
     }
     let _ = writeln!(commands, "addr add {}/{} dev br0", fabric.gateway, fabric.range.prefix_len());
-    // What no node routes is answered at once instead of vanishing.
-    commands.push_str("route add unreachable default\n");
     commands
 }
 
 fn node_commands(fabric: &Fabric, node: &NodeLayout) -> String {
     let mut commands = String::from("link set lo up\nlink set eth0 up\n");
     let _ = writeln!(commands, "addr add {}/{} dev eth0", node.address, fabric.range.prefix_len());
-    let _ = writeln!(commands, "route add default via {}", fabric.gateway);
+    // Only what the node itself sends has a default route: a process that calls a service needs one until the
+    // packet filter has put a pod's address there. What pods send to nowhere is refused.
+    let _ = writeln!(commands, "rule add pref 33000 iif lo lookup 100");
+    let _ = writeln!(commands, "route add default via {} table 100", fabric.gateway);
     // Its own pods have a route each; the rest of its range is nobody.
     let _ = writeln!(commands, "route add unreachable {}", node.pods);
     for route in &node.routes {
