@@ -1,8 +1,10 @@
 //! Ways into pods and nodes: through the API server, or straight into network namespaces.
+//!
+//! Only the choice is made here; each way has its own module.
 
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
+use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access};
 use crate::tool::Output;
 
 /// How to get into a cluster's pods and nodes.
@@ -17,37 +19,55 @@ pub enum Access {
 impl Access {
     pub(super) async fn exec(
         &self,
-        _cluster: &Cluster,
-        _pod: &PodRef,
-        _container: &str,
-        _argv: &[&str],
-        _stdin: &[u8],
+        cluster: &Cluster,
+        pod: &PodRef,
+        container: &str,
+        argv: &[&str],
+        stdin: &[u8],
     ) -> Result<ExecOutput, ProviderError> {
-        unimplemented!("provider helper")
+        match self {
+            Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
+        }
     }
+
     pub(super) async fn dial(
         &self,
-        _cluster: &Cluster,
-        _pod: &PodRef,
-        _port: u16,
+        cluster: &Cluster,
+        pod: &PodRef,
+        port: u16,
     ) -> Result<Box<dyn Stream>, ProviderError> {
-        unimplemented!("provider helper")
+        match self {
+            Self::Kind | Self::Existing => kube_access::dial(cluster, pod, port).await,
+        }
     }
+
     pub(super) async fn logs(
         &self,
-        _cluster: &Cluster,
-        _pod: &PodRef,
-        _container: &str,
-        _since: Option<Duration>,
+        cluster: &Cluster,
+        pod: &PodRef,
+        container: &str,
+        since: Option<Duration>,
     ) -> Result<String, ProviderError> {
-        unimplemented!("provider helper")
+        match self {
+            Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
+        }
     }
+
     pub(super) async fn node_exec(
         &self,
-        _cluster: &Cluster,
-        _node: &str,
-        _argv: &[&str],
+        cluster: &Cluster,
+        node: &str,
+        argv: &[&str],
     ) -> Result<Output, ProviderError> {
-        unimplemented!("provider helper")
+        match self {
+            Self::Kind => kind::node::exec(node, argv).await,
+            Self::Existing => Err(ProviderError::Refused {
+                what: format!(
+                    "node {node} of cluster {} cannot be entered: the cluster was not made here",
+                    cluster.name
+                ),
+                hint: "run it on the kind or netns provider".to_owned(),
+            }),
+        }
     }
 }

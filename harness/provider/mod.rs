@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::tool::{Output, ToolError};
 
 pub mod access;
+pub mod kind;
+mod kube_access;
 pub mod netns;
 
 /// Who makes the clusters.
@@ -147,7 +149,8 @@ impl Cluster {
         self.access.exec(self, pod, container, argv, stdin).await
     }
 
-    /// Opens a connection to `port` on the pod's own loopback address.
+    /// Opens a connection to `port` on the pod's own loopback address. Speak a protocol over it that says itself
+    /// where an answer ends (HTTP does): through an API server, the pod's closing of its end may not be seen.
     ///
     /// # Errors
     /// When the pod cannot be reached or nothing listens.
@@ -166,7 +169,8 @@ impl Cluster {
     /// Runs `argv` on a node, with the node's network.
     ///
     /// # Errors
-    /// When the node cannot be reached (clusters that were not made here never can).
+    /// When the node cannot be reached (clusters that were not made here never can); a program that ends with a
+    /// failure is no error here.
     pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
         self.access.node_exec(self, node, argv).await
     }
