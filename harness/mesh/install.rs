@@ -106,7 +106,9 @@ fn namespace(spec: &ClusterSpec) -> Result<Manifest, MeshError> {
 async fn foundation(prepared: &Prepared, spec: &ClusterSpec, cluster: &Cluster) -> Result<(), MeshError> {
     let mut manifests = vec![namespace(spec)?];
     manifests.extend(prepared.trust.secret(&spec.name)?);
-    manifests.push(remote_secret::token_request()?);
+    // The reader's account among them: Kubernetes deletes a request for a token of an account that is not there.
+    let accounts = prepared.manifests.get(&spec.name).into_iter().flatten().filter(|m| m.kind() == "ServiceAccount");
+    manifests.extend(accounts.cloned());
     apply::apply(cluster, &manifests, Some(&prepared.mesh.owner)).await?;
     Ok(())
 }

@@ -20,6 +20,8 @@ pub mod access_log;
 mod injection;
 mod install;
 pub mod istiod;
+#[cfg(test)]
+mod live;
 pub mod options;
 mod prepare;
 mod primary;

@@ -32,7 +32,7 @@ pub fn name(watched: &str) -> String {
 }
 
 /// The secret in the cluster that is read, for Kubernetes to fill with a token of the reader's account.
-pub(super) fn token_request() -> Result<Manifest, MeshError> {
+fn token_request() -> Result<Manifest, MeshError> {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -105,6 +105,7 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
 /// # Errors
 /// [`MeshError`] when Kubernetes makes no token or a cluster does not answer.
 pub async fn restore(watcher: &Cluster, watched: &Cluster, owner: &str) -> Result<(), MeshError> {
+    apply::apply(watched, &[token_request()?], Some(owner)).await?;
     let reader = token(watched).await?;
     let secret = secret(&watched.name, &watched.peer_api_server, &reader)?;
     apply::apply(watcher, &[secret], Some(owner)).await?;
