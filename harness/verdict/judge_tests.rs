@@ -110,13 +110,13 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
      too few, a share of 10% goes unseen in 12.1577% of such runs (132 calls needed)")]
 // status
 #[case("status: 403", &[(answered(403, "no", None), 132)],
-    "pass | status 403 for every call | 403 132 of 132 calls on 1 connection")]
+    "pass | status 403 for every call | 403 (132) of 132 calls on 1 connection")]
 #[case("status: 403", &[(answered(403, "no", None), 131), (reply("v1"), 1)],
-    "fail | status 403 for every call | 200 1, 403 131 of 132 calls on 1 connection")]
-#[case("status: 403", &[(answered(403, "no", None), 3)], "inconclusive | status 403 for every call | 403 3 of 3 calls \
+    "fail | status 403 for every call | 200 (1), 403 (131) of 132 calls on 1 connection")]
+#[case("status: 403", &[(answered(403, "no", None), 3)], "inconclusive | status 403 for every call | 403 (3) of 3 calls \
      on 1 connection: too few, a share of 10% goes unseen in 72.9% of such runs (132 calls needed)")]
 #[case("status: 200", &[(reply("v1"), 131), (timed_out(), 1)],
-    "fail | status 200 for every call | 200 131, timed out 1 of 132 calls on 1 connection")]
+    "fail | status 200 for every call | 200 (131), timed out (1) of 132 calls on 1 connection")]
 // endpoints_in
 #[case("endpoints_in: cluster2.pods", &[(through("v2", "10.20.1.5:5000"), 132)],
     "pass | every reply from cluster2.pods (10.20.0.0/16) | endpoints 10.20.1.5:5000 132 by the caller's proxy")]
@@ -302,5 +302,5 @@ fn before_the_change_its_expectation_must_not_hold(
 fn a_change_that_changes_nothing_is_told_with_the_way_out() {
     let control = negative_control(&findings("only: v2", &times(&[(reply("v2"), 132)]))).unwrap();
     assert_eq!((control.line, control.column), (1, 1));
-    insta::assert_snapshot!(control.observed, @"it all held before the change: v2 132 of 132 calls on 1 connection; 200 132 of 132 calls on 1 connection; so the change proves nothing (write `already: true` in the call if that is meant)");
+    insta::assert_snapshot!(control.observed, @"it all held before the change: v2 132 of 132 calls on 1 connection; 200 (132) of 132 calls on 1 connection; so the change proves nothing (write `already: true` in the call if that is meant)");
 }

@@ -47,11 +47,11 @@ pub(super) fn by_version(seen: &Observations) -> String {
     format!("{} {}", parts.join(", "), of_calls(seen))
 }
 
-/// `200 99, timed out 1 of 100 calls on 1 connection`.
+/// `200 (99), timed out (1) of 100 calls on 1 connection`: brackets, for a status is a number too.
 pub(super) fn by_status(seen: &Observations) -> String {
-    let mut parts: Vec<String> =
-        count(seen.calls.iter().filter_map(status)).iter().map(|(status, count)| format!("{status} {count}")).collect();
-    parts.extend(list_others(seen, |call| status(call).is_some()));
+    let word = |call: &CallSeen| status(call).map_or_else(|| ending(call), |status| status.to_string());
+    let parts: Vec<String> =
+        count(seen.calls.iter().map(word)).iter().map(|(what, count)| format!("{what} ({count})")).collect();
     format!("{} {}", parts.join(", "), of_calls(seen))
 }
 
