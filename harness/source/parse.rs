@@ -49,8 +49,11 @@ pub fn parse<T: DeserializeOwned>(file: &Arc<Source>) -> Result<T, Problems> {
             }
             _ => node(&root, &path).is_emptied(),
         };
+        if !problems.is_empty() && tree(&String::from_utf8_lossy(&text)).is_none() {
+            break; // the text was YAML before it was blanked: nothing more can be told apart
+        }
         if !made {
-            problems.push(problem(file, error, slot(&root, &path).map(Slot::span)));
+            problems.push(problem(file, error, slot(&root, &path).map(|slot| slot.span.clone())));
         }
         match slot_mut(&mut root, &path) {
             Some(slot) => {
@@ -81,7 +84,7 @@ fn offset(file: &Source, error: &Error) -> usize {
 fn path_to(root: &Node, at: usize) -> Vec<usize> {
     let mut path = Vec::new();
     let mut node = root;
-    while let Some(i) = node.slots.iter().rposition(|slot| !slot.gone && slot.span().start <= at) {
+    while let Some(i) = node.slots.iter().rposition(|slot| !slot.gone && slot.span.start <= at) {
         path.push(i);
         node = &node.slots[i].value;
     }
@@ -104,7 +107,7 @@ fn slot_mut<'a>(root: &'a mut Node, path: &[usize]) -> Option<&'a mut Slot> {
 
 /// Turns a slot's text into spaces, with the comma after it.
 fn blank(text: &mut [u8], original: &str, slot: &Slot) {
-    let mut span = slot.span();
+    let mut span = slot.span.clone();
     if slot.flow {
         let rest = &original.as_bytes()[span.end..];
         if let Some(comma) = rest.iter().position(|b| !b.is_ascii_whitespace()).filter(|at| rest[*at] == b',') {
@@ -155,6 +158,9 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
             let key = key.as_deref().unwrap_or(written);
             Problem::at(file, &span, format!("`{key}` is written twice")).label("the second time")
         }
+        Error::NullIntoString { .. } => {
+            Problem::at(file, &span, "a text is missing here").help("expected one word or a \"text\" after the colon")
+        }
         Error::InvalidScalar { ty, .. } => {
             Problem::at(file, &span, format!("`{written}` is not {}", type_in_words(ty)))
                 .label(format!("expected {}", type_in_words(ty)))
@@ -167,6 +173,8 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
         Error::Unexpected { expected: "string scalar", .. } => {
             Problem::at(file, &span, "a text is missing here").label("expected one word or a \"text\"")
         }
+        Error::MultipleDocuments { .. } => Problem::about(&file.path, "holds more than one document")
+            .help("write each into a file of its own: what follows a line `---` would be ignored"),
         _ => split_expected(file, &span, &DefaultMessageFormatter.format_message(error)),
     }
 }
@@ -279,6 +287,7 @@ parts:
     #[case::root("count: 3\n", &["x:1:1 missing field `name`"])]
     #[case::only_child("name: x\nparts:\n  - leaf:\n      smell: 3\n", &["x:4:7 unknown field `smell`"])]
     #[case::flow_only_child("{name: x, parts: [{leaf: {smell: 3}}]}", &["x:1:26 missing field `size`", "x:1:27 unknown field `smell`"])]
+    #[case::null_between("name:\ncount:\nparts: 3\n", &["x:1:1 a text is missing here", "x:3:8 a list is missing here"])]
     #[case::empty("", &["x the file is empty"])]
     fn blanking_makes_no_mistakes_of_its_own(#[case] text: &str, #[case] expected: &[&str]) {
         assert_eq!(mistakes(text), expected);

@@ -23,8 +23,8 @@ impl Node {
 /// An entry of a mapping or an item of a sequence.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// The first byte of its key, or the dash of an item.
-    pub start: usize,
+    /// From the first byte of its key, or the dash of an item, to the end of its value.
+    pub span: Range<usize>,
     /// The bytes of its key; `None` for an item.
     pub key: Option<Range<usize>>,
     /// What it holds.
@@ -33,13 +33,6 @@ pub(super) struct Slot {
     pub flow: bool,
     /// Whether its text was blanked.
     pub gone: bool,
-}
-
-impl Slot {
-    /// From its key or dash to the end of its value.
-    pub fn span(&self) -> Range<usize> {
-        self.start..self.value.span.end.max(self.key.as_ref().map_or(0, |key| key.end))
-    }
 }
 
 /// The tree of the first document; `None` when the text is not YAML.
@@ -80,14 +73,14 @@ fn node(text: &str, events: &mut Events<'_>) -> Option<Node> {
         }
         let key = if mapping { Some(node(text, events)?.span) } else { None };
         let value = node(text, events)?;
-        let start = match &key {
-            Some(key) => key.start,
-            None if flow => value.span.start,
-            None => dash_before(text, value.span.start),
+        let span = match &key {
+            Some(key) => key.start..value.span.end.max(after_colon(text, key.end)),
+            None if flow => value.span.clone(),
+            None => dash_before(text, value.span.start)..value.span.end,
         };
-        slots.push(Slot { start, key, value, flow, gone: false });
+        slots.push(Slot { span, key, value, flow, gone: false });
     };
-    let last = slots.last().map_or(start.end, |slot| slot.span().end);
+    let last = slots.last().map_or(start.end, |slot| slot.span.end);
     Some(Node { span: start.start..if flow { end.end } else { last }, slots })
 }
 
@@ -104,4 +97,10 @@ fn dash_before(text: &str, start: usize) -> usize {
         end = begin;
     }
     start
+}
+
+/// The end of the colon that follows a key (a value that is not there may be said to stand before it).
+fn after_colon(text: &str, key_end: usize) -> usize {
+    let rest = text[key_end..].trim_start();
+    if rest.starts_with(':') { text.len() - rest.len() + 1 } else { key_end }
 }

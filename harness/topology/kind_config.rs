@@ -3,11 +3,13 @@
 //! Source: kind v0.33.0, `pkg/apis/config/v1alpha4/{types,yaml,default}.go` and `pkg/internal/apis/config/validate.go`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use super::{Cni, NodeRole};
 use crate::source::{Located, Problem, Problems, Source, known, parse};
@@ -30,11 +32,11 @@ struct Config {
     #[serde(default)]
     name: Option<Located<String>>,
     #[serde(default)]
-    nodes: Vec<Located<Node>>,
+    nodes: Option<Vec<Located<Node>>>,
     #[serde(default)]
-    networking: Networking,
+    networking: Option<Networking>,
     #[serde(default, rename = "featureGates")]
-    _feature_gates: BTreeMap<String, bool>,
+    _feature_gates: Option<BTreeMap<String, PlainBool>>,
     #[serde(default, rename = "runtimeConfig")]
     _runtime_config: BTreeMap<String, String>,
     #[serde(default, rename = "kubeadmConfigPatches")]
@@ -80,7 +82,7 @@ struct Networking {
     #[serde(default)]
     service_subnet: Option<Located<String>>,
     #[serde(default, rename = "disableDefaultCNI")]
-    disable_default_cni: bool,
+    disable_default_cni: PlainBool,
     #[serde(default)]
     kube_proxy_mode: Option<Located<String>>,
     #[serde(default, rename = "dnsSearch")]
@@ -134,14 +136,34 @@ struct PortMapping {
     protocol: Option<Located<String>>,
 }
 
+/// `true` or `false` without quotes: kind refuses `"true"`, where serde-saphyr would take it.
+#[derive(Debug, Default)]
+struct PlainBool(bool);
+
+impl<'de> Deserialize<'de> for PlainBool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Plain;
+        impl Visitor<'_> for Plain {
+            type Value = PlainBool;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false, without quotes")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<PlainBool, E> {
+                Ok(PlainBool(value))
+            }
+        }
+        deserializer.deserialize_any(Plain)
+    }
+}
+
 /// Reads and checks the kind config of the cluster `name`.
 pub(super) fn read(file: Arc<Source>, name: &str) -> Result<KindCluster, Problems> {
-    let config: Config = parse(&file)?;
+    let mut config: Config = parse(&file)?;
+    let net = config.networking.take().unwrap_or_default();
     let mut problems = Vec::new();
     check_header(&file, &config, name, &mut problems);
-    check_networking(&file, &config.networking, &mut problems);
-    let nodes = check_nodes(&file, &config.nodes, &mut problems);
-    let net = &config.networking;
+    check_networking(&file, &net, &mut problems);
+    let nodes = check_nodes(&file, &config.nodes.take().unwrap_or_default(), &mut problems);
     let pods = range(&file, net.pod_subnet.as_ref(), "10.244.0.0/16", &mut problems);
     let services = range(&file, net.service_subnet.as_ref(), "10.96.0.0/16", &mut problems);
     if let Some(pods) = &pods {
@@ -150,7 +172,7 @@ pub(super) fn read(file: Arc<Source>, name: &str) -> Result<KindCluster, Problem
     if let Some(services) = &services {
         check_service_range(&file, services, &mut problems);
     }
-    let cni = if net.disable_default_cni { Cni::Static } else { Cni::Kindnet };
+    let cni = if net.disable_default_cni.0 { Cni::Static } else { Cni::Kindnet };
     match (pods, services) {
         (Some(pods), Some(services)) if problems.is_empty() => Ok(KindCluster { file, pods, services, nodes, cni }),
         _ => Err(Problems::none_of(problems).err().unwrap_or_else(|| Problem::about(&file.path, "unreadable").into())),

@@ -87,6 +87,26 @@ fn a_kind_config_of_nothing_but_its_header_is_a_cluster_of_one_node_with_kinds_r
     assert_eq!((cluster.nodes.as_slice(), cluster.cni), ([NodeRole::ControlPlane].as_slice(), Cni::Kindnet));
 }
 
+/// What kind v0.33.0 itself was seen to take and to refuse (where it refuses before it asks for a container engine).
+#[rstest]
+#[case::headings_without_content("networking:\nnodes:\n", true)]
+#[case::yaml_1_1_booleans("networking: { disableDefaultCNI: yes }\n", true)]
+#[case::numbers_as_labels("nodes: [{ role: control-plane, labels: { a: 1, b: true } }]\n", true)]
+#[case::booleans_as_runtime_config("runtimeConfig: { api/all: true }\n", true)]
+#[case::proxy_mode_none("networking: { kubeProxyMode: none }\n", true)]
+#[case::quoted_boolean("featureGates: { A: \"true\" }\n", false)]
+#[case::unknown_field("network: {}\n", false)]
+#[case::name_twice("name: cluster1\nname: cluster1\n", false)]
+#[case::unknown_protocol(
+    "nodes: [{ role: control-plane, extraPortMappings: [{ containerPort: 80, protocol: HTTP }] }]\n",
+    false
+)]
+fn kind_configs_are_taken_and_refused_as_kind_does(#[case] text: &str, #[case] taken: bool) {
+    let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
+    let read = kind_config::read(source, "cluster1");
+    assert_eq!(read.is_ok(), taken, "{read:?}");
+}
+
 #[test]
 fn primaries_come_first_and_ranges_may_repeat_across_networks() {
     let topology = "\
