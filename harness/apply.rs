@@ -1,7 +1,7 @@
 //! Brings objects into a cluster, and out of it: server-side apply through discovery.
 //!
 //! The field manager is [`MANAGER`] and conflicts are forced, so that what a file says is what the cluster holds. Definitions
-//! and namespaces go first, programs last, everything of one rank at the same time.
+//! and namespaces go first, then service accounts, programs last, everything of one rank at the same time.
 
 use std::fmt;
 use std::time::Duration;
@@ -109,12 +109,17 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
+/// The highest [`rank`].
+const LAST_RANK: u8 = 3;
+
 /// The order in which kinds are brought in; the reverse for taking them out.
 fn rank(kind: &str) -> u8 {
     match kind {
         "CustomResourceDefinition" | "Namespace" => 0,
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Pod" | "Job" | "CronJob" => 2,
-        _ => 1,
+        // Kubernetes deletes a token's secret whose account is not there yet.
+        "ServiceAccount" => 1,
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Pod" | "Job" | "CronJob" => 3,
+        _ => 2,
     }
 }
 
@@ -129,7 +134,7 @@ pub async fn apply(
     owner: Option<&str>,
 ) -> Result<Vec<DynamicObject>, ApplyError> {
     let mut applied: Vec<(usize, DynamicObject)> = Vec::with_capacity(manifests.len());
-    for wanted in 0..=2 {
+    for wanted in 0..=LAST_RANK {
         let of_rank = manifests.iter().enumerate().filter(|(_, m)| rank(m.kind()) == wanted);
         let requests = of_rank.map(|(index, manifest)| async move {
             apply_one(cluster, manifest, owner).await.map(|object| (index, object))
@@ -199,7 +204,7 @@ fn api_error(cluster: &Cluster, verb: &'static str, manifest: &Manifest) -> impl
 /// # Errors
 /// [`ApplyError`], for the first object that cannot be deleted.
 pub async fn delete(cluster: &Cluster, manifests: &[Manifest]) -> Result<(), ApplyError> {
-    for wanted in (0..=2).rev() {
+    for wanted in (0..=LAST_RANK).rev() {
         let of_rank = manifests.iter().filter(|m| rank(m.kind()) == wanted);
         let requests = of_rank.map(|manifest| delete_one(cluster, manifest));
         stream::iter(requests).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
