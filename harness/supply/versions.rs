@@ -236,6 +236,9 @@ pub struct Image {
     /// Environment that the image sets.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// User and group ID of its processes, unless the pod says otherwise.
+    #[serde(default)]
+    pub user: u32,
     /// Programs of the machine itself that a container of the netns provider needs. Empty: none.
     #[serde(default)]
     pub host: Vec<String>,
