@@ -24,7 +24,7 @@ macro_rules! files {
 
 const KUBERNETES: Files = files!("modules/kubernetes": "go.mod", "go.sum");
 const ETCD: Files = files!("modules/etcd": "go.mod", "go.sum");
-const COREDNS: Files = files!("modules/coredns": "go.mod", "go.sum");
+const COREDNS: Files = files!("modules/coredns": "go.mod", "go.sum", "main.go");
 const ISTIO: Files = files!("modules/istio": "go.mod", "go.sum");
 const KIND: Files = files!("modules/kind": "go.mod", "go.sum");
 const HELLOWORLD: Files = files!("apps/helloworld": "go.mod", "main.go");
@@ -94,13 +94,14 @@ fn all(versions: &Versions) -> Vec<GoBuild> {
         reports: String::new(),
     };
     vec![
-        // One command, so that linking the first overlaps with compiling for the second.
+        // One command, so that linking one overlaps with compiling for the next.
         kubernetes(
             "kubernetes-control",
-            "Kubernetes' API server and controller manager",
+            "Kubernetes' API server, controller manager and kube-proxy",
             &[
                 ("k8s.io/kubernetes/cmd/kube-apiserver", P::KubeApiserver),
                 ("k8s.io/kubernetes/cmd/kube-controller-manager", P::KubeControllerManager),
+                ("k8s.io/kubernetes/cmd/kube-proxy", P::KubeProxy),
             ],
         ),
         istio(
@@ -126,15 +127,7 @@ fn all(versions: &Versions) -> Vec<GoBuild> {
             &packages.etcd,
             &[("go.etcd.io/etcd/server/v3", P::Etcd)],
         ),
-        plain(
-            "coredns",
-            "CoreDNS",
-            COREDNS,
-            "github.com/coredns/coredns",
-            &packages.coredns,
-            &[("github.com/coredns/coredns", P::Coredns)],
-        ),
-        kubernetes("kubernetes-proxy", "kube-proxy", &[("k8s.io/kubernetes/cmd/kube-proxy", P::KubeProxy)]),
+        plain("coredns", "CoreDNS", COREDNS, "github.com/coredns/coredns", &packages.coredns, &[(".", P::Coredns)]),
         kubernetes(
             "kubernetes-node",
             "Kubernetes' scheduler, node agent and command lines",
@@ -300,6 +293,15 @@ mod tests {
     fn every_wrapper_requires_the_version_that_versions_yaml_names() {
         for build in all(&Versions::built_in().unwrap()) {
             build.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn coredns_shares_the_modules_of_the_kubernetes_that_is_supplied() {
+        let version = Versions::built_in().unwrap().packages.kubernetes.replacen("v1.", "v0.", 1);
+        for module in ["api", "apimachinery", "client-go"] {
+            let line = format!("k8s.io/{module} => k8s.io/{module} {version}\n");
+            assert!(COREDNS[0].1.contains(&line) && KUBERNETES[0].1.contains(&line), "{line}");
         }
     }
 

@@ -55,6 +55,7 @@ impl Purpose {
                 P::Etcd,
                 P::KubeApiserver,
                 P::KubeControllerManager,
+                P::KubeProxy,
                 P::Coredns,
                 P::PilotDiscovery,
                 P::Istioctl,
