@@ -234,4 +234,4 @@ pub async fn get(cluster: &Cluster, manifest: &Manifest) -> Result<Option<Dynami
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

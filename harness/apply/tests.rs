@@ -69,11 +69,9 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
     }
 }
 
-/// A cluster that the fake serves. The name keeps its entry in the cache of kinds apart.
-fn cluster(name: &str) -> (Cluster, Arc<Fake>) {
-    let fake = Arc::new(Fake::default());
-    let router = Router::new().route("/{*path}", any(answer)).with_state(fake.clone());
-    let cluster = Cluster {
+/// A cluster whose API server is `router`.
+pub(crate) fn served_by(name: &str, router: Router) -> Cluster {
+    Cluster {
         name: name.into(),
         client: kube::Client::new(router, "default"),
         kubeconfig: "/nonexistent".into(),
@@ -82,8 +80,14 @@ fn cluster(name: &str) -> (Cluster, Arc<Fake>) {
         services: "10.110.0.0/16".parse().unwrap(),
         nodes: Vec::new(),
         access: Access::Existing,
-    };
-    (cluster, fake)
+    }
+}
+
+/// A cluster that the fake serves. The name keeps its entry in the cache of kinds apart.
+fn cluster(name: &str) -> (Cluster, Arc<Fake>) {
+    let fake = Arc::new(Fake::default());
+    let router = Router::new().route("/{*path}", any(answer)).with_state(fake.clone());
+    (served_by(name, router), fake)
 }
 
 const CRD: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: moons.x.dev}\n\

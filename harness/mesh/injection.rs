@@ -137,4 +137,25 @@ mod tests {
         pod.spec.as_mut().unwrap().containers.truncate(1);
         assert_eq!(sidecar(&pod), None);
     }
+
+    #[rstest]
+    #[case::none(json!([]), "no MutatingWebhookConfiguration")]
+    #[case::empty(json!([{ "clientConfig": {} }, { "clientConfig": { "caBundle": "Q0E=" } }]), "caBundle empty in 1 of 2")]
+    #[case::set(json!([{ "clientConfig": { "caBundle": "Q0E=" } }]), "the webhook's caBundle is set")]
+    #[tokio::test]
+    async fn a_time_out_tells_what_the_webhook_lacks(#[case] mut hooks: serde_json::Value, #[case] expected: &str) {
+        for hook in hooks.as_array_mut().unwrap() {
+            hook["name"] = json!("h");
+            hook["sideEffects"] = json!("None");
+            hook["admissionReviewVersions"] = json!(["v1"]);
+        }
+        let list = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfigurationList",
+            "metadata": {}, "items": [{ "metadata": { "name": "w" }, "webhooks": hooks }] });
+        let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+        let reply = move || async move { axum::Json(list) };
+        let cluster =
+            crate::apply::tests::served_by("cluster2", axum::Router::new().route(path, axum::routing::get(reply)));
+        let told = webhook(&cluster).await;
+        assert!(told.starts_with(expected), "{told}");
+    }
 }

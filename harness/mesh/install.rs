@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use futures::{FutureExt, try_join};
+use futures::try_join;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams};
@@ -113,7 +113,8 @@ async fn foundation(prepared: &Prepared, spec: &ClusterSpec, cluster: &Cluster) 
     Ok(())
 }
 
-/// Definitions on one side, everything else on the other: istiod starts without them and takes them up as they come.
+/// Definitions last, although they are taken up first: istiod starts without them and takes them up as they come, so that
+/// the API server digests them, which costs it seconds, while istiod's pod starts.
 async fn pieces(
     prepared: &Prepared,
     spec: &ClusterSpec,
@@ -132,14 +133,11 @@ async fn pieces(
     if primary::has_remotes(&prepared.mesh.topology, spec) {
         rest.push(primary::load_balancer(control_plane_address(cluster)?)?);
     }
-    let definitions = async {
-        apply::apply(cluster, &definitions, owner).await?;
-        if spec.is_primary() {
-            apply::apply(cluster, &[options::mutual_tls(prepared.options.mtls)?], owner).await?;
-        }
-        Ok::<_, MeshError>(())
-    };
-    try_join!(definitions, apply::apply(cluster, &rest, owner).map(|r| r.map_err(MeshError::from)))?;
+    apply::apply(cluster, &rest, owner).await?;
+    apply::apply(cluster, &definitions, owner).await?;
+    if spec.is_primary() {
+        apply::apply(cluster, &[options::mutual_tls(prepared.options.mtls)?], owner).await?;
+    }
     Ok(())
 }
 
@@ -233,5 +231,53 @@ impl Phases {
 
     fn into_inner(self) -> Vec<(String, Duration)> {
         self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::istiod::ReadCluster;
+    use crate::mesh::prepare::tests::vpn;
+    use rstest::rstest;
+
+    fn names(pairs: Vec<(&ClusterSpec, &ClusterSpec)>) -> Vec<(String, String)> {
+        pairs.into_iter().map(|(a, b)| (a.name.clone(), b.name.clone())).collect()
+    }
+
+    fn pair(a: &str, b: &str) -> (String, String) {
+        (a.into(), b.into())
+    }
+
+    #[test]
+    fn every_control_plane_reads_every_other_cluster() {
+        let mut topology = vpn();
+        assert_eq!(names(watches(&topology)), [pair("cluster1", "cluster2")]);
+        topology.clusters[1].control_plane = "cluster2".into();
+        assert_eq!(names(watches(&topology)), [pair("cluster1", "cluster2"), pair("cluster2", "cluster1")]);
+    }
+
+    #[test]
+    fn only_a_remotes_namespace_says_who_leads_it() {
+        let topology = vpn();
+        let annotations = |i: usize| namespace(&topology.clusters[i]).unwrap().object.metadata.annotations;
+        assert_eq!(annotations(0), None);
+        assert_eq!(annotations(1).unwrap()["topology.istio.io/controlPlaneClusters"], "cluster1");
+        let labels = namespace(&topology.clusters[1]).unwrap().object.metadata.labels.unwrap();
+        assert_eq!(labels["topology.istio.io/network"], "network1");
+    }
+
+    #[rstest]
+    #[case(&[("cluster1", "synced"), ("cluster2", "synced")], None)]
+    #[case(&[("cluster1", "synced")], Some("cluster cluster2 is not known to it"))]
+    #[case(&[("cluster2", "syncing")], Some("cluster cluster2 is `syncing` (secret s)"))]
+    fn a_cluster_counts_as_read_once_it_is_synced(#[case] read: &[(&str, &str)], #[case] expected: Option<&str>) {
+        let of = |(id, status): &(&str, &str)| ReadCluster {
+            id: (*id).into(),
+            secret_name: "s".into(),
+            sync_status: (*status).into(),
+        };
+        let read: Vec<ReadCluster> = read.iter().map(of).collect();
+        assert_eq!(not_read(&read, "cluster2").as_deref(), expected);
     }
 }

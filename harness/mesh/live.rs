@@ -258,6 +258,12 @@ async fn the_mesh_on_real_clusters() {
     assert_eq!(workload::scale(&live.clusters[1], "app1", "v2", 2).await.unwrap().len(), 2);
     assert_eq!(workload::pods(&live.clusters[1], "app1", "version=v2").await.unwrap().len(), 2);
 
+    eprintln!("-- an image that cannot be is told at once");
+    let images = WorkloadImages { curl: "Not::AnImage".into(), ..live.images.clone() };
+    let same = |path: &Path| path.to_path_buf();
+    let error = workload::reconcile(&live.clusters, &[sleep()], &strict, &images, OWNER, same).await.unwrap_err();
+    assert!(error.to_string().contains("container sleep: InvalidImageName"), "{error}");
+
     eprintln!("-- nothing wanted, nothing left");
     assert!(live.reconcile(&[], &strict).await.is_empty());
     for cluster in &live.clusters {

@@ -124,3 +124,67 @@ pub(super) async fn verify_outbound(mesh: &Mesh, clusters: &[Cluster], ranges: &
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::served_by;
+    use crate::mesh::prepare::tests::vpn;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Outbound::All, "*")]
+    #[case(Outbound::Clusters, "10.10.0.0/16,10.110.0.0/16,10.20.0.0/16,10.120.0.0/16")]
+    fn outbound_ranges_are_all_or_those_of_every_cluster(#[case] outbound: Outbound, #[case] expected: &str) {
+        assert_eq!(outbound_ranges(&vpn(), outbound), expected);
+    }
+
+    #[rstest]
+    #[case(Mtls::Strict, "STRICT")]
+    #[case(Mtls::Permissive, "PERMISSIVE")]
+    #[case(Mtls::Disabled, "DISABLE")]
+    fn mutual_tls_is_set_for_the_whole_mesh(#[case] mtls: Mtls, #[case] mode: &str) {
+        let policy = mutual_tls(mtls).unwrap();
+        assert_eq!(policy.label(), "PeerAuthentication istio-system/default");
+        assert_eq!(policy.object.data["spec"]["mtls"]["mode"], mode);
+    }
+
+    fn cluster_with_injector(data: Value) -> Cluster {
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": INJECTOR }, "data": data });
+        let path = "/api/v1/namespaces/istio-system/configmaps/istio-sidecar-injector";
+        served_by("cluster1", Router::new().route(path, get(move || async move { Json(map) })))
+    }
+
+    fn values(ranges: &str) -> Value {
+        json!({ "values": json!({ "global": { "proxy": { "includeIPRanges": ranges } } }).to_string() })
+    }
+
+    #[tokio::test]
+    async fn what_the_injector_captures_is_read_back_and_a_difference_is_told() {
+        let mesh = Mesh { topology: vpn(), owner: "a1b2".into() };
+        let clusters = [cluster_with_injector(values("*"))];
+        assert_eq!(read_back_outbound(&clusters[0]).await.unwrap(), "*");
+        assert!(verify_outbound(&mesh, &clusters, "*").await.is_ok());
+        let error = verify_outbound(&mesh, &clusters, "10.10.0.0/16").await.unwrap_err().to_string();
+        let expected = "cluster cluster1: includeIPRanges of the sidecar injector is `*`, expected `10.10.0.0/16`";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[rstest]
+    #[case(json!({}), "no key `values`")]
+    #[case(json!({ "values": "{" }), "`values`: EOF")]
+    #[case(json!({ "values": "{}" }), "no value at `global.proxy.includeIPRanges`")]
+    #[tokio::test]
+    async fn an_injector_that_is_not_as_istio_writes_it_is_an_error(#[case] data: Value, #[case] expected: &str) {
+        let error = read_back_outbound(&cluster_with_injector(data)).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_of_the_topology_that_does_not_run_is_named() {
+        let error = cluster_named(&[cluster_with_injector(json!({}))], "cluster2").err().unwrap().to_string();
+        assert_eq!(error, "cluster cluster2 of the topology does not run (running: cluster1)");
+    }
+}

@@ -59,7 +59,7 @@ async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::scenario::{Mtls, Outbound};
     use crate::topology::{Cni, NodeRole};
@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    fn vpn() -> Topology {
+    pub(in crate::mesh) fn vpn() -> Topology {
         Topology {
             name: "vpn".into(),
             purpose: "test".into(),

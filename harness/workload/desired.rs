@@ -17,12 +17,23 @@ pub(super) const HELLOWORLD: &str = "helloworld";
 /// The port that `helloworld` listens on.
 const HELLOWORLD_PORT: u16 = 5000;
 
-/// A Deployment that must have its pods ready.
+/// What makes pods.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Maker {
+    Deployment,
+    /// The pod itself.
+    Pod,
+    /// A controller of this kind that owns its pods, and how many it is to have; `None`: as many as it wants, at least one.
+    Controller(String, Option<usize>),
+}
+
+/// Something that must have its pods ready.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Expected {
     pub cluster: String,
     pub namespace: String,
     pub name: String,
+    pub maker: Maker,
     pub role: Role,
     /// Whether its pods have a sidecar. `None`: a manifest of the user's says.
     pub sidecar: Option<bool>,
@@ -133,7 +144,7 @@ impl Builder<'_> {
         });
         let deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
         self.made(cluster, "sleep", deployment)?;
-        self.expect(cluster, namespace, name, Role::Sleep, Some(sleep.sidecar));
+        self.expect(cluster, namespace, name, Role::Sleep, sleep.sidecar);
         Ok(())
     }
 
@@ -162,7 +173,7 @@ impl Builder<'_> {
         });
         let deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
         self.made(cluster, "helloworld", deployment)?;
-        self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, Some(true));
+        self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, true);
         Ok(())
     }
 
@@ -195,9 +206,10 @@ impl Builder<'_> {
         })
     }
 
-    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: Role, sidecar: Option<bool>) {
+    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: Role, sidecar: bool) {
         let (cluster, namespace, name) = (cluster.to_owned(), namespace.to_owned(), name.to_owned());
-        self.expected.push(Expected { cluster, namespace, name, role, sidecar });
+        let (maker, sidecar) = (Maker::Deployment, Some(sidecar));
+        self.expected.push(Expected { cluster, namespace, name, maker, role, sidecar });
     }
 
     /// As it is, but for the annotation without which its pods would keep the sidecars of earlier options.
@@ -209,9 +221,23 @@ impl Builder<'_> {
             }
             metadata["annotations"][INJECTION_ANNOTATION] = json!(injection(self.options));
         }
-        if manifest.kind() == "Deployment" {
-            let (namespace, name) = (manifest.namespace().unwrap_or("default").to_owned(), manifest.name().to_owned());
-            self.expect(cluster, &namespace, &name, Role::Manifest, None);
+        let replicas = manifest.object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+        let maker = match manifest.kind() {
+            "Deployment" => Some(Maker::Deployment),
+            "Pod" => Some(Maker::Pod),
+            "StatefulSet" => Some(Maker::Controller("StatefulSet".into(), usize::try_from(replicas).ok())),
+            "DaemonSet" => Some(Maker::Controller("DaemonSet".into(), None)),
+            _ => None,
+        };
+        if let Some(maker) = maker {
+            self.expected.push(Expected {
+                cluster: cluster.to_owned(),
+                namespace: manifest.namespace().unwrap_or("default").to_owned(),
+                name: manifest.name().to_owned(),
+                maker,
+                role: Role::Manifest,
+                sidecar: None,
+            });
         }
         self.add(cluster, manifest);
     }
@@ -336,6 +362,22 @@ mod tests {
         let expected = json!({ "spec": { "template": { "spec": { "x": "y" }, "metadata": {
             "labels": { "a": "b" }, "annotations": { INJECTION_ANNOTATION: "outbound=all,dns-capture=false" } } } } });
         assert_eq!(objects[0].object.data, expected);
+    }
+
+    #[test]
+    fn whatever_of_the_users_makes_pods_is_waited_for() {
+        let text = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s, namespace: n}\nspec: {replicas: 3}\n---\n\
+            apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d, namespace: n}\n---\n\
+            apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
+        let manifests = vec![("cluster2".to_owned(), apply::parse("f.yaml", text).unwrap())];
+        let desired = desired(&["cluster2"], &[], &[], &manifests, &MeshOptions::default(), &images()).unwrap();
+        let makers: Vec<_> = desired.expected.into_iter().map(|e| (e.namespace, e.maker)).collect();
+        let expected = [
+            ("n".to_owned(), Maker::Controller("StatefulSet".into(), Some(3))),
+            ("n".to_owned(), Maker::Controller("DaemonSet".into(), None)),
+            ("default".to_owned(), Maker::Pod),
+        ];
+        assert_eq!(makers, expected);
     }
 
     #[test]

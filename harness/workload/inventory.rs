@@ -49,7 +49,9 @@ impl Item {
     pub fn workload_namespace(&self) -> Option<String> {
         match self.kind.as_str() {
             "Namespace" => Some(self.name.clone()),
-            "Deployment" => Some(self.namespace.clone().unwrap_or_else(|| "default".into())),
+            "Deployment" | "StatefulSet" | "DaemonSet" | "Pod" => {
+                Some(self.namespace.clone().unwrap_or_else(|| "default".into()))
+            }
             _ => None,
         }
     }

@@ -44,7 +44,7 @@ impl WorkloadImages {
     }
 }
 
-/// What a running Deployment is for.
+/// What a running workload is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -59,10 +59,10 @@ pub enum Role {
     Manifest,
 }
 
-/// A Deployment all of whose pods are ready.
+/// A workload all of whose pods are ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunningWorkload {
-    /// Its name: the `sleep`'s, or `helloworld-<version>`.
+    /// Its name: the `sleep`'s, `helloworld-<version>`, or that of the user's Deployment, StatefulSet, DaemonSet or Pod.
     pub name: String,
     /// Where it runs.
     pub cluster: String,

@@ -84,7 +84,23 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
             reasons.push(condition.message.clone().unwrap_or_default());
         }
     }
-    for pod in &living {
+    unready(format!("{label}: {available} of {wanted} available, {all} pods in all"), &label, reasons, &living)
+}
+
+/// How far something is that has no status of its own to ask: all its pods ready, and as many as it is to have.
+pub(super) fn pods_ready(label: &str, wanted: Option<usize>, pods: &[Pod]) -> Readiness {
+    let ready = pods.iter().filter(|p| is_ready(p)).count();
+    if ready == pods.len() && wanted.map_or(ready > 0, |wanted| ready == wanted) {
+        return Readiness::Ready;
+    }
+    let wanted = wanted.map_or("at least one".to_owned(), |n| n.to_string());
+    let living: Vec<&Pod> = pods.iter().collect();
+    unready(format!("{label}: {ready} of {wanted} ready"), label, Vec::new(), &living)
+}
+
+/// The counts, followed by every reason that is known.
+fn unready(counts: String, label: &str, mut reasons: Vec<String>, pods: &[&Pod]) -> Readiness {
+    for pod in pods {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         match why_not_ready(pod) {
             None => {}
@@ -92,7 +108,6 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
             Some((why, false)) => reasons.push(format!("pod {name}: {why}")),
         }
     }
-    let counts = format!("{label}: {available} of {wanted} available, {all} pods in all");
     Readiness::NotYet(if reasons.is_empty() { counts } else { format!("{counts}: {}", reasons.join("; ")) })
 }
 

@@ -8,8 +8,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, ListParams};
 
-use super::desired::{Expected, WORKLOAD_LABEL};
-use super::pods::{PodInfo, Readiness, readiness};
+use super::desired::{Expected, Maker, WORKLOAD_LABEL};
+use super::pods::{PodInfo, Readiness, pods_ready, readiness};
 use super::{RunningWorkload, WorkloadError};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
@@ -101,11 +101,7 @@ async fn look(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Seen, 
 fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<RunningWorkload>, WorkloadError> {
     let (mut running, mut missing) = (Vec::new(), Vec::new());
     for wanted in expected {
-        let Some(deployment) = seen.deployments.get(&(wanted.namespace.clone(), wanted.name.clone())) else {
-            missing.push(format!("deployment {}/{}", wanted.namespace, wanted.name));
-            continue;
-        };
-        let pods: Vec<Pod> = seen.pods.iter().filter(|p| selects(deployment, p)).cloned().collect();
+        let (readiness, pods) = progress(wanted, seen);
         let infos: Vec<PodInfo> = pods.iter().map(PodInfo::of).collect();
         if let Some(wrong) = infos.iter().find(|p| wanted.sidecar.is_some_and(|sidecar| sidecar != p.sidecar)) {
             return Poll::Failed(WorkloadError::Sidecar {
@@ -115,7 +111,7 @@ fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<Run
                 expected: if wrong.sidecar { "none" } else { "one" },
             });
         }
-        match readiness(deployment, &pods) {
+        match readiness {
             Readiness::Ready => running.push(RunningWorkload {
                 name: wanted.name.clone(),
                 cluster: wanted.cluster.clone(),
@@ -123,7 +119,7 @@ fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<Run
                 role: wanted.role.clone(),
                 pods: infos,
             }),
-            Readiness::NotYet(why) => missing.push(format!("{}/{why}", wanted.namespace)),
+            Readiness::NotYet(why) => missing.push(format!("{why} (namespace {})", wanted.namespace)),
             Readiness::Never(why) => return Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
         }
     }
@@ -131,12 +127,39 @@ fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<Run
     if missing.is_empty() { Poll::Ready(running) } else { Poll::NotYet(missing.join("; ")) }
 }
 
+/// How far `wanted` is, and its pods.
+fn progress(wanted: &Expected, seen: &Seen) -> (Readiness, Vec<Pod>) {
+    let of = |owns: &dyn Fn(&Pod) -> bool| -> Vec<Pod> {
+        let here = seen.pods.iter().filter(|p| p.metadata.namespace.as_deref() == Some(&wanted.namespace));
+        here.filter(|p| owns(p)).cloned().collect()
+    };
+    match &wanted.maker {
+        Maker::Deployment => match seen.deployments.get(&(wanted.namespace.clone(), wanted.name.clone())) {
+            None => (Readiness::NotYet(format!("no deployment {}", wanted.name)), Vec::new()),
+            Some(deployment) => {
+                let pods = of(&|p| selects(deployment, p));
+                (readiness(deployment, &pods), pods)
+            }
+        },
+        Maker::Pod => {
+            let pods = of(&|p| p.metadata.name.as_deref() == Some(&wanted.name));
+            (pods_ready(&format!("pod {}", wanted.name), Some(1), &pods), pods)
+        }
+        Maker::Controller(kind, replicas) => {
+            let pods = of(&|p| {
+                let owners = p.metadata.owner_references.iter().flatten();
+                owners.into_iter().any(|o| o.kind == *kind && o.name == wanted.name)
+            });
+            (pods_ready(&format!("{kind} {}", wanted.name), *replicas, &pods), pods)
+        }
+    }
+}
+
 /// Whether the deployment's selector selects the pod. Ours have `matchLabels` only; a user's expression counts as "yes".
 fn selects(deployment: &Deployment, pod: &Pod) -> bool {
-    let same_namespace = deployment.metadata.namespace == pod.metadata.namespace;
     let labels = pod.metadata.labels.as_ref();
     let wanted = deployment.spec.selector.match_labels.iter().flatten();
-    same_namespace && wanted.into_iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
+    wanted.into_iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
 }
 
 /// Pods of workloads that the harness described earlier and that are not wanted any more.
@@ -177,22 +200,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn cluster() -> Cluster {
-        let service = axum::Router::new();
-        Cluster {
-            name: "cluster1".into(),
-            client: kube::Client::new(service, "default"),
-            kubeconfig: "/nonexistent".into(),
-            peer_api_server: String::new(),
-            pods: "10.10.0.0/16".parse().unwrap(),
-            services: "10.110.0.0/16".parse().unwrap(),
-            nodes: Vec::new(),
-            access: crate::provider::access::Access::Existing,
-        }
+        crate::apply::tests::served_by("cluster1", axum::Router::new())
     }
 
     fn expected(sidecar: bool) -> Expected {
         let (cluster, namespace, name) = ("cluster1".to_owned(), "app1".to_owned(), "sleep".to_owned());
-        Expected { cluster, namespace, name, role: Role::Sleep, sidecar: Some(sidecar) }
+        Expected { cluster, namespace, name, maker: Maker::Deployment, role: Role::Sleep, sidecar: Some(sidecar) }
     }
 
     fn deployment() -> Deployment {
@@ -245,9 +258,25 @@ mod tests {
         }
     }
 
+    #[rstest::rstest]
+    #[case::enough(Maker::Controller("StatefulSet".into(), Some(1)), "StatefulSet", true)]
+    #[case::too_few(Maker::Controller("StatefulSet".into(), Some(2)), "StatefulSet", false)]
+    #[case::any_number(Maker::Controller("DaemonSet".into(), None), "DaemonSet", true)]
+    #[case::not_its_own(Maker::Controller("DaemonSet".into(), None), "StatefulSet", false)]
+    #[case::another_pods_name(Maker::Pod, "", false)]
+    fn pods_of_other_controllers_count_by_their_owner(#[case] maker: Maker, #[case] owner: &str, #[case] ready: bool) {
+        let mut pod = pod(json!({}));
+        pod.metadata.owner_references = Some(
+            serde_json::from_value(json!([{ "apiVersion": "apps/v1", "kind": owner, "name": "sleep", "uid": "u" }]))
+                .unwrap(),
+        );
+        let wanted = Expected { maker, ..expected(true) };
+        assert_eq!(progress(&wanted, &seen(vec![pod])).0 == Readiness::Ready, ready);
+    }
+
     #[tokio::test]
     async fn a_missing_deployment_is_named() {
         let poll = judge(&cluster(), &[&expected(true)], &Seen::default());
-        assert!(matches!(poll, Poll::NotYet(why) if why == "deployment app1/sleep"));
+        assert!(matches!(poll, Poll::NotYet(why) if why == "no deployment sleep (namespace app1)"));
     }
 }
