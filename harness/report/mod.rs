@@ -3,6 +3,7 @@
 //! All of them are made of one [`RunReport`], which knows nothing of how a run is carried out.
 
 mod annotations;
+mod html;
 mod json;
 mod junit;
 mod markdown;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use annotations::annotations;
+pub use html::html;
 pub use json::json;
 pub use junit::junit;
 pub use markdown::{MARKDOWN_LIMIT, markdown};
@@ -35,6 +37,8 @@ pub struct Paths {
     pub json: PathBuf,
     /// Markdown, fit for `$GITHUB_STEP_SUMMARY`.
     pub markdown: PathBuf,
+    /// HTML, one self-contained file.
+    pub html: PathBuf,
 }
 
 /// Why a report could not be written.
@@ -58,13 +62,18 @@ pub enum ReportError {
     },
 }
 
-/// Writes `junit.xml`, `report.json` and `summary.md` into `dir`, which is made if it does not exist. Each
+/// Writes `junit.xml`, `report.json`, `summary.md` and `report.html` into `dir`, which is made if it does not exist. Each
 /// file appears whole or not at all.
 ///
 /// # Errors
 /// [`ReportError`] names the file that could not be written.
 pub fn write_all(report: &RunReport, dir: &Path) -> Result<Paths, ReportError> {
-    let paths = Paths { junit: dir.join("junit.xml"), json: dir.join("report.json"), markdown: dir.join("summary.md") };
+    let paths = Paths {
+        junit: dir.join("junit.xml"),
+        json: dir.join("report.json"),
+        markdown: dir.join("summary.md"),
+        html: dir.join("report.html"),
+    };
     std::fs::create_dir_all(dir).map_err(|source| ReportError::Write { path: dir.into(), source })?;
     let format = |path: &Path| {
         let path = path.to_owned();
@@ -73,6 +82,7 @@ pub fn write_all(report: &RunReport, dir: &Path) -> Result<Paths, ReportError> {
     write(&paths.junit, &junit(report).map_err(format(&paths.junit))?)?;
     write(&paths.json, &json(report).map_err(format(&paths.json))?)?;
     write(&paths.markdown, &markdown(report))?;
+    write(&paths.html, &html(report))?;
     Ok(paths)
 }
 

@@ -141,7 +141,7 @@ fn all_reports_are_written_whole_and_again() {
     assert_eq!(write_all(&run, &dir).unwrap(), paths);
     let mut names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["junit.xml", "report.json", "summary.md"]);
+    assert_eq!(names, ["junit.xml", "report.html", "report.json", "summary.md"]);
     assert_eq!(std::fs::read_to_string(&paths.markdown).unwrap(), markdown(&run));
 }
 
@@ -151,4 +151,50 @@ fn a_report_that_cannot_be_written_is_named() {
     std::fs::create_dir(dir.path().join("report.json")).unwrap();
     let error = write_all(&sample::run(), dir.path()).unwrap_err().to_string();
     assert!(error.contains("report.json could not be written"), "{error}");
+}
+
+/// Keeps what a browser shows for a person to look at: `MESHPROOF_SAMPLE_REPORT=DIR cargo test --lib sample_report`.
+#[test]
+fn sample_report_html_is_well_formed_and_self_contained() {
+    let page = html(&sample::run());
+    if let Some(dir) = std::env::var_os("MESHPROOF_SAMPLE_REPORT") {
+        write_all(&sample::run(), Path::new(&dir)).unwrap();
+    }
+    for foreign in ["<script", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    assert_eq!(page.matches("<section").count(), page.matches("</section>").count());
+    for (i, svg) in page.split("<svg").skip(1).enumerate() {
+        let svg = format!("<svg{}</svg>", svg.split("</svg>").next().unwrap());
+        assert!(elements(&svg, "rect") > 0, "drawing {i} is empty");
+    }
+}
+
+/// What a reader must find before the table of scenarios: what failed, where, expected and observed, the first broken rung.
+#[test]
+fn html_begins_with_what_failed() {
+    let page = html(&sample::run());
+    let first = page.split("<h2>Scenarios</h2>").next().unwrap();
+    for wanted in [
+        "v2 only",
+        "scenarios/vpn/v2-only.yaml:8:92",
+        "only v2 answers, every call",
+        "v1 60, v2 71, timed out 1 of 132 calls on 1 connection",
+        "route and subset chosen",
+        "no virtual service in this proxy's routes",
+        "address already in use",
+    ] {
+        assert!(first.contains(wanted), "{wanted}");
+    }
+    assert!(first.find("v2 only").unwrap() < first.find("remote secret").unwrap(), "failures come before the rest");
+}
+
+#[test]
+fn html_escapes_what_it_shows() {
+    let mut run = sample::run();
+    run.scenarios[1].name = "<script>alert(1)</script>".into();
+    run.scenarios[3].error = Some("\"><img src=x>".into());
+    let page = html(&run);
+    assert!(!page.contains("<script") && !page.contains("<img"));
+    assert!(page.contains("&lt;script&gt;"));
 }

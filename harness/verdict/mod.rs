@@ -24,6 +24,7 @@ use crate::scenario::Located;
 pub use control::negative_control;
 pub use judge::judge;
 pub use power::{calls_needed, power};
+pub(crate) use tally::{chance, percent};
 
 /// The class of a verdict. Ordered from good to bad; the worst of its parts is the verdict of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
