@@ -1,1 +1,268 @@
-//! (room to be furnished)
+//! Has the new configuration reached each proxy concerned?
+//!
+//! [`before`] is called ahead of a change, [`after`] behind it. `docs/gate.md` says what is compared, and why an
+//! answer of "yes" cannot rest on old configuration.
+//!
+//! **Never**: pass on old configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::apply::Manifest;
+use crate::provider::{Cluster, PodRef};
+use crate::wait::WaitError;
+
+mod admin;
+mod config;
+mod endpoints;
+mod envoy;
+mod held;
+mod istiod;
+mod pods;
+mod serving;
+
+#[cfg(test)]
+mod live;
+
+pub use admin::AdminError;
+pub use held::{Held, Kind, Version};
+
+/// Between two looks. A look costs a proxy a few milliseconds.
+const INTERVAL: Duration = Duration::from_millis(75);
+
+/// An object by its kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectRef {
+    /// `networking.istio.io/v1`.
+    pub api_version: String,
+    /// `VirtualService`.
+    pub kind: String,
+    /// Its namespace; empty for an object of the whole cluster.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// The object that a manifest describes.
+    pub fn of(manifest: &Manifest) -> Self {
+        // As in `apply`: namespaced objects without a namespace go to `default`.
+        let whole = matches!(manifest.kind(), "GatewayClass" | "Namespace" | "CustomResourceDefinition");
+        let namespace = manifest.namespace().unwrap_or(if whole { "" } else { "default" });
+        Self {
+            api_version: manifest.api_version().to_owned(),
+            kind: manifest.kind().to_owned(),
+            namespace: namespace.to_owned(),
+            name: manifest.name().to_owned(),
+        }
+    }
+
+    /// Whether a control plane reads it as its configuration.
+    fn is_config(&self) -> bool {
+        let group = self.api_version.split('/').next().unwrap_or_default();
+        group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
+    }
+
+    fn api(&self, cluster: &Cluster) -> Api<DynamicObject> {
+        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &self.kind));
+        match self.namespace.as_str() {
+            "" => Api::all_with(cluster.client.clone(), &resource),
+            namespace => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// What is about to change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Objects of a control plane's configuration that are applied to or deleted from a cluster.
+    config: Option<(String, Vec<ObjectRef>)>,
+    /// Namespaces whose services may get other endpoints, in any cluster.
+    endpoints: BTreeSet<String>,
+}
+
+impl Change {
+    /// Manifests that are applied to, or deleted from, the cluster of that name.
+    ///
+    /// Services and workloads among them change the endpoints of their namespace; objects that no proxy ever sees
+    /// (a ConfigMap) change nothing.
+    pub fn manifests(cluster: &str, manifests: &[Manifest]) -> Self {
+        let (config, others): (Vec<_>, Vec<_>) = manifests.iter().map(ObjectRef::of).partition(ObjectRef::is_config);
+        let serving = ["Service", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"];
+        let endpoints = others.into_iter().filter(|o| serving.contains(&o.kind.as_str()));
+        Self {
+            config: (!config.is_empty()).then(|| (cluster.to_owned(), config)),
+            endpoints: endpoints.map(|o| o.namespace).collect(),
+        }
+    }
+
+    /// Pods come or go, or a cluster comes or goes: the endpoints of these namespaces.
+    pub fn endpoints<N: Into<String>>(namespaces: impl IntoIterator<Item = N>) -> Self {
+        Self { config: None, endpoints: namespaces.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// What the proxies held ahead of a change.
+pub struct Before {
+    clusters: Vec<Cluster>,
+    change: Change,
+    config: Option<config::Before>,
+}
+
+/// Every proxy concerned has the change.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct GateReport {
+    /// Each proxy.
+    pub proxies: Vec<ProxyReady>,
+    /// What a reader of the report should know.
+    pub notes: Vec<String>,
+    /// How long all of them took, counted from the call of [`after`].
+    pub took: Duration,
+}
+
+/// One proxy that has the change.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProxyReady {
+    /// Its cluster.
+    pub cluster: String,
+    /// Its pod.
+    pub pod: PodRef,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its resources that are not what they were, as `route 5000`.
+    pub changed: Vec<String>,
+}
+
+/// Why the gate stays shut.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// Time is over.
+    #[error("after {waited:.1?} the change has not reached every proxy:\n{missing}")]
+    TimedOut {
+        /// For how long was waited.
+        waited: Duration,
+        /// One line per proxy: cluster, pod and what it lacks.
+        missing: String,
+    },
+    /// A proxy rejected its new configuration.
+    #[error("{proxy} rejected its new configuration ({kind}), in Envoy's words: {words}")]
+    Rejected {
+        /// The proxy, as `CLUSTER/NAMESPACE/POD`.
+        proxy: String,
+        /// The type of resource.
+        kind: String,
+        /// What Envoy said.
+        words: String,
+    },
+    /// A program in a pod did not answer.
+    #[error("{place}: {source}")]
+    Admin {
+        /// The pod, as `CLUSTER/NAMESPACE/POD`.
+        place: String,
+        /// What went wrong.
+        source: AdminError,
+    },
+    /// An API server said no, or nothing.
+    #[error("{cluster}: cannot {what}: {source}")]
+    Kube {
+        /// The cluster.
+        cluster: String,
+        /// What was asked.
+        what: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The change names a cluster that is not there.
+    #[error("no cluster {name} (there are: {known})")]
+    NoCluster {
+        /// The name.
+        name: String,
+        /// The clusters that there are.
+        known: String,
+    },
+}
+
+fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> GateError {
+    let cluster = cluster.name.clone();
+    move |source| GateError::Kube { cluster, what, source: Box::new(source) }
+}
+
+fn waited(error: WaitError<GateError>) -> GateError {
+    match error {
+        WaitError::TimedOut { waited, missing, .. } => GateError::TimedOut { waited, missing },
+        WaitError::Failed { source, .. } => source,
+    }
+}
+
+/// Takes down what the proxies concerned hold now.
+///
+/// # Errors
+/// When a cluster, a control plane or a proxy does not answer.
+pub async fn before(clusters: &[Cluster], change: Change) -> Result<Before, GateError> {
+    let config = match &change.config {
+        None => None,
+        Some((name, objects)) => {
+            let cluster = clusters.iter().find(|c| c.name == *name).ok_or_else(|| GateError::NoCluster {
+                name: name.clone(),
+                known: clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            config::before(clusters, cluster, objects.clone()).await?
+        }
+    };
+    Ok(Before { clusters: clusters.to_vec(), change, config })
+}
+
+/// Waits until every proxy concerned has the change that was made since [`before`].
+///
+/// # Errors
+/// [`GateError::Rejected`] as soon as a proxy rejects it, [`GateError::TimedOut`] when `limit` is over.
+pub async fn after(before: Before, limit: Duration) -> Result<GateReport, GateError> {
+    let started = Instant::now();
+    let mut report = GateReport::default();
+    match (&before.change.config, before.config) {
+        (Some(_), Some(config)) => report.proxies = config::after(&before.clusters, config, started, limit).await?,
+        (Some((cluster, objects)), None) => report.notes.push(format!(
+            "{cluster} runs no control plane: nothing reads {} there",
+            objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        )),
+        (None, _) => {}
+    }
+    if !before.change.endpoints.is_empty() {
+        let left = limit.saturating_sub(started.elapsed());
+        let ready = serving::after(&before.clusters, &before.change.endpoints, started, left).await?;
+        report.proxies = merge(report.proxies, ready);
+    }
+    report.took = started.elapsed();
+    Ok(report)
+}
+
+/// One entry per proxy, with the later time.
+fn merge(one: Vec<ProxyReady>, two: Vec<ProxyReady>) -> Vec<ProxyReady> {
+    let mut all: BTreeMap<(String, String, String), ProxyReady> = BTreeMap::new();
+    for proxy in one.into_iter().chain(two) {
+        let key = (proxy.cluster.clone(), proxy.pod.namespace.clone(), proxy.pod.name.clone());
+        match all.get_mut(&key) {
+            None => drop(all.insert(key, proxy)),
+            Some(known) => {
+                known.seconds = known.seconds.max(proxy.seconds);
+                known.changed.extend(proxy.changed);
+            }
+        }
+    }
+    all.into_values().collect()
+}

@@ -1,0 +1,499 @@
+//! Objects of a control plane's configuration on their way into the proxies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+use kube::ResourceExt;
+use tokio::sync::Mutex;
+
+use super::admin::Admin;
+use super::held::{Held, Intended, Kind, Version, differences};
+use super::istiod::{Connected, ControlPlane, short};
+use super::{GateError, INTERVAL, ObjectRef, ProxyReady, envoy, kube_error, pods, waited};
+use crate::provider::{Cluster, PodRef};
+use crate::wait::{self, Poll};
+
+/// istiod gathers changes for 100 ms (`PILOT_DEBOUNCE_AFTER`) before it pushes. A change that leaves no mark of its
+/// own in a proxy counts as pushed when a newer push exists and no further one has followed for this long.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// How often the pods are listed again while something is missing.
+const RELIST: Duration = Duration::from_secs(1);
+
+/// A counter says that Envoy rejected something; its log is asked for the words when this much time has passed
+/// without an acknowledgement. (istiod 1.28 and newer tell Envoy's words by themselves, at once.)
+const SUSPICIOUS: Duration = Duration::from_secs(1);
+
+/// What is held ahead of the change.
+pub(super) struct Before {
+    plane: ControlPlane,
+    objects: Vec<(ObjectRef, Option<Stamp>)>,
+    proxies: BTreeMap<String, Proxy>,
+}
+
+/// A version of an object: two with the same stamp mean the same to a control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    uid: String,
+    generation: i64,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is what it was: nothing to wait for.
+    Same,
+    /// Made or changed.
+    Applied,
+    /// Deleted.
+    Removed,
+}
+
+/// One proxy.
+struct Proxy {
+    admin: Admin,
+    /// What it would have been given ahead of the change; `None`: it was not connected then.
+    intended: Option<Intended>,
+    held: Held,
+    /// Envoy's words about rejections, per type, and its counters.
+    errors: BTreeMap<String, String>,
+    rejections: BTreeMap<String, u64>,
+    /// The version last seen, and since when.
+    version: Option<(Version, Instant)>,
+    ready: Option<ProxyReady>,
+}
+
+impl Proxy {
+    fn new(cluster: &Cluster, pod: PodRef) -> Self {
+        Self {
+            admin: envoy::of(cluster, pod),
+            intended: None,
+            held: Held::new(),
+            errors: BTreeMap::new(),
+            rejections: BTreeMap::new(),
+            version: None,
+            ready: None,
+        }
+    }
+
+    fn admin_error(&self) -> impl FnOnce(super::AdminError) -> GateError {
+        let place = self.admin.place();
+        move |source| GateError::Admin { place, source }
+    }
+}
+
+/// Takes down what the proxies of `cluster`'s control plane hold; `None`: it has no control plane.
+pub(super) async fn before(
+    clusters: &[Cluster],
+    cluster: &Cluster,
+    objects: Vec<ObjectRef>,
+) -> Result<Option<Before>, GateError> {
+    let Some(plane) = ControlPlane::of(cluster).await? else { return Ok(None) };
+    let stamps = stamps(cluster, &objects).await?;
+    let objects = objects.into_iter().zip(stamps.into_iter().map(|s| s.map(|(stamp, _)| stamp))).collect();
+    let connected = plane.connected().await.map_err(|source| plane_error(&plane, source))?;
+    let proxies = concerned(clusters, &plane, &connected).await?;
+    let proxies = try_join_all(proxies.into_iter().map(|(key, mut proxy)| {
+        let (plane, connected) = (&plane, &connected);
+        async move {
+            if let Some((istiod, sync)) = connected.iter().find(|(_, c)| key_of(c) == key) {
+                let intended = plane.intended(*istiod, &sync.id).await;
+                proxy.intended = Some(intended.map_err(|source| plane_error(plane, source))?);
+                proxy.errors = sync.sync.iter().map(|(name, s)| (name.clone(), s.last_error.clone())).collect();
+            }
+            proxy.held = envoy::held(&proxy.admin).await.map_err(proxy.admin_error())?.0;
+            proxy.rejections = envoy::rejections(&proxy.admin).await.map_err(proxy.admin_error())?;
+            Ok::<_, GateError>((key, proxy))
+        }
+    }));
+    let proxies = proxies.await?.into_iter().collect();
+    Ok(Some(Before { plane, objects, proxies }))
+}
+
+fn plane_error(plane: &ControlPlane, source: super::AdminError) -> GateError {
+    let place = plane.pods.first().map_or_else(|| plane.cluster.name.clone(), Admin::place);
+    GateError::Admin { place, source }
+}
+
+/// `CLUSTER/POD.NAMESPACE`: pods of two clusters may have one name.
+fn key(cluster: &str, id: &str) -> String {
+    format!("{cluster}/{id}")
+}
+
+fn key_of(connected: &Connected) -> String {
+    key(&connected.cluster, &connected.id)
+}
+
+/// The proxies that must have the configuration of `plane`: all that are connected to it, and those that serve in
+/// a cluster that only it can serve, whether they are connected or not.
+async fn concerned(
+    clusters: &[Cluster],
+    plane: &ControlPlane,
+    connected: &[(usize, Connected)],
+) -> Result<BTreeMap<String, Proxy>, GateError> {
+    let keys: BTreeSet<String> = connected.iter().map(|(_, c)| key_of(c)).collect();
+    let watched = plane.watched().await?;
+    let of_cluster = |cluster: &Cluster| {
+        let (cluster, keys) = (cluster.clone(), &keys);
+        let own = cluster.name == plane.cluster.name;
+        async move {
+            let served = own || ControlPlane::of(&cluster).await?.is_none();
+            let pods = pods::meshed(&cluster).await?;
+            let pods = pods.into_iter().filter(|pod| {
+                keys.contains(&key(&cluster.name, &pods::proxy_id(pod))) || served && pods::is_ready(pod)
+            });
+            let proxies = pods.map(|pod| {
+                let id = key(&cluster.name, &pods::proxy_id(&pod));
+                let pod = PodRef { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
+                (id, Proxy::new(&cluster, pod))
+            });
+            Ok::<_, GateError>(proxies.collect::<Vec<_>>())
+        }
+    };
+    let all = clusters.iter().filter(|c| watched.contains(&c.name)).map(of_cluster);
+    Ok(try_join_all(all).await?.into_iter().flatten().collect())
+}
+
+/// Stamp and resource version of each object; `None`: it is not there.
+async fn stamps(cluster: &Cluster, objects: &[ObjectRef]) -> Result<Vec<Option<(Stamp, String)>>, GateError> {
+    let one = |object: &ObjectRef| {
+        let (api, name) = (object.api(cluster), object.name.clone());
+        async move {
+            // A kind that the cluster does not know yet (its definition comes with the change) has no objects.
+            let found = match api.get_opt(&name).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
+                found => found.map_err(kube_error(cluster, "read an object of the change"))?,
+            };
+            Ok::<_, GateError>(found.map(|o| {
+                let version = o.resource_version().unwrap_or_default();
+                let stamp = Stamp {
+                    uid: o.uid().unwrap_or_default(),
+                    generation: o.metadata.generation.unwrap_or_default(),
+                    labels: o.labels().clone(),
+                    annotations: o.annotations().clone(),
+                };
+                (stamp, version)
+            }))
+        }
+    };
+    try_join_all(objects.iter().map(one)).await
+}
+
+/// The state of one wait.
+struct Gate<'a> {
+    clusters: &'a [Cluster],
+    plane: ControlPlane,
+    /// Each object, and the resource version that istiod must hold (`None`: it must hold none).
+    objects: Vec<(ObjectRef, Option<String>)>,
+    fates: Vec<(ObjectRef, Fate)>,
+    proxies: BTreeMap<String, Proxy>,
+    started: Instant,
+    listed: Instant,
+    /// Since when istiod's store holds the objects.
+    stored: Option<Instant>,
+}
+
+/// Waits until every proxy has the change.
+pub(super) async fn after(
+    clusters: &[Cluster],
+    before: Before,
+    started: Instant,
+    limit: Duration,
+) -> Result<Vec<ProxyReady>, GateError> {
+    let refs: Vec<ObjectRef> = before.objects.iter().map(|(o, _)| o.clone()).collect();
+    let now = stamps(&before.plane.cluster, &refs).await?;
+    let fate = |old: &Option<Stamp>, new: &Option<(Stamp, String)>| match (old, new) {
+        (Some(old), Some((new, _))) if old == new => Fate::Same,
+        (_, Some(_)) => Fate::Applied,
+        (Some(_), None) => Fate::Removed,
+        (None, None) => Fate::Same,
+    };
+    let fates = before.objects.iter().zip(&now).map(|((o, old), new)| (o.clone(), fate(old, new))).collect();
+    let gate = Mutex::new(Gate {
+        clusters,
+        plane: before.plane,
+        objects: refs.into_iter().zip(now.into_iter().map(|n| n.map(|(_, version)| version))).collect(),
+        fates,
+        proxies: before.proxies,
+        started,
+        listed: Instant::now(),
+        stored: None,
+    });
+    let look = || async {
+        match gate.lock().await.look().await {
+            Ok(missing) if missing.is_empty() => Poll::Ready(()),
+            Ok(missing) => Poll::NotYet(missing.join("\n")),
+            Err(error) => Poll::Failed(error),
+        }
+    };
+    wait::until("the proxies to have the change", limit, INTERVAL, look).await.map_err(waited)?;
+    Ok(gate.into_inner().proxies.into_values().filter_map(|p| p.ready).collect())
+}
+
+impl Gate<'_> {
+    /// What is missing, one line each.
+    async fn look(&mut self) -> Result<Vec<String>, GateError> {
+        if self.stored.is_none() {
+            match self.plane.lacks(&self.objects).await {
+                Err(error) => return Ok(vec![plane_error(&self.plane, error).to_string()]),
+                Ok(lacking) if !lacking.is_empty() => {
+                    let what = lacking.join(", ");
+                    return Ok(vec![format!(
+                        "{}: istiod does not hold {what} as applied yet",
+                        self.plane.cluster.name
+                    )]);
+                }
+                Ok(_) => self.stored = Some(Instant::now()),
+            }
+        }
+        let connected = match self.plane.connected().await {
+            Ok(connected) => connected,
+            Err(error) => return Ok(vec![plane_error(&self.plane, error).to_string()]),
+        };
+        if self.listed.elapsed() > RELIST {
+            self.list(&connected).await?;
+        }
+        let (plane, stored, fates, started) = (&self.plane, self.stored, &self.fates, self.started);
+        let open = self.proxies.iter_mut().filter(|(_, proxy)| proxy.ready.is_none());
+        let looks = open.map(|(key, proxy)| {
+            let connected = connected.iter().find(|(_, c)| key_of(c) == *key);
+            async move {
+                let missing = look_at(proxy, plane, connected, fates, stored, started).await?;
+                Ok::<_, GateError>(missing.map(|what| format!("{}: {what}", proxy.admin.place())))
+            }
+        });
+        join_all(looks).await.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// Forgets proxies whose pods are gone, and learns of new ones.
+    async fn list(&mut self, connected: &[(usize, Connected)]) -> Result<(), GateError> {
+        let mut now = concerned(self.clusters, &self.plane, connected).await?;
+        self.proxies.retain(|key, _| now.contains_key(key));
+        now.retain(|key, _| !self.proxies.contains_key(key));
+        self.proxies.extend(now);
+        self.listed = Instant::now();
+        Ok(())
+    }
+}
+
+/// What one proxy lacks; `None`: nothing, which is then written down.
+async fn look_at(
+    proxy: &mut Proxy,
+    plane: &ControlPlane,
+    connected: Option<&(usize, Connected)>,
+    fates: &[(ObjectRef, Fate)],
+    stored: Option<Instant>,
+    started: Instant,
+) -> Result<Option<String>, GateError> {
+    let Some((istiod, connected)) = connected else {
+        return Ok(Some(format!("not connected to the control plane in {}", plane.cluster.name)));
+    };
+    rejected(proxy, connected)?;
+    let intended = match plane.intended(*istiod, &connected.id).await {
+        Ok(intended) => intended,
+        Err(error) => return Ok(Some(format!("istiod does not tell what it would send: {error}"))),
+    };
+    if let Some(version) = intended.version.clone().or_else(|| connected.newest())
+        && proxy.version.as_ref().is_none_or(|(known, _)| *known != version)
+    {
+        proxy.version = Some((version, Instant::now()));
+    }
+    let settled = stored
+        .map_or(Duration::ZERO, |s| s.elapsed())
+        .min(proxy.version.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed()))
+        >= QUIET;
+    let missing: Vec<String> = fates
+        .iter()
+        .filter(|(object, fate)| !pushed(object, *fate, fates, proxy.intended.as_ref(), &intended, settled))
+        .map(|(object, _)| object.to_string())
+        .collect();
+    if !missing.is_empty() {
+        return Ok(Some(format!("istiod has not pushed {}", missing.join(", "))));
+    }
+    let waiting = connected.waiting();
+    if !waiting.is_empty() {
+        if started.elapsed() > SUSPICIOUS {
+            counted_rejection(proxy, started).await?;
+        }
+        return Ok(Some(format!("has not acknowledged {}", waiting.join(", "))));
+    }
+    let (held, refused) = match envoy::held(&proxy.admin).await {
+        Ok(answer) => answer,
+        Err(error) => return Ok(Some(format!("its Envoy does not answer: {error}"))),
+    };
+    if let Some(refused) = refused.into_iter().next() {
+        let kind = format!("listener {}", refused.name);
+        return Err(GateError::Rejected { proxy: proxy.admin.place(), kind, words: refused.words });
+    }
+    let different = differences(&intended.held, &held);
+    if !different.is_empty() {
+        return Ok(Some(few(&different)));
+    }
+    let changed = differences(&held, &proxy.held).into_iter();
+    proxy.ready = Some(ProxyReady {
+        cluster: proxy.admin.cluster.name.clone(),
+        pod: proxy.admin.pod.clone(),
+        seconds: started.elapsed().as_secs_f64(),
+        changed: changed.map(|d| d.split(" (").next().unwrap_or_default().to_owned()).collect(),
+    });
+    Ok(None)
+}
+
+/// The first few of many differences.
+fn few(differences: &[String]) -> String {
+    const FEW: usize = 4;
+    let more = differences.len().saturating_sub(FEW);
+    let shown = differences.iter().take(FEW).cloned().collect::<Vec<_>>().join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// A rejection that istiod tells of and that was not there before.
+fn rejected(proxy: &Proxy, connected: &Connected) -> Result<(), GateError> {
+    for (name, sync) in &connected.sync {
+        let known = proxy.errors.get(name).map_or("", String::as_str);
+        if !sync.last_error.is_empty() && sync.last_error != known {
+            let (kind, words) = (short(name).to_owned(), sync.last_error.clone());
+            return Err(GateError::Rejected { proxy: proxy.admin.place(), kind, words });
+        }
+    }
+    Ok(())
+}
+
+/// A rejection that Envoy's counters tell of.
+async fn counted_rejection(proxy: &Proxy, started: Instant) -> Result<(), GateError> {
+    let Ok(now) = envoy::rejections(&proxy.admin).await else { return Ok(()) };
+    let grown = now.iter().find(|(name, count)| **count > proxy.rejections.get(*name).copied().unwrap_or(0));
+    let Some((counter, _)) = grown else { return Ok(()) };
+    let words = envoy::last_rejection(&proxy.admin, started.elapsed()).await;
+    Err(GateError::Rejected {
+        proxy: proxy.admin.place(),
+        kind: counter.clone(),
+        words: words.unwrap_or_else(|| "(nothing in its log)".to_owned()),
+    })
+}
+
+/// Whether what istiod would send already rests on the changed object.
+fn pushed(
+    object: &ObjectRef,
+    fate: Fate,
+    all: &[(ObjectRef, Fate)],
+    before: Option<&Intended>,
+    now: &Intended,
+    settled: bool,
+) -> bool {
+    if fate == Fate::Same {
+        return true;
+    }
+    let old = before.and_then(|b| b.version.as_ref());
+    if old.is_some() && now.version.as_ref() <= old {
+        return false;
+    }
+    if settled {
+        return true;
+    }
+    if leaves_mark(&object.kind) {
+        return marks(object, before.map(|b| &b.held)) != marks(object, Some(&now.held));
+    }
+    let alone = all.iter().filter(|(o, f)| *f != Fate::Same && !leaves_mark(&o.kind)).count() == 1;
+    let inbound = (Kind::Listener, "virtualInbound".to_owned());
+    let of = |held: &Held| held.get(&inbound).map(|r| r.hash.clone());
+    object.kind == "PeerAuthentication" && alone && before.is_some_and(|b| of(&b.held) != of(&now.held))
+}
+
+/// Kinds that istiod names in what it makes of them (`metadata.filter_metadata.istio.config`).
+fn leaves_mark(kind: &str) -> bool {
+    matches!(kind, "VirtualService" | "DestinationRule")
+}
+
+/// The resources that name the object, with their content.
+fn marks(object: &ObjectRef, held: Option<&Held>) -> BTreeSet<(Kind, String, String)> {
+    let mut kebab = String::new();
+    for (index, c) in object.kind.chars().enumerate() {
+        if c.is_ascii_uppercase() && index > 0 {
+            kebab.push('-');
+        }
+        kebab.push(c.to_ascii_lowercase());
+    }
+    let path = format!("/namespaces/{}/{kebab}/{}", object.namespace, object.name);
+    let naming = held.into_iter().flatten().filter(|(_, r)| r.made_from.iter().any(|p| p.ends_with(&path)));
+    naming.map(|((kind, name), r)| (*kind, name.clone(), r.hash.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::held::Resource;
+    use rstest::rstest;
+
+    fn object(kind: &str) -> ObjectRef {
+        ObjectRef {
+            api_version: "networking.istio.io/v1".into(),
+            kind: kind.into(),
+            namespace: "app1".into(),
+            name: "helloworld".into(),
+        }
+    }
+
+    /// A dump at push `number` whose one resource names the VirtualService and says `content`.
+    fn intended(number: u64, content: &str) -> Intended {
+        let path = "/apis/networking.istio.io/v1/namespaces/app1/virtual-service/helloworld";
+        let made_from = if content.is_empty() { Vec::new() } else { vec![path.to_owned()] };
+        let route = Resource { hash: content.into(), text: content.into(), made_from };
+        let inbound = Resource { hash: content.into(), text: content.into(), made_from: Vec::new() };
+        Intended {
+            version: Version::parse(&format!("2026-11-23T05:22:50Z/{number}")),
+            held: Held::from([
+                ((Kind::Route, "5000".to_owned()), route),
+                ((Kind::Listener, "virtualInbound".to_owned()), inbound),
+            ]),
+        }
+    }
+
+    #[rstest]
+    #[case::nothing_was_pushed("VirtualService", Fate::Applied, intended(18, "v1"), true, false)]
+    #[case::its_mark_has_changed("VirtualService", Fate::Applied, intended(19, "v2"), false, true)]
+    #[case::pushed_without_it("VirtualService", Fate::Applied, intended(19, "v1"), false, false)]
+    #[case::pushed_long_ago_without_effect("VirtualService", Fate::Applied, intended(19, "v1"), true, true)]
+    #[case::its_mark_is_gone("VirtualService", Fate::Removed, intended(19, ""), false, true)]
+    #[case::its_mark_is_still_there("VirtualService", Fate::Removed, intended(19, "v1"), false, false)]
+    #[case::the_inbound_listener_has_changed("PeerAuthentication", Fate::Applied, intended(19, "v2"), false, true)]
+    #[case::a_kind_without_a_mark("EnvoyFilter", Fate::Applied, intended(19, "v2"), false, false)]
+    #[case::a_kind_without_a_mark_settled("EnvoyFilter", Fate::Applied, intended(19, "v2"), true, true)]
+    #[case::unchanged("VirtualService", Fate::Same, intended(18, "v1"), false, true)]
+    fn old_configuration_never_passes(
+        #[case] kind: &str,
+        #[case] fate: Fate,
+        #[case] now: Intended,
+        #[case] settled: bool,
+        #[case] expected: bool,
+    ) {
+        let all = [(object(kind), fate)];
+        let before = intended(18, "v1");
+        assert_eq!(pushed(&all[0].0, fate, &all, Some(&before), &now, settled), expected);
+    }
+
+    #[test]
+    fn two_changes_without_a_mark_do_not_vouch_for_each_other() {
+        let all = [(object("PeerAuthentication"), Fate::Applied), (object("EnvoyFilter"), Fate::Applied)];
+        let (before, now) = (intended(18, "v1"), intended(19, "v2"));
+        assert!(!pushed(&all[0].0, Fate::Applied, &all, Some(&before), &now, false));
+    }
+
+    #[test]
+    fn a_virtual_service_of_another_namespace_is_another_one() {
+        let mut other = object("VirtualService");
+        other.namespace = "app2".into();
+        let held = intended(18, "v1").held;
+        assert_eq!(marks(&object("VirtualService"), Some(&held)).len(), 1);
+        assert!(marks(&other, Some(&held)).is_empty());
+    }
+
+    #[test]
+    fn many_differences_are_told_in_few_words() {
+        let differences: Vec<String> = (0..6).map(|n| format!("route {n} (old)")).collect();
+        assert_eq!(few(&differences), "route 0 (old), route 1 (old), route 2 (old), route 3 (old) and 2 more");
+    }
+}
