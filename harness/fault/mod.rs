@@ -1,1 +1,393 @@
-//! (room to be furnished)
+//! Breaks one named thing, and mends it.
+//!
+//! Each fault is one small file. What is needed to mend it is in the environment's folder before anything is broken, so that a
+//! later command can mend what a crashed one left. Breaking and mending return when the effect is there, by the gate
+//! where proxies are concerned.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::apply::ApplyError;
+use crate::gate::{self, Change, GateError};
+use crate::journal::{EnvDir, JournalError};
+use crate::mesh::MeshError;
+use crate::provider::{Cluster, ProviderError};
+use crate::topology::Topology;
+use crate::wait::WaitError;
+
+mod api_server_unreachable;
+mod istiod_down;
+#[cfg(test)]
+mod live;
+mod masquerade;
+mod nodes;
+mod proxy_stuck;
+mod remote_secret_missing;
+mod route_missing;
+mod rules;
+mod stub_service_missing;
+
+/// An effect that takes longer than this does not come.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where a fault happens.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The running clusters.
+    pub clusters: &'a [Cluster],
+    /// How they hang together.
+    pub topology: &'a Topology,
+    /// The namespaces of the workloads.
+    pub namespaces: &'a BTreeSet<String>,
+    /// The environment's identifier.
+    pub owner: &'a str,
+}
+
+/// One thing that can be broken.
+trait Fault: std::marker::Sync {
+    /// Its name: `remote-secret-missing`.
+    fn name(&self) -> &'static str;
+
+    /// What it breaks in the cluster that it is given, in one sentence.
+    fn breaks(&self) -> &'static str;
+
+    /// Why it cannot happen to that cluster.
+    fn applies(&self, _world: &World<'_>, _cluster: &Cluster) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What is needed to mend it; looks, changes nothing.
+    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value>;
+
+    /// Breaks it, and returns when the effect is there.
+    fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
+
+    /// Mends it, and returns when the effect is gone. Mending what is whole changes nothing.
+    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
+}
+
+/// Not for another thread: the futures of [`crate::apply`] are not provably fit for that.
+type Answer<'a, T> = LocalBoxFuture<'a, Result<T, FaultError>>;
+
+/// The catalogue, simplest first.
+const CATALOGUE: &[&dyn Fault] = &[
+    &remote_secret_missing::RemoteSecretMissing,
+    &stub_service_missing::StubServiceMissing,
+    &route_missing::RouteMissing::ONE_WAY,
+    &route_missing::RouteMissing::BOTH_WAYS,
+    &masquerade::Masquerade,
+    &api_server_unreachable::ApiServerUnreachable,
+    &istiod_down::IstiodDown,
+    &proxy_stuck::ProxyStuck,
+    &rules::Rules::SUBSET_LABEL_WRONG,
+    &rules::Rules::WEIGHTS_DIFFER,
+];
+
+/// An entry of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The name.
+    pub name: &'static str,
+    /// What it breaks in the cluster that it is given, in one sentence.
+    pub breaks: &'static str,
+}
+
+/// All faults.
+pub fn catalogue() -> Vec<Entry> {
+    CATALOGUE.iter().map(|f| Entry { name: f.name(), breaks: f.breaks() }).collect()
+}
+
+/// The names of all faults.
+pub fn names() -> Vec<&'static str> {
+    CATALOGUE.iter().map(|f| f.name()).collect()
+}
+
+/// The fault of that name.
+pub fn find(name: &str) -> Option<Entry> {
+    catalogue().into_iter().find(|entry| entry.name == name)
+}
+
+/// Something that is broken now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broken {
+    /// The fault.
+    pub name: String,
+    /// The cluster that it was given.
+    pub cluster: String,
+    /// What is needed to mend it. Holds no key and no token.
+    state: Value,
+}
+
+/// Why a fault could not be injected or mended.
+#[derive(Debug, Error)]
+pub enum FaultError {
+    /// There is no such fault.
+    #[error("no fault is named {name} (there are: {})", names().join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// There is no such cluster.
+    #[error("no cluster {name} (there are: {known})")]
+    NoCluster {
+        /// The name.
+        name: String,
+        /// The clusters that there are.
+        known: String,
+    },
+    /// It cannot happen here.
+    #[error("fault {name} does not apply to {cluster}: {why}")]
+    DoesNotApply {
+        /// The fault.
+        name: &'static str,
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        why: String,
+    },
+    /// It has happened already.
+    #[error("fault {name} is in {cluster} already (mend it: `meshproof fault mend {name} --cluster {cluster}`)")]
+    Already {
+        /// The fault.
+        name: String,
+        /// The cluster.
+        cluster: String,
+    },
+    /// It has not happened.
+    #[error("fault {name} is not in {cluster}: nothing to mend (broken now: {known})")]
+    NotBroken {
+        /// The fault.
+        name: String,
+        /// The cluster.
+        cluster: String,
+        /// What is broken.
+        known: String,
+    },
+    /// The note that is needed to mend it cannot be read.
+    #[error("{path}: {why}")]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A program on a node failed.
+    #[error("{cluster}, node {node}: `{command}`: {why}")]
+    Node {
+        /// The cluster.
+        cluster: String,
+        /// The node.
+        node: String,
+        /// What was run.
+        command: String,
+        /// What it said.
+        why: String,
+    },
+    /// The effect did not come.
+    #[error("{0}")]
+    NoEffect(String),
+    /// An API server said no, or nothing.
+    #[error("{cluster}: cannot {what}: {source}")]
+    Kube {
+        /// The cluster.
+        cluster: String,
+        /// What was asked.
+        what: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The provider could not reach a pod or node.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The effect has not reached the proxies.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// A piece of the mesh could not be taken away or put back.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// Objects could not be put back.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The note could not be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> FaultError {
+    let cluster = cluster.name.clone();
+    move |source| FaultError::Kube { cluster, what, source: Box::new(source) }
+}
+
+fn no_effect(error: WaitError<FaultError>) -> FaultError {
+    match error {
+        WaitError::Failed { source, .. } => source,
+        late => FaultError::NoEffect(late.to_string()),
+    }
+}
+
+impl World<'_> {
+    fn cluster(&self, name: &str) -> Result<&Cluster, FaultError> {
+        self.clusters.iter().find(|c| c.name == name).ok_or_else(|| FaultError::NoCluster {
+            name: name.to_owned(),
+            known: self.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The clusters whose pods reach this one's directly.
+    fn peers(&self, cluster: &Cluster) -> Vec<&Cluster> {
+        let pairs = self.topology.routed_pairs().into_iter().filter(|(from, _)| from.name == cluster.name);
+        pairs.filter_map(|(_, to)| self.clusters.iter().find(|c| c.name == to.name)).collect()
+    }
+
+    /// Waits until every proxy holds the endpoints that there are now.
+    async fn endpoints_settle(&self) -> Result<(), FaultError> {
+        let change = Change::endpoints(self.namespaces.iter().cloned());
+        gate::after(gate::before(self.clusters, change).await?, LIMIT).await?;
+        Ok(())
+    }
+}
+
+fn fault(name: &str) -> Result<&'static dyn Fault, FaultError> {
+    CATALOGUE.iter().find(|f| f.name() == name).copied().ok_or_else(|| FaultError::Unknown { name: name.to_owned() })
+}
+
+/// Whether the fault of that name can happen to that cluster.
+///
+/// # Errors
+/// [`FaultError::DoesNotApply`] with the reason, or an unknown name.
+pub fn applies(world: World<'_>, name: &str, cluster: &str) -> Result<(), FaultError> {
+    let (fault, cluster) = (fault(name)?, world.cluster(cluster)?);
+    fault.applies(&world, cluster).map_err(|why| FaultError::DoesNotApply {
+        name: fault.name(),
+        cluster: cluster.name.clone(),
+        why,
+    })
+}
+
+/// Breaks what the fault of that name breaks in that cluster; answers how long it took until the effect was there.
+///
+/// # Errors
+/// [`FaultError`]; what was broken half is noted, and can be mended.
+pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+    let started = Instant::now();
+    applies(world, name, cluster)?;
+    if broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster) {
+        return Err(FaultError::Already { name: name.into(), cluster: cluster.into() });
+    }
+    let (fault, target) = (fault(name)?, world.cluster(cluster)?);
+    let state = fault.plan(world, target).await?;
+    let note = Broken { name: name.into(), cluster: cluster.into(), state };
+    let content = serde_json::to_vec_pretty(&note)
+        .map_err(|e| FaultError::Note { path: env.path().join(note_name(name, cluster)), why: e.to_string() })?;
+    env.write_private(&note_name(name, cluster), &content)?;
+    fault.inject(world, target, &note.state).await?;
+    Ok(started.elapsed())
+}
+
+/// Mends what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
+///
+/// # Errors
+/// [`FaultError`]; the note is kept, so that mending can be tried again.
+pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+    let started = Instant::now();
+    let all = broken(env)?;
+    let Some(note) = all.iter().find(|b| b.name == name && b.cluster == cluster) else {
+        let known: Vec<String> = all.iter().map(|b| format!("{} in {}", b.name, b.cluster)).collect();
+        let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+        return Err(FaultError::NotBroken { name: name.into(), cluster: cluster.into(), known });
+    };
+    fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
+    let path = env.path().join(note_name(name, cluster));
+    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })?;
+    Ok(started.elapsed())
+}
+
+/// Mends all that is broken.
+///
+/// # Errors
+/// The first [`FaultError`].
+pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, FaultError> {
+    let all = broken(env)?;
+    for one in &all {
+        mend(env, world, &one.name, &one.cluster).await?;
+    }
+    Ok(all)
+}
+
+/// What is broken in this environment now.
+///
+/// # Errors
+/// When a note cannot be read.
+pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
+    let read = |path: &PathBuf| -> Result<Broken, String> {
+        serde_json::from_slice(&fs::read(path).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+    };
+    let io = |source| JournalError::Io { what: "cannot read", path: env.path().to_owned(), source };
+    let mut notes = Vec::new();
+    for entry in fs::read_dir(env.path()).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with("fault-") && name.ends_with(".json") {
+            notes.push(read(&path).map_err(|why| FaultError::Note { path, why })?);
+        }
+    }
+    notes.sort_by(|a, b| (&a.name, &a.cluster).cmp(&(&b.name, &b.cluster)));
+    Ok(notes)
+}
+
+fn note_name(fault: &str, cluster: &str) -> String {
+    format!("fault-{fault}-{cluster}.json")
+}
+
+/// What [`Fault::plan`] answers, from a type of the fault's own.
+fn note<T: Serialize>(state: &T) -> Result<Value, FaultError> {
+    serde_json::to_value(state).map_err(|e| FaultError::Note { path: PathBuf::new(), why: e.to_string() })
+}
+
+/// The reverse of [`note`].
+fn state<T: DeserializeOwned>(state: &Value) -> Result<T, FaultError> {
+    T::deserialize(state).map_err(|e| FaultError::Note { path: PathBuf::new(), why: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own_and_says_what_it_breaks() {
+        let distinct: BTreeSet<&str> = names().into_iter().collect();
+        assert_eq!(distinct.len(), CATALOGUE.len());
+        for entry in catalogue() {
+            assert!(entry.breaks.ends_with('.') && entry.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+            assert_eq!(find(entry.name), Some(entry));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_those_that_there_are() {
+        let error = fault("no-such-fault").err().unwrap().to_string();
+        assert!(error.contains("no-such-fault") && error.contains("route-missing"), "{error}");
+    }
+
+    #[test]
+    fn what_is_broken_is_known_to_the_next_process() {
+        let root = tempfile::tempdir().unwrap();
+        let env = EnvDir::create(root.path(), "e1").unwrap();
+        assert_eq!(broken(&env).unwrap(), []);
+        let one = Broken { name: "istiod-down".into(), cluster: "cluster1".into(), state: 2.into() };
+        env.write_private(&note_name(&one.name, &one.cluster), &serde_json::to_vec(&one).unwrap()).unwrap();
+        drop(env);
+        let env = EnvDir::open(root.path(), "e1").unwrap().unwrap();
+        assert_eq!(broken(&env).unwrap(), [one]);
+        env.write_private("fault-x-y.json", b"{").unwrap();
+        assert!(broken(&env).unwrap_err().to_string().contains("fault-x-y.json"));
+    }
+}

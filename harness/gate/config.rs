@@ -157,6 +157,27 @@ async fn concerned(
     Ok(try_join_all(all).await?.into_iter().flatten().collect())
 }
 
+/// The proxies that `cluster`'s control plane serves and that are not connected to it or not in step with it.
+pub(super) async fn not_connected(clusters: &[Cluster], cluster: &Cluster) -> Result<Vec<String>, GateError> {
+    let Some(plane) = ControlPlane::of(cluster).await? else {
+        return Ok(vec![format!("{}: no istiod pod is ready", cluster.name)]);
+    };
+    let connected = match plane.connected().await {
+        Ok(connected) => connected,
+        Err(error) => return Ok(vec![plane_error(&plane, error).to_string()]),
+    };
+    let proxies = concerned(clusters, &plane, &connected).await?;
+    let missing = proxies.iter().filter_map(|(key, proxy)| {
+        let what = match connected.iter().find(|(_, c)| key_of(c) == *key) {
+            None => format!("not connected to the control plane in {}", cluster.name),
+            Some((_, c)) if !c.waiting().is_empty() => format!("has not acknowledged {}", c.waiting().join(", ")),
+            Some(_) => return None,
+        };
+        Some(format!("{}: {what}", proxy.admin.place()))
+    });
+    Ok(missing.collect())
+}
+
 /// Stamp and resource version of each object; `None`: it is not there.
 async fn stamps(cluster: &Cluster, objects: &[ObjectRef]) -> Result<Vec<Option<(Stamp, String)>>, GateError> {
     let one = |object: &ObjectRef| {

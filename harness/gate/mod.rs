@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::apply::Manifest;
 use crate::provider::{Cluster, PodRef};
-use crate::wait::WaitError;
+use crate::wait::{self, Poll, WaitError};
 
 mod admin;
 mod config;
@@ -27,7 +27,7 @@ mod pods;
 mod serving;
 
 #[cfg(test)]
-mod live;
+pub(crate) mod live;
 
 pub use admin::AdminError;
 pub use held::{Held, Kind, Version};
@@ -134,6 +134,17 @@ pub struct GateReport {
     /// How long all of them took, counted from the call of [`after`].
     pub took: Duration,
 }
+
+impl GateReport {
+    /// Whether a server's listener has changed: connections that were open before serve one more request by the old
+    /// rules (see [`crate::probe::drain`]).
+    pub fn inbound_changed(&self) -> bool {
+        self.proxies.iter().any(|p| p.changed.iter().any(|c| c == INBOUND))
+    }
+}
+
+/// How [`ProxyReady::changed`] names the listener that takes what comes from outside the pod.
+const INBOUND: &str = "listener virtualInbound";
 
 /// One proxy that has the change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -249,6 +260,22 @@ pub async fn after(before: Before, limit: Duration) -> Result<GateReport, GateEr
     }
     report.took = started.elapsed();
     Ok(report)
+}
+
+/// Waits until every proxy that `cluster`'s control plane serves is connected to it and has acknowledged all: after the
+/// control plane has been away.
+///
+/// # Errors
+/// [`GateError::TimedOut`] names the proxies that are not.
+pub async fn connected(clusters: &[Cluster], cluster: &Cluster, limit: Duration) -> Result<(), GateError> {
+    let look = || async {
+        match config::not_connected(clusters, cluster).await {
+            Ok(missing) if missing.is_empty() => Poll::Ready(()),
+            Ok(missing) => Poll::NotYet(missing.join("\n")),
+            Err(error) => Poll::Failed(error),
+        }
+    };
+    wait::until("the proxies to be connected", limit, INTERVAL, look).await.map_err(waited)
 }
 
 /// One entry per proxy, with the later time.

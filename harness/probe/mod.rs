@@ -139,6 +139,21 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
     })
 }
 
+/// Sends calls that nobody judges, so that connections between proxies that were opened under an older listener are replaced.
+///
+/// When a server's listener changes (PeerAuthentication, AuthorizationPolicy; [`crate::gate::GateReport::inbound_changed`]),
+/// Envoy serves one more request on each connection that is open, by the old rules, and then closes it. Each of the
+/// caller's proxy's worker threads keeps connections of its own to each endpoint. Sixty calls on connections of their own
+/// leave one of two workers and two endpoints out once in ten million times.
+///
+/// # Errors
+/// As [`send`].
+pub async fn drain(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<(), ProbeError> {
+    const CALLS: u32 = 60;
+    send(cluster, pod, container, &Request { calls: CALLS, new_connections: true, ..request.clone() }).await?;
+    Ok(())
+}
+
 fn place(cluster: &Cluster, pod: &PodRef) -> String {
     format!("{}/{}/{}", cluster.name, pod.namespace, pod.name)
 }

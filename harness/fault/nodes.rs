@@ -1,0 +1,77 @@
+//! Programs on nodes.
+
+use crate::provider::Cluster;
+
+use super::FaultError;
+
+/// Runs `argv` on a node and answers what it printed.
+pub(super) async fn run(cluster: &Cluster, node: &str, argv: &[&str]) -> Result<String, FaultError> {
+    let output = cluster.node_exec(node, argv).await?;
+    if output.status.success() {
+        return Ok(output.text());
+    }
+    Err(FaultError::Node {
+        cluster: cluster.name.clone(),
+        node: node.to_owned(),
+        command: argv.join(" "),
+        why: output.last_lines(3),
+    })
+}
+
+/// Whether `argv` ends well on a node.
+pub(super) async fn succeeds(cluster: &Cluster, node: &str, argv: &[&str]) -> Result<bool, FaultError> {
+    Ok(cluster.node_exec(node, argv).await?.status.success())
+}
+
+/// Adds an iptables rule at the head of its chain, unless it is there.
+pub(super) async fn add_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Result<(), FaultError> {
+    if !succeeds(cluster, node, &rule.argv("-C")).await? {
+        run(cluster, node, &rule.argv("-I")).await?;
+    }
+    Ok(())
+}
+
+/// Takes an iptables rule out, if it is there.
+pub(super) async fn remove_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Result<(), FaultError> {
+    while succeeds(cluster, node, &rule.argv("-C")).await? {
+        run(cluster, node, &rule.argv("-D")).await?;
+    }
+    Ok(())
+}
+
+/// An iptables rule.
+pub(super) struct Rule {
+    pub table: &'static str,
+    pub chain: &'static str,
+    /// Matches and target.
+    pub words: Vec<String>,
+}
+
+impl Rule {
+    fn argv(&self, command: &'static str) -> Vec<&str> {
+        let mut argv = vec!["iptables", "-w", "-t", self.table, command, self.chain];
+        argv.extend(self.words.iter().map(String::as_str));
+        argv.extend(["-m", "comment", "--comment", "meshproof-fault"]);
+        // iptables wants the target behind all matches.
+        if let Some(at) = argv.iter().position(|w| *w == "-j") {
+            let target: Vec<&str> = argv.splice(at..at + 2, []).collect();
+            argv.extend(target);
+        }
+        argv
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_stands_behind_all_matches() {
+        let words = ["-s", "10.10.0.0/16", "-j", "DROP"].map(str::to_owned).into();
+        let rule = Rule { table: "filter", chain: "INPUT", words };
+        assert_eq!(
+            rule.argv("-I").join(" "),
+            "iptables -w -t filter -I INPUT -s 10.10.0.0/16 -m comment --comment meshproof-fault -j DROP"
+        );
+    }
+}

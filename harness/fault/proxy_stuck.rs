@@ -1,0 +1,85 @@
+//! A proxy keeps the configuration that it has.
+
+use std::net::IpAddr;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use serde_json::Value;
+
+use super::nodes::{Rule, add_rule, remove_rule};
+use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
+use crate::gate;
+use crate::provider::Cluster;
+use crate::workload::PodInfo;
+
+pub(super) struct ProxyStuck;
+
+/// Where proxies get their configuration from.
+const XDS_PORT: &str = "15012";
+
+/// Drops what a pod sends to its control plane, before any service address is translated. The connection stays open at both
+/// ends until its keep-alive gives up, after half a minute.
+///
+/// (Stopping pilot-agent would be simpler, but it is the first process of its container, and the kernel lets nobody
+/// inside the container stop that one.)
+fn rule(pod: IpAddr) -> Rule {
+    let pod = pod.to_string();
+    let words = ["-p", "tcp", "-s", pod.as_str(), "--dport", XDS_PORT, "-j", "DROP"].map(str::to_owned);
+    Rule { table: "mangle", chain: "PREROUTING", words: words.into() }
+}
+
+impl Fault for ProxyStuck {
+    fn name(&self) -> &'static str {
+        "proxy-stuck"
+    }
+
+    fn breaks(&self) -> &'static str {
+        "The proxies of this cluster's workloads cannot reach their control plane: they keep the configuration that they have."
+    }
+
+    /// The addresses of the pods with a proxy.
+    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
+        async move {
+            let mut found: Vec<IpAddr> = Vec::new();
+            for namespace in world.namespaces {
+                let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+                let list = pods.list(&ListParams::default()).await.map_err(kube_error(cluster, "list pods"))?;
+                found.extend(list.items.iter().map(PodInfo::of).filter(|p| p.sidecar).filter_map(|p| p.ip));
+            }
+            if found.is_empty() {
+                let why = "no pod there has a proxy".to_owned();
+                return Err(FaultError::DoesNotApply { name: self.name(), cluster: cluster.name.clone(), why });
+            }
+            note(&found)
+        }
+        .boxed_local()
+    }
+
+    fn inject<'a>(&'a self, _world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
+        async move {
+            for pod in state::<Vec<IpAddr>>(pods)? {
+                for node in &cluster.nodes {
+                    add_rule(cluster, &node.name, &rule(pod)).await?;
+                }
+            }
+            Ok(())
+        }
+        .boxed_local()
+    }
+
+    /// Returns when every proxy is connected and in step again.
+    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
+        async move {
+            for pod in state::<Vec<IpAddr>>(pods)? {
+                for node in &cluster.nodes {
+                    remove_rule(cluster, &node.name, &rule(pod)).await?;
+                }
+            }
+            let own = world.topology.cluster(&cluster.name).map_or(&cluster.name, |c| &c.control_plane);
+            gate::connected(world.clusters, world.cluster(own)?, LIMIT).await?;
+            world.endpoints_settle().await
+        }
+        .boxed_local()
+    }
+}
