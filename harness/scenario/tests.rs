@@ -41,6 +41,27 @@ fn the_committed_schema_is_the_one_of_the_code() {
     assert!(committed == schema, "stale: UPDATE_SCHEMA=1 cargo test --lib the_committed_schema");
 }
 
+#[test]
+fn the_reference_names_every_field_and_its_example_is_sound() {
+    let text = std::fs::read_to_string(repository().join("docs/scenario-format.md")).unwrap();
+    let schema = serde_json::to_value(schema()).unwrap();
+    let mut objects = vec![&schema];
+    while let Some(object) = objects.pop() {
+        for name in object["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
+            let told = [format!("`{name}`"), format!("`{name}: "), format!("`{name}:\n")]
+                .iter()
+                .any(|word| text.contains(word));
+            assert!(told, "docs/scenario-format.md does not tell `{name}`");
+        }
+        objects.extend(object.as_object().into_iter().flatten().map(|(_, v)| v).filter(|v| v.is_object()));
+        objects.extend(object.as_object().into_iter().flatten().filter_map(|(_, v)| v.as_array()).flatten());
+    }
+    let example = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let rule = "fixtures/routing/helloworld-v2-only.yaml";
+    assert!(example.contains(rule) && repository().join(rule).is_file());
+    assert_eq!(problems_of(&example.replace(rule, "fixtures/rule.yaml")), "");
+}
+
 /// A project with a topology, a fixture and that scenario; paths in messages are relative to it.
 fn problems_of(scenario: &str) -> String {
     let root = tempfile::tempdir().unwrap();

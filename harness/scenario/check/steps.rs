@@ -6,7 +6,7 @@ use super::super::{Apply, Call, FaultStep, Scale, Step, url};
 use super::{Checks, Located, expect};
 use crate::source::known;
 
-/// The faults that a scenario may name.
+/// The faults that a scenario may name (the catalogue in `fault` takes over as soon as it lists its own).
 pub(super) const FAULTS: [&str; 3] = ["remote-secret-missing", "route-missing", "stub-service-missing"];
 
 pub(super) fn check(checks: &mut Checks<'_>) {
