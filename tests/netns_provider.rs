@@ -16,7 +16,10 @@ use kube::Api;
 use kube::api::PostParams;
 use meshproof::journal::{EnvDir, Owned};
 use meshproof::provider::Cluster;
+use meshproof::provider::netns::agent::ImageMap;
 use meshproof::provider::netns::{self, Programs, dns, namespace, network};
+use meshproof::supply::program::Program;
+use meshproof::supply::versions::Versions;
 use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};
 use meshproof::wait::{self, Poll};
 use serde_json::json;
@@ -29,18 +32,12 @@ fn programs() -> Result<Programs, String> {
     let bin =
         std::env::var_os("MESHPROOF_TEST_PROGRAMS").ok_or("MESHPROOF_TEST_PROGRAMS names no folder of programs")?;
     let bin = PathBuf::from(bin);
-    let program = |name: &str| bin.join(name);
-    let programs = Programs {
-        meshproof: env!("CARGO_BIN_EXE_meshproof").into(),
-        etcd: program("etcd"),
-        kube_apiserver: program("kube-apiserver"),
-        kube_controller_manager: program("kube-controller-manager"),
-        kube_proxy: program("kube-proxy"),
-        coredns: program("coredns"),
-        pilot_discovery: program("pilot-discovery"),
-        pilot_agent: program("pilot-agent"),
-        envoy: program("envoy"),
+    let find = |program: Program| {
+        let path = bin.join(program.name());
+        if path.exists() { Ok(path) } else { Err(format!("{program} is not in {}", bin.display())) }
     };
+    let versions = Versions::built_in().map_err(|e| e.to_string())?;
+    let programs = Programs::found_by(find, &versions, env!("CARGO_BIN_EXE_meshproof").as_ref())?;
     programs.check().map_err(|e| e.to_string())?;
     Ok(programs)
 }
@@ -361,10 +358,8 @@ async fn a_missing_program_is_named_before_anything_is_made() {
         kube_apiserver: exe.clone(),
         kube_controller_manager: exe.clone(),
         kube_proxy: exe.clone(),
-        coredns: exe.clone(),
-        pilot_discovery: exe.clone(),
-        pilot_agent: exe.clone(),
-        envoy: exe,
+        coredns: exe,
+        images: ImageMap::default(),
     };
     let error = netns::create(&topology(), &env, &programs).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("etcd is not there: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");

@@ -2,9 +2,10 @@
 //!
 //! Only the choice is made here; each way has its own module.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access};
+use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access, netns};
 use crate::tool::Output;
 
 /// How to get into a cluster's pods and nodes.
@@ -14,6 +15,11 @@ pub enum Access {
     Kind,
     /// Pods through the API server; nodes not at all.
     Existing,
+    /// Pods and nodes through their namespaces on this machine.
+    Netns {
+        /// The environment's folder, where the node agents write down what runs.
+        env: PathBuf,
+    },
 }
 
 impl Access {
@@ -27,6 +33,7 @@ impl Access {
     ) -> Result<ExecOutput, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
+            Self::Netns { env } => netns::access::exec(env, cluster, pod, container, argv, stdin).await,
         }
     }
 
@@ -38,6 +45,7 @@ impl Access {
     ) -> Result<Box<dyn Stream>, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::dial(cluster, pod, port).await,
+            Self::Netns { env } => netns::access::dial(env, cluster, pod, port).await,
         }
     }
 
@@ -50,6 +58,7 @@ impl Access {
     ) -> Result<String, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
+            Self::Netns { env } => netns::access::logs(env, cluster, pod, container, since).await,
         }
     }
 
@@ -61,6 +70,7 @@ impl Access {
     ) -> Result<Output, ProviderError> {
         match self {
             Self::Kind => kind::node::exec(node, argv).await,
+            Self::Netns { env } => netns::access::node_exec(env, cluster, node, argv).await,
             Self::Existing => Err(ProviderError::Refused {
                 what: format!(
                     "node {node} of cluster {} cannot be entered: the cluster was not made here",

@@ -188,7 +188,7 @@ async fn cluster(layout: &ClusterLayout, env: &Path) -> Result<Cluster, Provider
         pods: IpNet::V4(layout.pods),
         services: IpNet::V4(layout.services),
         nodes: layout.nodes().map(node).collect(),
-        access: Access::Existing,
+        access: Access::Netns { env: env.to_owned() },
     })
 }
 

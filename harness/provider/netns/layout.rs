@@ -184,7 +184,7 @@ fn cluster(spec: &ClusterSpec, index: usize, env_id: &str, fabric: Ipv4Net) -> R
             ));
         };
         nodes.push(NodeLayout {
-            namespace: format!("mp-{env_id}-{name}"),
+            namespace: node_namespace(env_id, &name),
             name,
             is_control_plane: *role == NodeRole::ControlPlane,
             port: format!("c{index}n{number}"),
@@ -244,6 +244,11 @@ fn ipv4(spec: &ClusterSpec, what: &str, range: IpNet) -> Result<Ipv4Net, Provide
             "use an IPv4 range, or `--provider kind`",
         )),
     }
+}
+
+/// The name of a node's namespace.
+pub fn node_namespace(env_id: &str, node: &str) -> String {
+    format!("mp-{env_id}-{node}")
 }
 
 /// The n-th address of a range, counted from its network address.

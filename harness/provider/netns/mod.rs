@@ -39,8 +39,13 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
 
+use self::agent::{Image, ImageFile, ImageMap};
 use super::ProviderError;
+use crate::supply::program::Program;
+use crate::supply::versions::{self, Versions};
+use crate::supply::{Supplied, SupplyError};
 
+pub(super) mod access;
 pub mod agent;
 pub mod dns;
 mod environment;
@@ -74,15 +79,40 @@ pub struct Programs {
     pub kube_proxy: PathBuf,
     /// CoreDNS.
     pub coredns: PathBuf,
-    /// istiod.
-    pub pilot_discovery: PathBuf,
-    /// Istio's agent beside each proxy.
-    pub pilot_agent: PathBuf,
-    /// Envoy.
-    pub envoy: PathBuf,
+    /// The images that pods may name, and the programs behind them.
+    pub images: ImageMap,
 }
 
 impl Programs {
+    /// Those of a supply for this provider. `meshproof` is this harness's own program.
+    ///
+    /// # Errors
+    /// When the supply is for another purpose.
+    pub fn of(supplied: &Supplied, meshproof: &Path) -> Result<Self, SupplyError> {
+        let find = |program| supplied.program(program).map(Path::to_owned);
+        Self::found_by(find, &supplied.versions, meshproof)
+    }
+
+    /// Those that `find` finds, with the images that `versions` tells about and all of whose programs it finds.
+    ///
+    /// # Errors
+    /// What `find` says of a program that no cluster can do without.
+    pub fn found_by<E>(
+        find: impl Fn(Program) -> Result<PathBuf, E>,
+        versions: &Versions,
+        meshproof: &Path,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            meshproof: meshproof.to_owned(),
+            etcd: find(Program::Etcd)?,
+            kube_apiserver: find(Program::KubeApiserver)?,
+            kube_controller_manager: find(Program::KubeControllerManager)?,
+            kube_proxy: find(Program::KubeProxy)?,
+            coredns: find(Program::Coredns)?,
+            images: images(|program| find(program).ok(), versions),
+        })
+    }
+
     /// Whether each of them is an executable file.
     ///
     /// # Errors
@@ -95,9 +125,6 @@ impl Programs {
             ("kube-controller-manager", &self.kube_controller_manager),
             ("kube-proxy", &self.kube_proxy),
             ("coredns", &self.coredns),
-            ("pilot-discovery", &self.pilot_discovery),
-            ("pilot-agent", &self.pilot_agent),
-            ("envoy", &self.envoy),
         ];
         let executable =
             |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
@@ -109,6 +136,27 @@ impl Programs {
             }),
         }
     }
+}
+
+fn images(find: impl Fn(Program) -> Option<PathBuf>, versions: &Versions) -> ImageMap {
+    let image = |told: &versions::Image| {
+        let files = told.programs.iter().map(|(inside, program)| {
+            // Inside a container a symbolic link would lead somewhere else.
+            Some(ImageFile { host: find(*program)?.canonicalize().ok()?, inside: inside.into() })
+        });
+        Some(Image {
+            files: files.collect::<Option<_>>()?,
+            entrypoint: told.entrypoint.clone(),
+            env: told.env.clone().into_iter().collect(),
+            uid: told.user,
+            gid: told.user,
+            ..Image::default()
+        })
+    };
+    let told = versions.images.iter().map(|located| &located.value);
+    told.filter_map(|told| Some((told, image(told)?)))
+        .flat_map(|(told, image)| told.names.iter().map(move |name| (name.clone(), image.clone())))
+        .collect()
 }
 
 /// A cluster's kubeconfig for the host.

@@ -2,56 +2,18 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::layout::{ClusterLayout, NodeLayout};
+use super::layout::ClusterLayout;
 use super::too_late;
 use crate::provider::ProviderError;
 use crate::wait::{self, Poll};
 
 /// The user that CoreDNS is.
 pub const DNS_USER: &str = "system:coredns";
-
-/// Registers a node, so that kube-proxy learns its address there.
-///
-/// # Errors
-/// What the API server went on answering.
-pub async fn register(client: &Client, cluster: &ClusterLayout, node: &NodeLayout) -> Result<(), ProviderError> {
-    let api: Api<Node> = Api::all(client.clone());
-    let mut labels = json!({
-        "kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
-    });
-    if node.is_control_plane {
-        labels["node-role.kubernetes.io/control-plane"] = "".into();
-    }
-    let object = json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": node.name, "labels": labels},
-        "spec": {"podCIDR": node.pods, "podCIDRs": [node.pods]},
-    });
-    let status = json!({
-        "apiVersion": "v1", "kind": "Node",
-        "status": {"addresses": [
-            {"type": "InternalIP", "address": node.address},
-            {"type": "Hostname", "address": node.name},
-        ]},
-    });
-    let params = PatchParams::apply("meshproof").force();
-    let what = format!("node {} in cluster {}", node.name, cluster.name);
-    let registered = wait::until(what, Duration::from_secs(60), Duration::from_millis(20), || async {
-        let made = api.patch(&node.name, &params, &Patch::Apply(&object)).await;
-        match made.and(api.patch_status(&node.name, &params, &Patch::Apply(&status)).await) {
-            Ok(_) => Poll::<_, kube::Error>::Ready(()),
-            Err(error) => Poll::NotYet(error.to_string()),
-        }
-    });
-    registered.await.map_err(|e| too_late(&e, &cluster.name))
-}
 
 /// Applies the objects. A young API server refuses some for a moment: it makes the `kube-system`
 /// namespace and the range of service addresses only after it calls itself ready.

@@ -5,8 +5,8 @@ use crate::tool::Tool;
 
 /// Each thing that a run will do to a namespace: what it is, and the command that tries it.
 const TRIALS: [(&str, &str); 8] = [
-    ("veth links", "ip link add a type veth peer name b"),
-    ("bridges", "ip link add br0 type bridge"),
+    ("veth links", "ip link add name trial0 type veth peer name trial1"),
+    ("bridges", "ip link add name trial2 type bridge"),
     ("forwarding", "test -w /proc/sys/net/ipv4/ip_forward"),
     (
         "address translation (kube-proxy)",

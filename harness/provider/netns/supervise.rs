@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{API_PORT, ClusterLayout, Layout};
+use super::agent::{self, AgentConfig, Dns};
+use super::layout::{API_PORT, ClusterLayout, Layout, NodeLayout};
 use super::processes::{self, Files, Process};
 use super::state::{Board, ClusterState, Death, Running};
 use super::{Programs, dns, forward, host_kubeconfig, objects, too_late};
+use crate::journal::EnvDir;
 use crate::provider::ProviderError;
 use crate::wait::{self, Poll};
 
@@ -110,7 +112,7 @@ async fn run_cluster(
     keep(processes::controller_manager(cluster, &files, programs), board)?;
     keep(processes::coredns(cluster, &files, programs), board)?;
     for node in cluster.nodes() {
-        objects::register(&client, cluster, node).await?;
+        run_node(cluster, node, env, programs, &client, board)?;
         keep(processes::kube_proxy(cluster, node, &files, programs), board)?;
     }
     objects::apply(&client, cluster).await?;
@@ -120,6 +122,44 @@ async fn run_cluster(
             .map_err(|e| too_late(&e, &cluster.name))?;
     }
     board.cluster(&cluster.name, None);
+    Ok(())
+}
+
+/// Runs a node's agent in this process.
+fn run_node(
+    cluster: &ClusterLayout,
+    node: &NodeLayout,
+    env: &Path,
+    programs: &Programs,
+    client: &kube::Client,
+    board: &Arc<Board>,
+) -> Result<(), ProviderError> {
+    let journal = EnvDir::join(env).map_err(|source| ProviderError::Io {
+        what: format!("cannot join the environment in {}", env.display()),
+        source: std::io::Error::other(source),
+    })?;
+    let config = AgentConfig {
+        name: node.name.clone(),
+        netns: node.namespace.clone(),
+        address: node.address,
+        pods: node.pods,
+        control_plane: node.is_control_plane,
+        tainted: node.is_control_plane && cluster.nodes().any(|n| !n.is_control_plane),
+        binds: *node == cluster.control_plane,
+        env: Arc::new(journal),
+        client: client.clone(),
+        images: Arc::new(programs.images.clone()),
+        dns: Dns { server: Some(cluster.dns.into()), domain: "cluster.local".into() },
+        meshproof: programs.meshproof.clone(),
+    };
+    let (what, board) = (format!("{} node agent of {}", cluster.name, node.name), Arc::clone(board));
+    let log = env.join("netns/supervisor.log");
+    tokio::spawn(async move {
+        if let Err(error) = agent::run(config).await {
+            let death = Death { what, how: "a failure".into(), last_lines: error.to_string(), log };
+            board.update(|state| state.deaths.push(death));
+        }
+    });
     Ok(())
 }
 
