@@ -145,6 +145,17 @@ impl EnvDir {
         Self::at(&path.file_name().unwrap_or_default().to_string_lossy(), path)
     }
 
+    /// Opens an existing environment's folder as soon as nobody holds its lock; `None` when it is gone by then.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn open_when_free(root: &Path, id: &str) -> Result<Option<Self>, JournalError> {
+        let path = root.join(id);
+        let env = Self::at(id, &path)?;
+        env.lock.lock().map_err(io("cannot lock", &path))?;
+        Ok(path.join("journal.jsonl").exists().then_some(env))
+    }
+
     fn at(id: &str, path: &Path) -> Result<Self, JournalError> {
         let open = |name: &str| {
             let file = path.join(name);

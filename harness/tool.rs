@@ -291,11 +291,38 @@ impl Tool {
         Ok(Apart { pid, gate: child.stdin.take() })
     }
 
+    /// Starts it and leaves it running, with `stdin` as its standard input; what it prints is read
+    /// through the handle. It ends as with [`Tool::start`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_piped(self, stdin: std::os::fd::OwnedFd) -> Result<Piped, ToolError> {
+        let argv = die_with_parent(&self.program, self.argv());
+        let spawned = self.streams(&argv, stdin.into(), Stdio::piped(), Stdio::piped());
+        let spawned = spawned.and_then(|mut c| c.kill_on_drop(true).spawn());
+        let mut child = spawned.map_err(|source| self.not_started(source))?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(self.not_started(std::io::ErrorKind::BrokenPipe.into()));
+        };
+        tracing::debug!(target: "meshproof::tool", command = self.command_line(), pid = child.id(), "started");
+        Ok(Piped { process: Started { pid: child.id().unwrap_or_default(), child }, stdout, stderr })
+    }
+
     fn command(&self, argv: &[OsString], log: &Path, stdin: Stdio) -> std::io::Result<tokio::process::Command> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        self.streams(argv, stdin, log.try_clone()?.into(), log.into())
+    }
+
+    fn streams(
+        &self,
+        argv: &[OsString],
+        stdin: Stdio,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> std::io::Result<tokio::process::Command> {
         let (program, args) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
         let mut command = tokio::process::Command::new(program);
-        command.args(args).stdin(stdin).stdout(log.try_clone()?).stderr(log).process_group(0);
+        command.args(args).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
         if self.clear_env {
             command.env_clear();
         }
@@ -381,6 +408,17 @@ impl Started {
     pub async fn kill(&mut self) -> std::io::Result<()> {
         self.child.kill().await
     }
+}
+
+/// A program that runs under the harness's eyes, and the ends of its output.
+#[derive(Debug)]
+pub struct Piped {
+    /// The program.
+    pub process: Started,
+    /// What it prints to its standard output.
+    pub stdout: tokio::process::ChildStdout,
+    /// What it prints to its standard error.
+    pub stderr: tokio::process::ChildStderr,
 }
 
 /// A program that outlives the harness and still waits for its go-ahead.
@@ -493,6 +531,21 @@ mod tests {
             }
         };
         crate::wait::until("its end", Duration::from_secs(10), Duration::from_millis(5), gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_piped_program_is_spoken_to_and_listened_to() {
+        use std::io::Write;
+        use tokio::io::AsyncReadExt;
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut piped =
+            Tool::new("sh").args(["-c", "read l; echo \"got $l\"; echo no >&2"]).start_piped(theirs.into()).unwrap();
+        ours.write_all(b"word\n").unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        piped.stdout.read_to_string(&mut out).await.unwrap();
+        piped.stderr.read_to_string(&mut err).await.unwrap();
+        assert_eq!((out.as_str(), err.as_str()), ("got word\n", "no\n"));
+        assert!(piped.process.wait().await.unwrap().success());
     }
 
     #[rstest]

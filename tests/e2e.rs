@@ -1,1 +1,167 @@
-fn main() {}
+//! `cargo test --test e2e`: one trial per scenario file found when it runs, on real clusters.
+//!
+//! The environment is made by the first trial that needs it and shared by all that fit it. `--list`
+//! touches nothing. Own flags come after libtest's: `cargo test --test e2e -- --keep routing`.
+//! Under nextest every trial is a process of its own: there the environment is kept between them
+//! (and after them: `meshproof down` removes it).
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Parser;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use meshproof::cli::{Making, all_problems};
+use meshproof::doctor;
+use meshproof::project::Project;
+use meshproof::report;
+use meshproof::run::settings::{Keep, Settings};
+use meshproof::run::{Chosen, Selection, Session, interrupt};
+use meshproof::scenario::{self, Found};
+use meshproof::verdict::Class;
+
+#[derive(Parser)]
+#[command(
+    help_template = "USAGE: cargo test --test e2e -- [OPTIONS] [FILTER]\n\n{all-args}",
+    disable_version_flag = true
+)]
+struct Args {
+    #[command(flatten)]
+    libtest: Arguments,
+    #[command(flatten)]
+    making: Making,
+    /// Leave the environment running.
+    #[arg(long, env = "MESHPROOF_KEEP", help_heading = "Harness")]
+    keep: bool,
+    /// Leave the environment running if a scenario does not pass.
+    #[arg(long, conflicts_with = "keep", help_heading = "Harness")]
+    keep_on_failure: bool,
+    /// Only scenarios with this label; may be given several times (all must be there).
+    #[arg(long = "label", value_name = "LABEL", help_heading = "Harness")]
+    labels: Vec<String>,
+}
+
+/// The one runtime and session that all trials share; the session is made by the first that runs.
+struct Shared {
+    runtime: tokio::runtime::Runtime,
+    settings: Settings,
+    session: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Unopened,
+    Open(Box<Session>),
+    /// Prerequisites are missing: the reason. Every trial is skipped, or fails when `CI` is set.
+    Unfit(String),
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse_from(std::env::args().map(as_libtest_mimic_knows_it))) {
+        Ok(code) => code,
+        Err(report) => {
+            eprintln!("{report:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// rustc's own harness spells it `--no-capture`; libtest-mimic knows only the older spelling.
+fn as_libtest_mimic_knows_it(argument: String) -> String {
+    if argument == "--no-capture" { "--nocapture".into() } else { argument }
+}
+
+fn run(mut args: Args) -> miette::Result<ExitCode> {
+    meshproof::logging::start();
+    let project = Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).map_err(|e| miette::miette!("{e}"))?;
+    // No scenario at all is refused by `discover`: a typo in a path must not be a green run.
+    let selection = Selection { labels: args.labels, ..Selection::default() };
+    let found = selection.find(&project).map_err(all_problems)?;
+    let mut settings = args.making.settings(project)?;
+    let nextest = std::env::var_os("NEXTEST").is_some();
+    settings.keep = match (args.keep || nextest, args.keep_on_failure) {
+        (true, _) => Keep::Always,
+        (_, true) => Keep::OnFailure,
+        _ => Keep::Never,
+    };
+    settings.wait_for_kept = nextest;
+    // Scenarios share environments: one at a time.
+    args.libtest.test_threads.get_or_insert(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| miette::miette!("cannot start the runtime: {e}"))?;
+    let shared = Arc::new(Shared { runtime, settings, session: Mutex::default() });
+    let trials = found.into_iter().map(|one| trial(one, &shared)).collect();
+    let conclusion = libtest_mimic::run(&args.libtest, trials);
+    shared.close();
+    Ok(conclusion.exit_code())
+}
+
+fn trial(one: Found, shared: &Arc<Shared>) -> Trial {
+    let shared = shared.clone();
+    Trial::ignorable_test(one.name.clone(), move || {
+        // A file with mistakes is a failing trial, not an end of the listing.
+        let opened = scenario::open(&one.path);
+        let (loaded, topology) = opened.map_err(|problems| failed(format!("{:?}", all_problems(problems))))?;
+        shared.run(&Chosen { name: one.name.clone(), loaded, topology })
+    })
+}
+
+impl Shared {
+    fn run(&self, chosen: &Chosen) -> Result<Completion, Failed> {
+        let mut state = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Unopened = *state {
+            *state = self.open();
+        }
+        let session = match &mut *state {
+            State::Open(session) => session,
+            State::Unfit(why) if std::env::var_os("CI").is_none() => return Ok(Completion::ignored_with(why.clone())),
+            State::Unfit(why) => return Err(failed(format!("prerequisites are missing, and CI is set:\n{why}"))),
+            State::Interrupted | State::Unopened => return Err(failed("interrupted".into())),
+        };
+        let ran = self.runtime.block_on(interrupt::unless_interrupted(session.run(chosen)));
+        match ran {
+            Ok(scenario) if scenario.class() == Class::Pass => {
+                anstream::eprintln!("{}", report::terminal::scenario(scenario));
+                Ok(Completion::Completed)
+            }
+            Ok(scenario) => Err(failed(report::terminal::scenario(scenario))),
+            Err(interrupt::Interrupted) => {
+                if let State::Open(session) = std::mem::replace(&mut *state, State::Interrupted) {
+                    let _ = self.runtime.block_on(session.close(true));
+                }
+                Err(failed("interrupted".into()))
+            }
+        }
+    }
+
+    /// Looks at the prerequisites, then opens the session. Makes no cluster yet.
+    fn open(&self) -> State {
+        let bad = self.runtime.block_on(doctor::showstoppers(&self.settings));
+        if !bad.is_empty() {
+            return State::Unfit(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
+        match Session::new(self.settings.clone()) {
+            Ok(session) => State::Open(Box::new(session)),
+            Err(report) => State::Unfit(format!("{report:?}")),
+        }
+    }
+
+    fn close(&self) {
+        let state =
+            std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), State::Interrupted);
+        if let State::Open(session) = state {
+            match self.runtime.block_on(session.close(false)) {
+                Ok(ended) => {
+                    let summary = report::terminal::summary(&ended.report);
+                    anstream::eprintln!("{summary}\nreports: {}", ended.folder.display());
+                }
+                Err(error) => eprintln!("{error:?}"),
+            }
+        }
+    }
+}
+
+fn failed(text: String) -> Failed {
+    Failed::from(text)
+}

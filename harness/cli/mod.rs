@@ -1,1 +1,229 @@
-//! (room to be furnished)
+//! The `meshproof` command line.
+//!
+//! Results go to standard output, progress and problems to standard error. Exit codes: 0 pass, 1
+//! fail, 2 broken, 3 inconclusive, 4 wrong input or a missing prerequisite (nothing was started),
+//! 130 interrupted, 64 wrong usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::journal::state_root;
+use crate::project::Project;
+use crate::provider::ProviderName;
+use crate::run::settings::{Keep, Settings};
+use crate::source::Problems;
+use crate::supply::{Minor, Overrides, Program, Source};
+
+mod doctor;
+mod environment;
+mod exec;
+mod hidden;
+mod look;
+mod run;
+mod supply;
+
+/// Wrong input or a missing prerequisite: nothing was started.
+pub const WRONG_INPUT: u8 = 4;
+/// Ended by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+/// Wrong usage (`EX_USAGE` of sysexits.h).
+const WRONG_USAGE: u8 = 64;
+
+/// End-to-end proofs for service meshes that span several Kubernetes clusters.
+#[derive(Debug, Parser)]
+#[command(name = "meshproof", version, max_term_width = 100)]
+pub struct Cli {
+    /// The folder with kind-configs/ and versions.yaml, or one below it.
+    #[arg(
+        long,
+        global = true,
+        env = "MESHPROOF_PROJECT",
+        default_value = ".",
+        value_name = "DIR",
+        hide_default_value = true
+    )]
+    project: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check every precondition; say what is wrong, why it matters and what mends it.
+    Doctor(doctor::DoctorArgs),
+    /// Get the binaries and images: from a container registry, or built from packages.
+    Supply(supply::SupplyArgs),
+    /// List the scenarios.
+    List(look::ListArgs),
+    /// Show what a scenario would do and how sure its verdict would be. Touches nothing.
+    Plan(look::PlanArgs),
+    /// Bring up an environment and keep it.
+    Up(environment::UpArgs),
+    /// Run scenarios.
+    Run(run::RunArgs),
+    /// Remove environments.
+    Down(environment::DownArgs),
+    /// Print shell commands that point kubectl at a kept environment.
+    Env(environment::EnvArgs),
+    /// Run a program inside a workload of a kept environment.
+    Exec(exec::ExecArgs),
+    /// The catalogue of faults.
+    Fault(look::FaultArgs),
+    /// Print the JSON Schema of scenario files.
+    Schema,
+    /// Print the Kubernetes x Istio pairs of versions.yaml as JSON, for CI.
+    Matrix,
+    #[command(flatten)]
+    Hidden(hidden::Hidden),
+}
+
+/// Where clusters come from and what they are made of: shared by all commands that make some.
+#[derive(Debug, Clone, Args)]
+pub struct Making {
+    /// Who makes the clusters.
+    #[arg(long, env = "MESHPROOF_PROVIDER", default_value = "auto", value_name = "auto|kind|netns")]
+    pub provider: ProviderChoice,
+    /// Where binaries and images come from.
+    #[arg(long, env = "MESHPROOF_SOURCE", default_value = "auto", value_enum)]
+    pub source: Source,
+    /// Another Istio minor version than versions.yaml starts with (registry only).
+    #[arg(long, env = "MESHPROOF_ISTIO", value_name = "MINOR", value_parser = str::parse::<Minor>)]
+    pub istio: Option<Minor>,
+    /// Another Kubernetes minor version than versions.yaml starts with (registry only).
+    #[arg(long, env = "MESHPROOF_KUBERNETES", value_name = "MINOR", value_parser = str::parse::<Minor>)]
+    pub kubernetes: Option<Minor>,
+    /// Run this istiod instead of the supplied one (netns only).
+    #[arg(long, value_name = "PATH")]
+    pub istiod: Option<PathBuf>,
+    /// Run this Envoy instead of the supplied one (netns only).
+    #[arg(long, value_name = "PATH")]
+    pub envoy: Option<PathBuf>,
+    /// Run this pilot-agent instead of the supplied one (netns only).
+    #[arg(long, value_name = "PATH")]
+    pub pilot_agent: Option<PathBuf>,
+    /// Run this kube-apiserver instead of the supplied one (netns only).
+    #[arg(long, value_name = "PATH")]
+    pub kube_apiserver: Option<PathBuf>,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderChoice {
+    /// kind where a container engine answers, netns elsewhere.
+    Auto,
+    /// This one.
+    Fixed(ProviderName),
+}
+
+impl std::str::FromStr for ProviderChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kind" => Ok(Self::Fixed(ProviderName::Kind)),
+            "netns" => Ok(Self::Fixed(ProviderName::Netns)),
+            _ => Err(format!("`{text}` is no provider (expected auto, kind or netns)")),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    // Commands that become another program must do so before any thread exists.
+    if let Command::Hidden(hidden) = cli.command {
+        return hidden::main(hidden);
+    }
+    crate::logging::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(miette::miette!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(dispatch(cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(report) => told(report),
+    }
+}
+
+fn told(report: miette::Report) -> ExitCode {
+    anstream::eprintln!("{report:?}");
+    ExitCode::from(WRONG_INPUT)
+}
+
+async fn dispatch(cli: Cli) -> miette::Result<u8> {
+    if let Command::Schema = cli.command {
+        let schema = serde_json::to_string_pretty(&crate::scenario::schema()).map_err(|e| miette::miette!("{e}"))?;
+        anstream::println!("{schema}");
+        return Ok(0);
+    }
+    let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
+    match cli.command {
+        Command::Doctor(args) => doctor::main(&project, args).await,
+        Command::Supply(args) => supply::main(&project, args).await,
+        Command::List(args) => look::list(&project, &args),
+        Command::Plan(args) => look::plan(&project, &args),
+        Command::Fault(args) => look::fault(&args),
+        Command::Matrix => look::matrix(&project),
+        Command::Up(args) => environment::up(&project, args).await,
+        Command::Run(args) => run::main(&project, args).await,
+        Command::Down(args) => environment::down(args).await,
+        Command::Env(args) => environment::env(&args),
+        Command::Exec(args) => exec::main(args).await,
+        Command::Schema | Command::Hidden(_) => Ok(0),
+    }
+}
+
+impl Making {
+    /// What the command asks of a run.
+    ///
+    /// # Errors
+    /// When options do not fit together.
+    pub fn settings(&self, project: Project) -> miette::Result<Settings> {
+        let given = [
+            (Program::PilotDiscovery, &self.istiod),
+            (Program::Envoy, &self.envoy),
+            (Program::PilotAgent, &self.pilot_agent),
+            (Program::KubeApiserver, &self.kube_apiserver),
+        ];
+        let overrides: Overrides = given.into_iter().filter_map(|(p, path)| Some((p, path.clone()?))).collect();
+        let provider = match self.provider {
+            ProviderChoice::Fixed(provider) => Some(provider),
+            // Own binaries run as plain processes only.
+            ProviderChoice::Auto if !overrides.is_empty() => Some(ProviderName::Netns),
+            ProviderChoice::Auto => None,
+        };
+        if provider == Some(ProviderName::Kind) && !overrides.is_empty() {
+            return Err(miette::miette!(
+                help = "leave out `--provider kind`",
+                "own binaries run on the netns provider only"
+            ));
+        }
+        Ok(Settings {
+            project,
+            provider,
+            source: self.source,
+            istio: self.istio,
+            kubernetes: self.kubernetes,
+            overrides,
+            keep: Keep::Never,
+            from_phase: None,
+            wait_for_kept: false,
+            state_root: state_root(),
+        })
+    }
+}
+
+/// Everything that is wrong with a file, as one report.
+pub fn all_problems(problems: Problems) -> miette::Report {
+    let texts: Vec<String> = problems.reports().map(|report| format!("{report:?}")).collect();
+    miette::Report::msg(texts.join("\n"))
+}

@@ -8,10 +8,13 @@ use std::fmt;
 
 use serde::Serialize;
 
+mod examine;
 pub mod host;
 pub mod install;
 pub mod leftovers;
 pub mod network;
+
+pub use examine::{examine, missing_packages, showstoppers};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

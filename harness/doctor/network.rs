@@ -2,38 +2,30 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use crate::tool::Tool;
-
-/// A range and who uses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsedRange {
-    /// The range.
-    pub range: IpNet,
-    /// Who uses it: `route via eth0`, `Docker network bridge`.
-    pub by: String,
-}
+use crate::topology::HostRange;
 
 /// The ranges that this machine routes, but for the default route.
-pub fn host_routes() -> Vec<UsedRange> {
+pub fn host_routes() -> Vec<HostRange> {
     std::fs::read_to_string("/proc/net/route").map(|table| parse_routes(&table)).unwrap_or_default()
 }
 
 /// Parses `/proc/net/route`: addresses are hexadecimal in host byte order.
-fn parse_routes(table: &str) -> Vec<UsedRange> {
+fn parse_routes(table: &str) -> Vec<HostRange> {
     table.lines().skip(1).filter_map(parse_route).collect()
 }
 
-fn parse_route(line: &str) -> Option<UsedRange> {
+fn parse_route(line: &str) -> Option<HostRange> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let address = |field: usize| Some(Ipv4Addr::from(u32::from_str_radix(fields.get(field)?, 16).ok()?.swap_bytes()));
     let range = Ipv4Net::with_netmask(address(1)?, address(7)?).ok()?;
-    (range.prefix_len() > 0).then(|| UsedRange { range: range.into(), by: format!("route via {}", fields[0]) })
+    (range.prefix_len() > 0).then(|| HostRange { range: range.into(), what: format!("route via {}", fields[0]) })
 }
 
 /// The ranges of the container engine's networks; none when no engine answers.
-pub async fn docker_networks() -> Vec<UsedRange> {
+pub async fn docker_networks() -> Vec<HostRange> {
     let list =
         Tool::new("docker").args(["network", "ls", "--quiet"]).timeout(std::time::Duration::from_secs(5)).run().await;
     let Ok(ids) = list.map(|o| o.text()) else { return Vec::new() };
@@ -45,13 +37,15 @@ pub async fn docker_networks() -> Vec<UsedRange> {
     inspect.run().await.map(|o| parse_networks(&o.text())).unwrap_or_default()
 }
 
-fn parse_networks(text: &str) -> Vec<UsedRange> {
+fn parse_networks(text: &str) -> Vec<HostRange> {
     let mut used = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let Some(name) = words.next() else { continue };
         used.extend(
-            words.filter_map(|w| w.parse().ok()).map(|range| UsedRange { range, by: format!("Docker network {name}") }),
+            words
+                .filter_map(|w| w.parse().ok())
+                .map(|range| HostRange { range, what: format!("Docker network {name}") }),
         );
     }
     used
@@ -68,14 +62,14 @@ mod tests {
             tun0\t00000A0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
         assert_eq!(
             parse_routes(table),
-            [UsedRange { range: "10.10.0.0/16".parse().unwrap(), by: "route via tun0".into() }]
+            [HostRange { range: "10.10.0.0/16".parse().unwrap(), what: "route via tun0".into() }]
         );
     }
 
     #[test]
     fn networks_may_have_several_ranges_or_none() {
         let used = parse_networks("bridge 172.17.0.0/16\nhost\nkind fc00:f853::/64 172.18.0.0/16\n");
-        let names: Vec<String> = used.iter().map(|u| format!("{} {}", u.by, u.range)).collect();
+        let names: Vec<String> = used.iter().map(|u| format!("{} {}", u.what, u.range)).collect();
         assert_eq!(
             names,
             [

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::tool::{Output, ToolError};
+use crate::journal::Owned;
+use crate::tool::{Output, Tool, ToolError};
 
 pub mod access;
 pub mod kind;
@@ -174,4 +175,37 @@ impl Cluster {
     pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
         self.access.node_exec(self, node, argv).await
     }
+}
+
+/// Whether a container engine answers. Asked before anything else, so it must be quick.
+pub async fn engine_answers() -> bool {
+    let asked =
+        Tool::new("docker").args(["version", "--format", "{{.Server.Version}}"]).timeout(Duration::from_secs(5));
+    asked.run().await.is_ok()
+}
+
+/// Removes what a journal names, in that order. Answers what could not be removed, in words; the rest is removed all the same.
+pub async fn remove(owned: Vec<Owned>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for one in owned {
+        if let Err(error) = remove_one(&one).await {
+            problems.push(format!("{one:?}: {error}"));
+        }
+    }
+    problems
+}
+
+async fn remove_one(owned: &Owned) -> Result<(), ProviderError> {
+    if let Owned::Folder { path } = owned {
+        return match std::fs::remove_dir_all(path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(ProviderError::Io { what: format!("cannot remove {}", path.display()), source })
+            }
+            _ => Ok(()),
+        };
+    }
+    if netns::remove(owned).await? || kind::remove(owned).await? {
+        return Ok(());
+    }
+    Err(ProviderError::Refused { what: "nobody knows how to remove it".into(), hint: "report this as a defect".into() })
 }

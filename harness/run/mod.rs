@@ -1,3 +1,71 @@
-//! Phases, journal, ownership, clean-up, resume.
+//! Phases, scenarios on shared environments, ownership, clean-up, resume.
 
+pub mod environment;
+pub mod interrupt;
+pub mod kit;
+pub mod reap;
 pub mod record;
+pub mod settings;
+
+mod calls;
+mod scenario;
+mod selection;
+mod session;
+mod undo;
+
+pub use selection::{Chosen, Selection};
+pub use session::Session;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// How long a change may take to reach every proxy. Long on purpose: on an idle machine it takes
+/// well under a second, and an expired wait is a verdict.
+const GATE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why an environment or a step could not be done: never the mesh's fault, so a verdict that comes
+/// of it is `broken`.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// State could not be kept.
+    #[error(transparent)]
+    Journal(#[from] crate::journal::JournalError),
+    /// Clusters could not be made or reached.
+    #[error(transparent)]
+    Provider(#[from] crate::provider::ProviderError),
+    /// Binaries or images could not be had.
+    #[error(transparent)]
+    Supply(#[from] crate::supply::SupplyError),
+    /// The mesh could not be installed or changed.
+    #[error(transparent)]
+    Mesh(#[from] crate::mesh::MeshError),
+    /// A workload did not come up.
+    #[error(transparent)]
+    Workload(#[from] crate::workload::WorkloadError),
+    /// Calls could not be sent.
+    #[error(transparent)]
+    Probe(#[from] crate::probe::ProbeError),
+    /// Manifests could not be applied.
+    #[error(transparent)]
+    Apply(#[from] crate::apply::ApplyError),
+    /// Proxies could not be asked, or workloads did not become known to them.
+    #[error(transparent)]
+    Gate(#[from] crate::gate::GateError),
+    /// A fault could not be injected or mended.
+    #[error(transparent)]
+    Fault(#[from] crate::fault::FaultError),
+    /// A topology that cannot be read.
+    #[error("{0}")]
+    Input(String),
+    /// A name that nothing in the environment has.
+    #[error("no {what} `{name}` (known: {})", if known.is_empty() { "none".into() } else { known.join(", ") })]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+}

@@ -201,6 +201,21 @@ pub struct Call {
     pub expect: Located<Expect>,
 }
 
+impl Step {
+    /// What it does, in a few words: `call sleep@cluster1 → http://helloworld.app1:5000/hello`.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Call(call) => format!("call {} → {}", call.from.value, call.to.value),
+            Self::Apply(apply) => format!("apply {} in {}", apply.file.display(), apply.cluster.value),
+            Self::Scale(s) => {
+                format!("scale helloworld {} in {} to {}", s.version.value, s.cluster.value, s.replicas.value)
+            }
+            Self::Fault(fault) => format!("fault {} in {}", fault.name.value, fault.cluster.value),
+            Self::Mend(fault) => format!("mend {} in {}", fault.name.value, fault.cluster.value),
+        }
+    }
+}
+
 impl Call {
     /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
     pub fn detect(&self) -> f64 {

@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use cache::{BoxError, Cache, CacheError, Item, Recipe, Workspace};
 pub use image::ImageRef;
 pub use program::Program;
-pub use versions::{Versions, VersionsError};
+pub use versions::{Minor, Versions, VersionsError};
 
 use crate::tool::ToolError;
 use plan::{How, Step};

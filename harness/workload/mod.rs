@@ -15,7 +15,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::apply::{self, ApplyError, Manifest, Reason};
-use crate::provider::Cluster;
+use crate::provider::{Cluster, PodRef};
 use crate::scenario::{Located, MeshOptions, Workload};
 use crate::ui;
 use crate::wait::WaitError;
@@ -250,4 +250,26 @@ pub async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<
     let list = api.list(&ListParams::default().labels(selector)).await;
     let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
     Ok(list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).map(PodInfo::of).collect())
+}
+
+/// A ready pod of the Deployment `name`, and its first container that is no sidecar.
+///
+/// # Errors
+/// [`WorkloadError`] when there is no such Deployment, or none of its pods is ready.
+pub async fn pod_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<(PodRef, String), WorkloadError> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let deployment = api.get(name).await.map_err(|e| WorkloadError::kube(cluster, "find the Deployment", e))?;
+    let labels = deployment.spec.selector.match_labels.unwrap_or_default();
+    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(&selector.join(","))).await;
+    let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
+    let ready = list.items.iter().map(|pod| (pod, PodInfo::of(pod))).find(|(_, info)| info.ready);
+    let (pod, info) = ready.ok_or_else(|| WorkloadError::Never {
+        cluster: cluster.name.clone(),
+        why: format!("no pod of Deployment {namespace}/{name} is ready"),
+    })?;
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.as_str());
+    let first = containers.into_iter().find(|c| *c != "istio-proxy").unwrap_or("istio-proxy");
+    Ok((info.reference(), first.to_owned()))
 }

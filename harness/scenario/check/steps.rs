@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::{Apply, Call, FaultStep, Scale, Step, url};
 use super::{Checks, Located, expect};
+use crate::fault;
 use crate::source::known;
-
-/// The faults that a scenario may name (the catalogue in `fault` takes over as soon as it lists its own).
-pub(super) const FAULTS: [&str; 3] = ["remote-secret-missing", "route-missing", "stub-service-missing"];
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let steps = &checks.scenario().steps;
@@ -58,9 +56,9 @@ fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
 
 fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
     checks.cluster(&fault.cluster);
-    if !FAULTS.contains(&fault.name.as_str()) {
+    if !fault::names().contains(&fault.name.as_str()) {
         let what = format!("unknown fault `{}`", fault.name.value);
-        checks.wrong(&fault.name, what, known(&fault.name, "faults", FAULTS));
+        checks.wrong(&fault.name, what, known(&fault.name, "faults", fault::names()));
     }
 }
 

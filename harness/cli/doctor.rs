@@ -1,0 +1,41 @@
+//! `meshproof doctor`.
+
+use clap::Args;
+
+use super::{Making, WRONG_INPUT};
+use crate::doctor::{self, Severity, install};
+use crate::project::Project;
+
+/// Arguments of `meshproof doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    making: Making,
+    /// The topology to check the addresses of.
+    #[arg(long, default_value = "vpn")]
+    topology: String,
+    /// Install missing packages of the operating system, after showing what will be run.
+    #[arg(long)]
+    install: bool,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exits with 4 when a run would fail.
+pub async fn main(project: &Project, args: DoctorArgs) -> miette::Result<u8> {
+    let settings = args.making.settings(project.clone())?;
+    if args.install {
+        let commands = install::commands(&doctor::missing_packages(&settings).await);
+        install::run(commands).await.map_err(|e| miette::miette!("{e}"))?;
+    }
+    let findings = doctor::examine(&settings, &args.topology).await?;
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&findings).map_err(|e| miette::miette!("{e}"))?);
+    } else {
+        for finding in &findings {
+            anstream::println!("{finding}");
+        }
+    }
+    Ok(if doctor::worst(&findings) == Severity::Bad { WRONG_INPUT } else { 0 })
+}

@@ -1,0 +1,157 @@
+//! `meshproof up`, `down` and `env`.
+
+use clap::Args;
+
+use super::{INTERRUPTED, Making, WRONG_INPUT};
+use crate::journal::{EnvDir, state_root};
+use crate::project::Project;
+use crate::run::record::{EnvRecord, Found, Phase, Standing, environments};
+use crate::run::settings::Keep;
+use crate::run::{Session, interrupt, reap};
+use crate::scenario::MeshOptions;
+use crate::topology::Topology;
+use crate::{tool, ui};
+
+/// Arguments of `meshproof up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    making: Making,
+    /// The folder under kind-configs/ that describes the clusters.
+    #[arg(long, default_value = "vpn")]
+    topology: String,
+    /// Begin again at this phase on the kept environment.
+    #[arg(long, value_enum)]
+    phase: Option<Phase>,
+}
+
+/// Arguments of `meshproof down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The environments to remove (default: the only one that is kept).
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Remove every environment that nobody works on.
+    #[arg(long)]
+    all: bool,
+    /// Remove what dead runs left.
+    #[arg(long, conflicts_with = "all")]
+    dead: bool,
+}
+
+/// Arguments of `meshproof env`.
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    /// The environment (default: the only one that is kept).
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+}
+
+/// Brings up an environment and keeps it.
+pub async fn up(project: &Project, args: UpArgs) -> miette::Result<u8> {
+    let mut settings = args.making.settings(project.clone())?;
+    settings.keep = Keep::Always;
+    settings.from_phase = args.phase;
+    let topology = Topology::load(&project.topologies(), &args.topology).map_err(super::all_problems)?;
+    let mut session = Session::new(settings)?;
+    let options = MeshOptions::default();
+    let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
+    let ended = interrupt::unless_interrupted(work).await;
+    let goes_on = "what stands so far is kept: `meshproof up` goes on from there, `meshproof down` removes it";
+    match ended {
+        Ok(Ok(id)) => {
+            session.close(false).await?;
+            ui::say(format!("environment {id} is up; `meshproof run` uses it"));
+            Ok(0)
+        }
+        Ok(Err(error)) => Err(miette::miette!(help = goes_on, "{error}")),
+        Err(interrupt::Interrupted) => {
+            ui::say(goes_on);
+            Ok(INTERRUPTED)
+        }
+    }
+}
+
+/// Removes environments.
+pub async fn down(args: DownArgs) -> miette::Result<u8> {
+    let root = state_root();
+    let found = environments(&root).map_err(|e| miette::miette!("{e}"))?;
+    let ids: Vec<String> = if args.all {
+        found.iter().filter(|f| f.standing != Standing::InUse).map(|f| f.id.clone()).collect()
+    } else if args.dead {
+        found.iter().filter(|f| f.standing == Standing::Dead).map(|f| f.id.clone()).collect()
+    } else if args.ids.is_empty() {
+        let resting: Vec<&Found> = found.iter().filter(|f| f.standing != Standing::InUse).collect();
+        match resting.as_slice() {
+            [] => Vec::new(),
+            [one] => vec![one.id.clone()],
+            several => return Err(which(several)),
+        }
+    } else {
+        args.ids
+    };
+    if ids.is_empty() {
+        ui::say("nothing to remove");
+    }
+    let mut code = 0;
+    for id in ids {
+        if !found.iter().any(|f| f.id == id) {
+            let known: Vec<&str> = found.iter().map(|f| f.id.as_str()).collect();
+            return Err(miette::miette!(
+                "no environment `{id}` (known: {})",
+                if known.is_empty() { "none".into() } else { known.join(", ") }
+            ));
+        }
+        match EnvDir::open(&root, &id).map_err(|e| miette::miette!("{e}"))? {
+            None => return Err(miette::miette!("environment {id} is in use by another meshproof; end that first")),
+            Some(env) => {
+                if let Err(error) = reap::remove(env).await {
+                    ui::say(error.to_string());
+                    code = WRONG_INPUT;
+                }
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn which(several: &[&Found]) -> miette::Report {
+    let list: Vec<String> = several
+        .iter()
+        .map(|f| match &f.record {
+            Some(r) => format!("  {}  {} on {}, begun {}", f.id, r.topology, r.provider, r.created),
+            None => format!("  {}  (never came up)", f.id),
+        })
+        .collect();
+    miette::miette!("several environments stand; name one (or `meshproof down --all`):\n{}", list.join("\n"))
+}
+
+/// The kept environment of that identifier, or the only one.
+pub fn kept(id: Option<&str>) -> miette::Result<EnvRecord> {
+    let found = environments(&state_root()).map_err(|e| miette::miette!("{e}"))?;
+    let wanted = |f: &&Found| id.map_or(f.standing != Standing::Dead, |id| f.id == id);
+    let matching: Vec<&Found> = found.iter().filter(wanted).collect();
+    match matching.as_slice() {
+        [] => Err(miette::miette!(
+            help = "meshproof up",
+            "no environment{} stands",
+            id.map(|i| format!(" `{i}`")).unwrap_or_default()
+        )),
+        [one] => one
+            .record
+            .clone()
+            .ok_or_else(|| miette::miette!("environment {} never came up (hint: meshproof down {})", one.id, one.id)),
+        several => Err(which(several)),
+    }
+}
+
+/// Prints shell commands that point kubectl at a kept environment.
+pub fn env(args: &EnvArgs) -> miette::Result<u8> {
+    let record = kept(args.id.as_deref())?;
+    let paths: Vec<String> = record.kubeconfigs.iter().map(|(_, path)| path.display().to_string()).collect();
+    println!("export KUBECONFIG={}", tool::quote(&paths.join(":")));
+    for (cluster, path) in &record.kubeconfigs {
+        println!("# {cluster}: kubectl --context {cluster} get pods -A    ({})", path.display());
+    }
+    Ok(0)
+}

@@ -1,0 +1,105 @@
+//! `meshproof list`, `plan`, `fault` and `matrix`: they touch nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::plan::{self, Part};
+use crate::project::Project;
+use crate::run::Selection;
+use crate::supply::Versions;
+use crate::{fault, scenario};
+
+/// Arguments of `meshproof list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Scenario files, or folders of them.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only scenarios whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Only scenarios with this label; may be given several times (all must be there).
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+}
+
+/// Arguments of `meshproof plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The scenario file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `meshproof fault`.
+#[derive(Debug, Args)]
+pub struct FaultArgs {
+    #[command(subcommand)]
+    command: FaultCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FaultCommand {
+    /// Every fault by name, and what it breaks.
+    List,
+}
+
+/// Lists scenarios: name, purpose, labels.
+pub fn list(project: &Project, args: &ListArgs) -> miette::Result<u8> {
+    let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
+    let found = selection.find(project).map_err(super::all_problems)?;
+    for one in &found {
+        let told = match scenario::load(&one.path) {
+            Ok(loaded) => {
+                let labels: Vec<&str> = loaded.scenario.labels.iter().map(|l| l.as_str()).collect();
+                let labels = if labels.is_empty() { String::new() } else { format!("  [{}]", labels.join(", ")) };
+                format!("{}{labels}", loaded.scenario.purpose.value)
+            }
+            Err(_) => format!("cannot be read (meshproof plan {})", one.path.display()),
+        };
+        anstream::println!("{}\n    {told}", one.name);
+    }
+    Ok(0)
+}
+
+/// Shows what a scenario would do.
+pub fn plan(project: &Project, args: &PlanArgs) -> miette::Result<u8> {
+    let (loaded, topology) = scenario::open(&args.file).map_err(super::all_problems)?;
+    let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    let part = |name: &str, version: String| Part { name: name.into(), version };
+    let parts = vec![
+        part("kubernetes", versions.packages.kubernetes.clone()),
+        part("istio", versions.packages.istio.version.clone()),
+        part("envoy", versions.packages.envoy.version.clone()),
+    ];
+    let plan = plan::plan(&loaded, &topology, parts);
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&plan).map_err(|e| miette::miette!("{e}"))?);
+    } else {
+        anstream::println!("{plan}");
+    }
+    Ok(0)
+}
+
+/// Prints the catalogue of faults.
+pub fn fault(args: &FaultArgs) -> miette::Result<u8> {
+    match args.command {
+        FaultCommand::List => {
+            for fault in fault::catalogue() {
+                anstream::println!("{}\n    {}", fault.name, fault.breaks);
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Prints the pairs of the nightly run as JSON on one line.
+pub fn matrix(project: &Project) -> miette::Result<u8> {
+    let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    anstream::println!("{}", serde_json::to_string(&versions.matrix).map_err(|e| miette::miette!("{e}"))?);
+    Ok(0)
+}

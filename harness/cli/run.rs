@@ -1,0 +1,71 @@
+//! `meshproof run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{INTERRUPTED, Making};
+use crate::project::Project;
+use crate::report;
+use crate::run::record::Phase;
+use crate::run::settings::Keep;
+use crate::run::{Selection, Session, interrupt};
+
+/// Arguments of `meshproof run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Scenario files, or folders of them.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    making: Making,
+    /// Only scenarios whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Only scenarios with this label; may be given several times (all must be there).
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    /// Leave the environment running.
+    #[arg(long)]
+    keep: bool,
+    /// Leave the environment running if a scenario does not pass.
+    #[arg(long, conflicts_with = "keep")]
+    keep_on_failure: bool,
+    /// Begin again at this phase on a kept environment.
+    #[arg(long, value_enum)]
+    phase: Option<Phase>,
+}
+
+/// Runs the scenarios; the exit code is that of the worst verdict.
+pub async fn main(project: &Project, args: RunArgs) -> miette::Result<u8> {
+    let mut settings = args.making.settings(project.clone())?;
+    settings.keep = match (args.keep, args.keep_on_failure) {
+        (true, _) => Keep::Always,
+        (_, true) => Keep::OnFailure,
+        _ => Keep::Never,
+    };
+    settings.from_phase = args.phase;
+    let selection = Selection { files: args.files, filter: args.filter, labels: args.labels };
+    let chosen = selection.open(project).map_err(|all| {
+        let texts: Vec<String> =
+            all.into_iter().map(|problems| format!("{:?}", super::all_problems(problems))).collect();
+        miette::Report::msg(texts.join("\n"))
+    })?;
+    if chosen.is_empty() {
+        return Err(miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`"));
+    }
+    let mut session = Session::new(settings)?;
+    let ended = interrupt::unless_interrupted(async {
+        for one in &chosen {
+            let scenario = session.run(one).await;
+            anstream::println!("{}", report::terminal::scenario(scenario));
+        }
+    });
+    let interrupted = ended.await.is_err();
+    let ended = session.close(interrupted).await?;
+    for environment in &ended.report.environments {
+        anstream::println!("{}", report::terminal::environment(environment));
+    }
+    anstream::println!("{}\nreports: {}", report::terminal::summary(&ended.report), ended.folder.display());
+    Ok(if interrupted { INTERRUPTED } else { ended.report.class().exit_code() })
+}

@@ -1,0 +1,42 @@
+//! `meshproof supply`.
+
+use clap::Args;
+
+use super::Making;
+use crate::project::Project;
+use crate::provider::ProviderName;
+use crate::run::kit::Kit;
+use crate::supply::Purpose;
+use crate::ui;
+
+/// Arguments of `meshproof supply`.
+#[derive(Debug, Args)]
+pub struct SupplyArgs {
+    #[command(flatten)]
+    making: Making,
+    /// For which provider; may be given several times (default: the one that `--provider` chooses).
+    #[arg(long = "for", value_enum, value_name = "PROVIDER")]
+    purposes: Vec<Purpose>,
+}
+
+/// Gets everything that environments are made of.
+pub async fn main(project: &Project, args: SupplyArgs) -> miette::Result<u8> {
+    let settings = args.making.settings(project.clone())?;
+    let versions = settings.versions()?;
+    let provider_of = |purpose: &Purpose| match purpose {
+        Purpose::Kind => ProviderName::Kind,
+        Purpose::Netns => ProviderName::Netns,
+    };
+    let mut providers: Vec<ProviderName> = args.purposes.iter().map(provider_of).collect();
+    if providers.is_empty() {
+        providers.push(settings.provider().await);
+    }
+    for provider in providers {
+        let kit = Kit::get(&settings, &versions, provider).await.map_err(|e| miette::miette!("{e}"))?;
+        ui::say(format!("everything for {provider} is here, from {}", kit.supplied.origin));
+        for (program, path) in kit.supplied.programs() {
+            anstream::println!("{program}\t{}", path.display());
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,249 @@
+//! An environment: running clusters with a mesh, made or found again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::RunError;
+use super::kit::Kit;
+use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
+use super::settings::Settings;
+use crate::fault::World;
+use crate::gate::{self, Change};
+use crate::journal::EnvDir;
+use crate::mesh::{self, Mesh};
+use crate::provider::Cluster;
+use crate::scenario::{MeshOptions, Mtls, Outbound};
+use crate::topology::Topology;
+use crate::ui;
+
+/// Running clusters with a mesh.
+pub struct Environment {
+    /// Its folder and journal; the lock is held as long as this lives.
+    pub dir: EnvDir,
+    /// What is written down of it.
+    pub record: EnvRecord,
+    /// What was asked for.
+    pub topology: Topology,
+    /// The clusters, in the topology's order.
+    pub clusters: Vec<Cluster>,
+    /// The mesh over them.
+    pub mesh: Mesh,
+    /// It stood before this command: it is not this command's to remove.
+    pub found: bool,
+    /// Seconds of each phase of *this* command: empty when the environment was found.
+    pub phases: Vec<(String, Duration)>,
+}
+
+/// What an environment is built from, as one short hash: environments of equal fingerprint are
+/// interchangeable. Mesh options are not part of it, because a live mesh can change them.
+pub fn fingerprint(topology: &Topology, kit: &Kit) -> String {
+    let mut hash = Sha256::new();
+    for text in [&format!("{topology:?}"), &kit.fingerprint(), env!("CARGO_PKG_VERSION")] {
+        hash.update(text.as_bytes());
+        hash.update([0]);
+    }
+    hex::encode(&hash.finalize()[..8])
+}
+
+impl Environment {
+    /// The kept environment of that fingerprint, if one stands and nobody works on it; otherwise a new one.
+    ///
+    /// # Errors
+    /// [`RunError`]: when a phase of its making failed. What was made so far is removed by the
+    /// caller's clean-up, or kept for `--phase`.
+    pub async fn find_or_make(
+        settings: &Settings,
+        topology: &Topology,
+        kit: &Kit,
+        options: &MeshOptions,
+    ) -> Result<Self, RunError> {
+        let fingerprint = fingerprint(topology, kit);
+        if let Some((dir, record)) = find(&settings.state_root, &fingerprint, settings.wait_for_kept).await? {
+            return Self::resume(settings, dir, record, topology, kit, options).await;
+        }
+        let id = new_id();
+        let dir = EnvDir::create(&settings.state_root, &id)?;
+        let record = EnvRecord {
+            schema: SCHEMA,
+            id,
+            fingerprint,
+            provider: kit.provider,
+            topology: topology.name.clone(),
+            kept: settings.keep.from_the_start(),
+            created: jiff::Timestamp::now().to_string(),
+            phases: Vec::new(),
+            mesh: None,
+            kubeconfigs: Vec::new(),
+        };
+        record.save(&dir)?;
+        Self::resume(settings, dir, record, topology, kit, options).await
+    }
+
+    /// Does the phases that are not over yet.
+    async fn resume(
+        settings: &Settings,
+        dir: EnvDir,
+        mut record: EnvRecord,
+        topology: &Topology,
+        kit: &Kit,
+        options: &MeshOptions,
+    ) -> Result<Self, RunError> {
+        if let Some(phase) = settings.from_phase {
+            record.forget_from(phase);
+        }
+        let found = !record.phases.is_empty();
+        let mut phases = Vec::new();
+        let inputs = kit.mesh_inputs(dir.id())?;
+        // Manifests and certificates need no cluster: they are made while the clusters start.
+        let prepared = mesh::prepare(topology, options, &inputs);
+        let clusters = async {
+            if record.is_done(Phase::Clusters) {
+                return kit.attach(&dir, topology).await.map(|clusters| (clusters, None));
+            }
+            let started = Instant::now();
+            let clusters = kit.create(&dir, topology).await?;
+            Ok::<_, RunError>((clusters, Some(started.elapsed())))
+        };
+        let (prepared, clusters) = tokio::join!(prepared, clusters);
+        let (clusters, took) = clusters?;
+        if let Some(took) = took {
+            phases.push(("clusters".to_owned(), took));
+            record.kubeconfigs = clusters.iter().map(|c| (c.name.clone(), c.kubeconfig.clone())).collect();
+            done(&dir, &mut record, Phase::Clusters, took)?;
+        }
+        let mesh = if record.is_done(Phase::Mesh) {
+            Mesh { topology: topology.clone(), owner: record.id.clone() }
+        } else {
+            let started = Instant::now();
+            let installed = mesh::install(&prepared?, &clusters).await?;
+            phases.extend(installed.phases);
+            record.mesh = Some(options.clone());
+            done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
+            installed.mesh
+        };
+        Ok(Self { dir, record, topology: topology.clone(), clusters, mesh, found, phases })
+    }
+
+    /// The cluster of that name. Scenarios are validated against the topology, so it exists.
+    ///
+    /// # Errors
+    /// [`RunError::Unknown`] when it does not.
+    pub fn cluster(&self, name: &str) -> Result<&Cluster, RunError> {
+        self.clusters.iter().find(|c| c.name == name).ok_or_else(|| RunError::Unknown {
+            what: "cluster",
+            name: name.to_owned(),
+            known: self.clusters.iter().map(|c| c.name.clone()).collect(),
+        })
+    }
+
+    /// What faults work on.
+    pub fn world<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> World<'a> {
+        World { clusters: &self.clusters, topology: &self.topology, namespaces, owner: &self.record.id }
+    }
+
+    /// Sets the mesh up as `options` say, if it is not already.
+    ///
+    /// # Errors
+    /// When the mesh cannot be changed.
+    pub async fn reconcile_mesh(&mut self, options: &MeshOptions) -> Result<(), RunError> {
+        let now = self.record.mesh.clone().unwrap_or_else(|| unlike(options));
+        if now == *options {
+            return Ok(());
+        }
+        let task = ui::begin("changing the mesh's options", None);
+        // Until the change is over nobody may take the environment for what it was.
+        self.record.mesh = None;
+        self.record.save(&self.dir)?;
+        let mut gates = Vec::new();
+        if now.mtls != options.mtls {
+            let manifest = mesh::options::mutual_tls(options.mtls)?;
+            for primary in self.topology.clusters.iter().filter(|c| c.is_primary()) {
+                let change = Change::manifests(&primary.name, std::slice::from_ref(&manifest));
+                gates.push(gate::before(&self.clusters, change).await?);
+            }
+        }
+        mesh::reconcile(&self.mesh, &self.clusters, &now, options).await?;
+        for before in gates {
+            gate::after(before, super::GATE_LIMIT).await?;
+        }
+        self.record.mesh = Some(options.clone());
+        self.record.save(&self.dir)?;
+        task.done();
+        Ok(())
+    }
+}
+
+/// Options that differ in everything, for a mesh of which nothing is known: a change of it was cut off.
+fn unlike(options: &MeshOptions) -> MeshOptions {
+    MeshOptions {
+        mtls: if options.mtls == Mtls::Strict { Mtls::Disabled } else { Mtls::Strict },
+        outbound: if options.outbound == Outbound::All { Outbound::Clusters } else { Outbound::All },
+        dns_capture: !options.dns_capture,
+    }
+}
+
+fn done(dir: &EnvDir, record: &mut EnvRecord, phase: Phase, took: Duration) -> Result<(), RunError> {
+    record.phases.push(PhaseDone { phase, seconds: took.as_secs_f64() });
+    Ok(record.save(dir)?)
+}
+
+/// The kept environment of that fingerprint, with its lock.
+async fn find(root: &Path, fingerprint: &str, wait: bool) -> Result<Option<(EnvDir, EnvRecord)>, RunError> {
+    let matching = |record: &Option<EnvRecord>| record.as_ref().is_some_and(|r| r.kept && r.fingerprint == fingerprint);
+    for found in environments(root)? {
+        if !matching(&found.record) || (found.standing == Standing::InUse && !wait) {
+            continue;
+        }
+        let dir = match EnvDir::open(root, &found.id)? {
+            Some(dir) => dir,
+            None if wait => {
+                ui::say(format!("environment {} is in use; waiting for it", found.id));
+                let (root, id) = (root.to_owned(), found.id.clone());
+                match tokio::task::spawn_blocking(move || EnvDir::open_when_free(&root, &id)).await {
+                    Ok(dir) => match dir? {
+                        Some(dir) => dir,
+                        None => continue,
+                    },
+                    Err(_) => continue,
+                }
+            }
+            None => continue,
+        };
+        // It may have changed before its lock was free.
+        let record = EnvRecord::load(dir.path());
+        if let (true, Some(record)) = (matching(&record), record) {
+            return Ok(Some((dir, record)));
+        }
+    }
+    Ok(None)
+}
+
+/// Five characters, lower case: part of the names of clusters, networks and links (whose names
+/// may have 15 characters in all).
+fn new_id() -> String {
+    use rand::Rng;
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut random = rand::rng();
+    let letter = |range: std::ops::Range<usize>, random: &mut rand::rngs::ThreadRng| {
+        char::from(LETTERS[random.random_range(range)])
+    };
+    // The first one is a letter: some names must not begin with a digit.
+    (0..5).map(|i| letter(0..if i == 0 { 24 } else { LETTERS.len() }, &mut random)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_fit_into_every_kind_of_name() {
+        for _ in 0..1000 {
+            let id = new_id();
+            assert!(id.len() == 5 && id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
+            assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{id}");
+        }
+    }
+}

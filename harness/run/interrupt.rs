@@ -1,0 +1,39 @@
+//! Ctrl-C and SIGTERM: the work is dropped where it stands, then what was made is removed.
+
+use std::future::Future;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The work was ended by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted;
+
+/// Does `work` unless a signal comes first. The work's future is dropped then, which ends the
+/// programs that it waits for (see [`crate::tool`]).
+///
+/// # Errors
+/// [`Interrupted`] when a signal came.
+pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    let asked = async {
+        let terminated = async {
+            match signal(SignalKind::terminate()) {
+                Ok(mut signal) => {
+                    signal.recv().await;
+                }
+                // Without a handler SIGTERM ends the process as ever; there is nothing to wait for.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = terminated => {}
+        }
+    };
+    tokio::select! {
+        done = work => Ok(done),
+        () = asked => {
+            crate::ui::say("interrupted: cleaning up (a second Ctrl-C leaves that to the next meshproof command)");
+            Err(Interrupted)
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One scenario on an environment: its workloads, its steps, and putting everything back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::calls::{self, Called};
+use super::environment::Environment;
+use super::kit::Kit;
+use super::undo::UndoList;
+use super::{Chosen, GATE_LIMIT, RunError};
+use crate::apply::{self, Manifest};
+use crate::gate::{self, Change, GateError, GateReport};
+use crate::report::{GateTiming, ScenarioReport, StepReport};
+use crate::scenario::{Apply, Located, Step, Workload};
+use crate::verdict::{self, Class, Finding};
+use crate::workload::{self, RunningWorkload};
+use crate::{fault, ui};
+
+/// What a scenario works on.
+struct Doing<'a> {
+    environment: &'a mut Environment,
+    kit: &'a Kit,
+    chosen: &'a Chosen,
+    running: Vec<RunningWorkload>,
+    undo: UndoList,
+    /// Per call step: what is wrong with its negative control.
+    controls: BTreeMap<usize, Finding>,
+    started: Instant,
+    report: ScenarioReport,
+}
+
+/// The report of a scenario that is about to begin.
+pub fn begun(chosen: &Chosen) -> ScenarioReport {
+    let scenario = &chosen.loaded.scenario;
+    ScenarioReport {
+        name: chosen.name.clone(),
+        file: chosen.loaded.path().display().to_string(),
+        purpose: scenario.purpose.value.clone(),
+        text: chosen.loaded.source.text.clone(),
+        ..ScenarioReport::default()
+    }
+}
+
+/// Runs a scenario. Whatever happens, what it changed is put back.
+pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> ScenarioReport {
+    let task = ui::begin(&chosen.name, None);
+    let mut report = begun(chosen);
+    report.environment = Some(environment.record.id.clone());
+    let undo = UndoList::open(&environment.dir);
+    let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
+    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, report };
+    if let Err(error) = doing.all(&task).await {
+        doing.report.error = Some(error.to_string());
+    }
+    if let Err(error) = doing.put_back().await {
+        let also = format!("what the scenario changed could not be put back: {error}");
+        doing.report.error = Some(doing.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
+    }
+    task.done();
+    doing.report
+}
+
+impl Doing<'_> {
+    async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
+        // An earlier scenario may have been killed in the middle: its changes come off first.
+        self.put_back().await?;
+        task.step("mesh options and workloads");
+        let scenario = &self.chosen.loaded.scenario;
+        self.environment.reconcile_mesh(&scenario.mesh).await?;
+        let locate = |named: &Path| self.chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
+        let owner = &self.environment.record.id;
+        let reconciled = workload::reconcile(
+            &self.environment.clusters,
+            &scenario.workloads,
+            &scenario.mesh,
+            &self.kit.workloads,
+            owner,
+            locate,
+        );
+        self.running = reconciled.await?;
+        // Pods are ready; now the proxies must know of each other.
+        let settled = gate::before(&self.environment.clusters, Change::endpoints(self.namespaces())).await?;
+        gate::after(settled, GATE_LIMIT).await?;
+
+        for (index, step) in scenario.steps.iter().enumerate() {
+            task.step(format!("step {} of {}", index + 1, scenario.steps.len()));
+            let mut told = StepReport {
+                index,
+                line: step.line,
+                what: step.in_words(),
+                began: self.started.elapsed().as_secs_f64(),
+                ..StepReport::default()
+            };
+            let started = Instant::now();
+            let done = self.step(index, step, &mut told).await;
+            told.seconds = started.elapsed().as_secs_f64();
+            told.error = done.err().map(|error| error.to_string());
+            // A later step builds on this one: what it would find says nothing more.
+            let stop = told.class() != Class::Pass;
+            self.report.steps.push(told);
+            if stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
+        let steps = &self.chosen.loaded.scenario.steps;
+        if let Step::Call(call) = &step.value {
+            let Called { calls, findings } = calls::send(self.environment, &self.running, call).await?;
+            told.calls = Some(calls);
+            told.findings = findings;
+            told.control = self.controls.remove(&index);
+            return Ok(());
+        }
+        let first_of_a_run = index == 0 || is_call(&steps[index - 1]);
+        if first_of_a_run {
+            self.try_before(index).await?;
+        }
+        match self.change(step).await? {
+            Ok(gate) => told.gate = timings(&gate),
+            Err(shut) => told.findings.push(Finding::at(
+                step,
+                "gate",
+                verdict_of(&shut),
+                "every proxy concerned has the change",
+                shut.to_string(),
+            )),
+        }
+        Ok(())
+    }
+
+    /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
+    async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
+        let steps = &self.chosen.loaded.scenario.steps;
+        let from_here = steps.iter().enumerate().skip(first_change);
+        let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
+        for (index, step) in behind {
+            let Step::Call(call) = &step.value else { continue };
+            if !call.already()
+                && let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?
+                && let Some(vacuous) = verdict::negative_control(&findings)
+            {
+                self.controls.insert(index, vacuous);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a change and waits until every proxy has it; the inner error is the gate's.
+    async fn change(&mut self, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
+        let clusters = self.environment.clusters.clone();
+        let namespaces = self.namespaces();
+        let before;
+        match step {
+            Step::Call(_) => return Ok(Ok(GateReport::default())),
+            Step::Apply(step) => {
+                let manifests = self.manifests(step)?;
+                let cluster = self.environment.cluster(&step.cluster)?;
+                before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
+                self.undo.will_apply(cluster, &manifests).await?;
+                apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
+            }
+            Step::Scale(step) => {
+                before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
+                let namespace = self.namespace_of(&step.version, &step.cluster);
+                let cluster = self.environment.cluster(&step.cluster)?;
+                workload::scale(cluster, namespace, &step.version, step.replicas.value).await?;
+            }
+            Step::Fault(step) => {
+                // A fault comes back when its effect is there: it has a gate of its own.
+                fault::inject(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
+                    .await?;
+                return Ok(Ok(GateReport::default()));
+            }
+            Step::Mend(step) => {
+                fault::mend(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
+                    .await?;
+                return Ok(Ok(GateReport::default()));
+            }
+        }
+        Ok(gate::after(before, GATE_LIMIT).await)
+    }
+
+    /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
+    async fn put_back(&mut self) -> Result<(), RunError> {
+        fault::mend_all(&self.environment.dir, self.environment.world(&self.namespaces())).await?;
+        if self.undo.is_empty() {
+            return Ok(());
+        }
+        let objects = self.undo.objects()?;
+        let clusters = self.environment.clusters.clone();
+        let mut gates = vec![gate::before(&clusters, Change::endpoints(self.namespaces())).await?];
+        for (cluster, objects) in objects {
+            gates.push(gate::before(&clusters, Change::manifests(&cluster, &objects)).await?);
+        }
+        self.undo.run(&clusters).await?;
+        for before in gates {
+            gate::after(before, GATE_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
+        let path = self.chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
+        Ok(apply::parse(&path.display().to_string(), &text)?)
+    }
+
+    /// The namespaces that the scenario's workloads are in.
+    fn namespaces(&self) -> BTreeSet<String> {
+        self.running.iter().map(|w| w.namespace.clone()).collect()
+    }
+
+    /// The namespace of a `helloworld`; scenarios are checked, so there is one.
+    fn namespace_of(&self, version: &str, cluster: &str) -> &str {
+        let workloads = self.chosen.loaded.scenario.workloads.iter();
+        let mut found = workloads.filter_map(|w| match &w.value {
+            Workload::Helloworld(h) if *h.version == version && *h.cluster == cluster => Some(h.namespace.as_str()),
+            _ => None,
+        });
+        found.next().unwrap_or("app1")
+    }
+}
+
+fn is_call(step: &Located<Step>) -> bool {
+    matches!(step.value, Step::Call(_))
+}
+
+/// A proxy that rejects its configuration, or never gets it, is the mesh's failure; a cluster or a
+/// pod that does not answer is the environment's.
+fn verdict_of(error: &GateError) -> Class {
+    match error {
+        GateError::Rejected { .. } | GateError::TimedOut { .. } => Class::Fail,
+        _ => Class::Broken,
+    }
+}
+
+fn timings(gate: &GateReport) -> Vec<GateTiming> {
+    let one = |p: &gate::ProxyReady| GateTiming {
+        cluster: p.cluster.clone(),
+        proxy: format!("{}.{}", p.pod.name, p.pod.namespace),
+        seconds: p.seconds,
+    };
+    gate.proxies.iter().map(one).collect()
+}

@@ -1,0 +1,65 @@
+//! Which scenarios a command is about.
+
+use std::path::PathBuf;
+
+use crate::project::Project;
+use crate::scenario::{self, Found, LoadedScenario};
+use crate::source::Problems;
+use crate::topology::Topology;
+
+/// Which scenarios a command is about.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Files or folders; empty: the project's `scenarios/`.
+    pub files: Vec<PathBuf>,
+    /// Only names that hold this.
+    pub filter: Option<String>,
+    /// Only scenarios that carry all of these.
+    pub labels: Vec<String>,
+}
+
+/// A scenario that is to be run, checked.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// `vpn::both_versions`.
+    pub name: String,
+    /// What it says.
+    pub loaded: LoadedScenario,
+    /// Its topology.
+    pub topology: Topology,
+}
+
+impl Selection {
+    /// The scenario files, unread but for their labels where labels are asked for.
+    ///
+    /// # Errors
+    /// When a path holds no scenario, or nothing at all is left.
+    pub fn find(&self, project: &Project) -> Result<Vec<Found>, Problems> {
+        let paths = if self.files.is_empty() { vec![project.scenarios()] } else { self.files.clone() };
+        let mut found = scenario::discover(&paths)?;
+        found.retain(|one| self.filter.as_ref().is_none_or(|text| one.name.contains(text)));
+        // A file that cannot be read stays: its mistakes are told when it is opened.
+        found.retain(|one| scenario::load(&one.path).map_or(true, |loaded| self.has_labels(&loaded)));
+        Ok(found)
+    }
+
+    fn has_labels(&self, loaded: &LoadedScenario) -> bool {
+        self.labels.iter().all(|wanted| loaded.scenario.labels.iter().any(|label| **label == *wanted))
+    }
+
+    /// The scenarios, read and checked.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, at once.
+    pub fn open(&self, project: &Project) -> Result<Vec<Chosen>, Vec<Problems>> {
+        let found = self.find(project).map_err(|problems| vec![problems])?;
+        let (mut chosen, mut problems) = (Vec::new(), Vec::new());
+        for one in found {
+            match scenario::open(&one.path) {
+                Ok((loaded, topology)) => chosen.push(Chosen { name: one.name, loaded, topology }),
+                Err(more) => problems.push(more),
+            }
+        }
+        if problems.is_empty() { Ok(chosen) } else { Err(problems) }
+    }
+}

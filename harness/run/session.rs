@@ -1,0 +1,172 @@
+//! One command's work: scenarios one after the other on environments that they share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::environment::Environment;
+use super::kit::Kit;
+use super::settings::Settings;
+use super::{Chosen, RunError, reap, scenario};
+use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
+use crate::scenario::MeshOptions;
+use crate::supply::Versions;
+use crate::topology::Topology;
+use crate::verdict::Class;
+use crate::{logging, ui};
+
+/// One command's work.
+pub struct Session {
+    settings: Settings,
+    versions: Versions,
+    folder: PathBuf,
+    started: Instant,
+    kit: Option<Kit>,
+    environment: Option<Environment>,
+    report: RunReport,
+}
+
+/// What a run came to.
+pub struct Ended {
+    /// All that is known of it.
+    pub report: RunReport,
+    /// Where reports and log are.
+    pub folder: PathBuf,
+}
+
+impl Session {
+    /// Reads what is pinned and names the run. Starts nothing.
+    ///
+    /// # Errors
+    /// When `versions.yaml` is wrong or the reports' folder cannot be made.
+    pub fn new(settings: Settings) -> miette::Result<Self> {
+        let versions = settings.versions()?;
+        let now = jiff::Zoned::now();
+        let run = format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), std::process::id());
+        let folder = settings.project.reports(&run);
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| logging::to_file(&folder.join("log.jsonl")))
+            .map_err(|e| miette::miette!("cannot write to {}: {e}", folder.display()))?;
+        let report = RunReport {
+            schema: report::SCHEMA,
+            run,
+            started: now.timestamp(),
+            seconds: 0.0,
+            provider: String::new(),
+            source: String::new(),
+            versions: BTreeMap::new(),
+            environments: Vec::new(),
+            scenarios: Vec::new(),
+        };
+        Ok(Self { settings, versions, folder, started: Instant::now(), kit: None, environment: None, report })
+    }
+
+    /// Where this run's log and reports are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs one scenario, on the environment at hand if it fits.
+    pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
+        let started = Instant::now();
+        let options = &chosen.loaded.scenario.mesh;
+        let mut told = match self.enter(&chosen.topology, options).await {
+            Ok((environment, kit)) => scenario::run(environment, kit, chosen).await,
+            Err(error) => ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) },
+        };
+        told.seconds = started.elapsed().as_secs_f64();
+        let at = self.report.scenarios.len();
+        self.report.scenarios.push(told);
+        &self.report.scenarios[at]
+    }
+
+    /// The environment for a topology: the one at hand, a kept one, or a new one.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn enter(
+        &mut self,
+        topology: &Topology,
+        options: &MeshOptions,
+    ) -> Result<(&mut Environment, &Kit), RunError> {
+        if self.environment.as_ref().is_some_and(|e| e.topology != *topology) {
+            self.leave().await;
+        }
+        let kit = match self.kit.take() {
+            Some(kit) => kit,
+            None => self.get_kit().await?,
+        };
+        let kit = self.kit.insert(kit);
+        let environment = match self.environment.take() {
+            Some(environment) => environment,
+            None => {
+                let made = Environment::find_or_make(&self.settings, topology, kit, options).await?;
+                self.report.environments.push(described(&made, options));
+                made
+            }
+        };
+        Ok((self.environment.insert(environment), kit))
+    }
+
+    /// Cleans up after dead runs and gets what environments are made of.
+    async fn get_kit(&mut self) -> Result<Kit, RunError> {
+        reap::reap(&self.settings.state_root).await?;
+        let provider = self.settings.provider().await;
+        let kit = Kit::get(&self.settings, &self.versions, provider).await?;
+        self.report.provider = provider.to_string();
+        self.report.source = kit.supplied.origin.to_string();
+        self.report.versions = kit.versions();
+        Ok(kit)
+    }
+
+    /// Leaves the environment at hand: removes it, unless it is to stay.
+    async fn leave(&mut self) {
+        let Some(mut environment) = self.environment.take() else { return };
+        let id = environment.record.id.clone();
+        let passed = self.report.scenarios.iter().all(|s| s.class() == Class::Pass);
+        // One that was kept before this run is not this run's to remove.
+        let stays = environment.found || self.settings.keep.after(passed);
+        if stays {
+            environment.record.kept = true;
+            if let Err(error) = environment.record.save(&environment.dir) {
+                ui::say(format!("warning: {error}"));
+            }
+            ui::say(format!(
+                "environment {id} stays: `eval \"$(meshproof env {id})\"` for kubectl, `meshproof down {id}` removes it"
+            ));
+            return;
+        }
+        if let Err(error) = reap::remove(environment.dir).await {
+            // A failed clean-up must not turn a green run red: the journal keeps what is left.
+            ui::say(format!("warning: {error}"));
+        }
+    }
+
+    /// Leaves the environment at hand and writes the reports.
+    ///
+    /// # Errors
+    /// When the reports cannot be written.
+    pub async fn close(mut self, interrupted: bool) -> miette::Result<Ended> {
+        self.leave().await;
+        if interrupted {
+            // What was being made when the signal came belongs to nobody now.
+            if let Err(error) = reap::reap(&self.settings.state_root).await {
+                ui::say(format!("warning: {error}"));
+            }
+        }
+        self.report.seconds = self.started.elapsed().as_secs_f64();
+        report::write_all(&self.report, &self.folder).map_err(|e| miette::miette!("{e}"))?;
+        Ok(Ended { report: self.report, folder: self.folder })
+    }
+}
+
+fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentReport {
+    let phases = environment.phases.iter();
+    EnvironmentReport {
+        id: environment.record.id.clone(),
+        reused: environment.found,
+        mesh: format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        topology: (&environment.topology).into(),
+        phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),
+    }
+}

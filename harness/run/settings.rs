@@ -1,0 +1,91 @@
+//! What a command asks of a run.
+
+use std::path::PathBuf;
+
+use super::record::Phase;
+use crate::project::Project;
+use crate::provider;
+use crate::provider::ProviderName;
+use crate::supply::{Minor, Overrides, Source, Versions};
+use crate::ui;
+
+/// What a command asks of a run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where topologies, versions and scenarios are.
+    pub project: Project,
+    /// Who makes clusters; `None`: kind where a container engine answers, netns elsewhere.
+    pub provider: Option<ProviderName>,
+    /// Where binaries and images come from.
+    pub source: Source,
+    /// Another Istio minor than `versions.yaml` starts with.
+    pub istio: Option<Minor>,
+    /// Another Kubernetes minor than `versions.yaml` starts with.
+    pub kubernetes: Option<Minor>,
+    /// A developer's own binaries.
+    pub overrides: Overrides,
+    /// Whether environments made by this run stay.
+    pub keep: Keep,
+    /// Begin again at this phase on a kept environment.
+    pub from_phase: Option<Phase>,
+    /// Wait for a kept environment that is in use, rather than make another.
+    pub wait_for_kept: bool,
+    /// The folder of all environments' folders.
+    pub state_root: PathBuf,
+}
+
+impl Settings {
+    /// What is pinned, with the minors that were asked for.
+    ///
+    /// # Errors
+    /// When `versions.yaml` is wrong, or has no such pair.
+    pub fn versions(&self) -> miette::Result<Versions> {
+        let versions = Versions::load(&self.project.versions()).map_err(|e| miette::miette!("{e}"))?;
+        if self.istio.is_none() && self.kubernetes.is_none() {
+            return Ok(versions);
+        }
+        versions.with_pair(self.istio, self.kubernetes).map_err(|e| miette::miette!("{e}"))
+    }
+
+    /// Who makes clusters: as asked, else kind where a container engine answers, netns elsewhere.
+    pub async fn provider(&self) -> ProviderName {
+        match self.provider {
+            Some(provider) => provider,
+            None if provider::engine_answers().await => {
+                ui::say("provider: kind (a container engine answers; `--provider netns` needs none)");
+                ProviderName::Kind
+            }
+            None => {
+                ui::say("provider: netns (no container engine answers)");
+                ProviderName::Netns
+            }
+        }
+    }
+}
+
+/// Whether environments made by a run stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// They are removed at the end.
+    Never,
+    /// They stay if a scenario did not pass.
+    OnFailure,
+    /// They stay.
+    Always,
+}
+
+impl Keep {
+    /// Whether even an interrupted run leaves its environment.
+    pub fn from_the_start(self) -> bool {
+        self == Self::Always
+    }
+
+    /// Whether an environment stays after scenarios that all passed, or not.
+    pub fn after(self, all_passed: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::OnFailure => !all_passed,
+            Self::Always => true,
+        }
+    }
+}
