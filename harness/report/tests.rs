@@ -198,3 +198,21 @@ fn html_escapes_what_it_shows() {
     assert!(!page.contains("<script") && !page.contains("<img"));
     assert!(page.contains("&lt;script&gt;"));
 }
+
+#[test]
+fn routes_are_drawn_as_they_are() {
+    let mut run = sample::run();
+    let topology = &mut run.environments[0].topology;
+    let third = ClusterReport { name: "cluster3".into(), ..topology.clusters[1].clone() };
+    topology.clusters.push(third);
+    topology.routes.push(("cluster1".into(), "cluster3".into()));
+    topology.routes.push(("cluster3".into(), "cluster2".into()));
+    let page = html(&run);
+    if let Some(dir) = std::env::var_os("MESHPROOF_SAMPLE_REPORT") {
+        write_all(&run, &Path::new(&dir).join("three")).unwrap();
+    }
+    let drawing = page.split("<svg").nth(1).unwrap().split("</svg>").next().unwrap().to_owned();
+    assert!(drawing.contains("pods reach each other") && drawing.contains("pods reach up only"), "{drawing}");
+    assert_eq!(drawing.matches("class=\"route\"").count(), 3);
+    assert_eq!(drawing.matches("class=\"head\"").count(), 4, "one head for each direction");
+}

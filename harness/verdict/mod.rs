@@ -59,7 +59,8 @@ pub struct Finding {
     pub class: Class,
     /// The key in `expect:` (`reached`, `split`, …).
     pub expectation: Cow<'static, str>,
-    /// Where it is written: line and column in the scenario file (0: a default).
+    /// Where it is written: line and column in the scenario file (0: not read from a file). What is expected without
+    /// being written (`status: 200`) points at `expect:`.
     pub line: usize,
     /// See `line`.
     pub column: usize,

@@ -14,6 +14,8 @@ const HEAD: f64 = 62.0;
 const ROW: f64 = 46.0;
 const PILL: f64 = 38.0;
 const CALLER: (f64, f64) = (14.0, 140.0);
+/// Room at the right edge for each step that a route goes around clusters in between.
+const BYPASS: f64 = 16.0;
 const ANSWER: (f64, f64) = (212.0, 234.0);
 
 /// The colour of the n-th version.
@@ -36,10 +38,11 @@ pub(super) fn topology(topology: &TopologyReport, calls: Option<&CallsReport>) -
     let nowhere: Vec<&Answer> =
         calls.iter().flat_map(|calls| &calls.answers).filter(|a| !at_home(topology, a)).collect();
     let height = below + nowhere.len() as f64 * ROW + if nowhere.is_empty() { 1.0 } else { 12.0 };
+    let width = WIDTH + BYPASS * (topology.clusters.len().max(2) - 2) as f64;
     let label = format!("topology {}: {}", topology.name, names(topology).join(", "));
     let calls = calls.map(|calls| Drawn::new(calls, &placed, &nowhere, below));
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(label) {
+        svg viewBox=(format!("0 0 {width} {height}")) role="img" aria-label=(label) {
             @for one in &placed {
                 rect.cluster x="1" y=(one.top) width=(WIDTH - 2.0) height=(one.height) rx="8" {}
             }
@@ -93,28 +96,44 @@ fn cluster(placed: &Placed<'_>) -> Markup {
     }
 }
 
-/// Routes between neighbours are drawn in the gap, others along the right edge.
+/// Routes between neighbours are drawn in the gap, others around the right edge.
 fn routes(topology: &TopologyReport, placed: &[Placed<'_>]) -> Markup {
-    let goes = |a: &str, b: &str| topology.routes.iter().any(|(from, to)| from == a && to == b);
+    let goes = |a: &Placed<'_>, b: &Placed<'_>| {
+        topology.routes.iter().any(|(from, to)| *from == a.cluster.name && *to == b.cluster.name)
+    };
     let pairs = (0..placed.len()).flat_map(|i| (i + 1..placed.len()).map(move |j| (i, j)));
     html! {
         @for (i, j) in pairs {
             @let (a, b) = (&placed[i], &placed[j]);
-            @let (down, up) = (goes(&a.cluster.name, &b.cluster.name), goes(&b.cluster.name, &a.cluster.name));
-            @if down || up {
-                @let (from, to) = (a.top + a.height, b.top);
-                @let x = if j == i + 1 { 60.0 } else { WIDTH - 24.0 - 14.0 * (j - i) as f64 };
-                @let (from, to) = if j == i + 1 { (from, to) } else { (a.top + a.height, b.top) };
-                path.route d=(format!("M{x} {from} V{to}")) {}
-                @if down { path.head d=(format!("M{} {} h10 l-5 8 z", x - 5.0, to - 8.0)) {} }
-                @if up { path.head d=(format!("M{} {} h10 l-5 -8 z", x - 5.0, from + 8.0)) {} }
-                @if j == i + 1 {
-                    text.small x=(x + 12.0) y=((from + to) / 2.0 + 4.0) {
-                        @if down && up { "pods reach each other" } @else if down { "pods reach down only" } @else { "pods reach up only" }
-                    }
-                }
+            @match (goes(a, b), goes(b, a)) {
+                (false, false) => {},
+                (down, up) if j == i + 1 => (between(a.top + a.height, b.top, down, up)),
+                (down, up) => (around(a.top + 16.0, b.top + 16.0, BYPASS * (j - i - 1) as f64, down, up)),
             }
         }
+    }
+}
+
+fn between(from: f64, to: f64, down: bool, up: bool) -> Markup {
+    let words = match (down, up) {
+        (true, true) => "pods reach each other",
+        (true, false) => "pods reach down only",
+        _ => "pods reach up only",
+    };
+    html! {
+        path.route d=(format!("M60 {from} V{to}")) {}
+        @if down { path.head d=(format!("M55 {} h10 l-5 8 z", to - 8.0)) {} }
+        @if up { path.head d=(format!("M55 {} h10 l-5 -8 z", from + 8.0)) {} }
+        text.small x="72" y=((from + to) / 2.0 + 4.0) { (words) }
+    }
+}
+
+fn around(from: f64, to: f64, out: f64, down: bool, up: bool) -> Markup {
+    let edge = WIDTH - 1.0;
+    html! {
+        path.route d=(format!("M{edge} {from} h{} V{to} H{edge}", out - 4.0)) {}
+        @if down { path.head d=(format!("M{} {} v10 l-8 -5 z", edge + 8.0, to - 5.0)) {} }
+        @if up { path.head d=(format!("M{} {} v10 l-8 -5 z", edge + 8.0, from - 5.0)) {} }
     }
 }
 

@@ -100,7 +100,9 @@ fn gate(timings: &[GateTiming]) -> Markup {
         @if !timings.is_empty() {
             p { "In force at each proxy after:" }
             div.bars { @for timing in timings {
-                span.name title=(timing.proxy) { (timing.proxy) " " span.soft { (timing.cluster) } }
+                span.name title=(format!("{} in {}", timing.proxy, timing.cluster)) {
+                    span.soft { (timing.cluster) } " " (timing.proxy)
+                }
                 (bar(0.0, timing.seconds / longest, None))
                 span.num { (format!("{:.0} ms", timing.seconds * 1e3)) }
             } }
