@@ -15,18 +15,24 @@ use thiserror::Error;
 pub use cache::{BoxError, Cache, CacheError, Item, Recipe, Workspace};
 pub use image::ImageRef;
 pub use program::Program;
+pub use registry::RegistryError;
+pub use status::{ItemStatus, Status, status};
 pub use versions::{Minor, Versions, VersionsError};
 
 use crate::tool::ToolError;
 use plan::{How, Step};
 
 pub mod cache;
+mod choose;
 mod envoy;
 mod gobuild;
 pub mod image;
 mod manifest;
+mod overrides;
 mod plan;
 pub mod program;
+mod registry;
+mod status;
 pub mod versions;
 
 /// What the programs are for.
@@ -80,6 +86,9 @@ pub enum SupplyError {
     /// The cache, or what was being made in it.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A container registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A program that helps.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -100,6 +109,16 @@ pub enum SupplyError {
         /// What there is.
         pinned: String,
     },
+    /// A developer's own build that cannot be used.
+    #[error("--{} {} cannot be used: {why}", flag(*program), path.display())]
+    Override {
+        /// What it was to stand in for.
+        program: Program,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Not to be had on this machine.
     #[error("{0}")]
     Unavailable(String),
@@ -111,6 +130,14 @@ pub enum SupplyError {
         /// What there is, parted by commas.
         there: String,
     },
+}
+
+/// The command line's word for a program.
+fn flag(program: Program) -> &'static str {
+    match program {
+        Program::PilotDiscovery => "istiod",
+        other => other.name(),
+    }
 }
 
 /// One program that is at hand.
@@ -128,6 +155,12 @@ pub struct Supplied {
     pub origin: Origin,
     /// The versions that they were chosen by.
     pub versions: Versions,
+    /// The Kubernetes version that was supplied, with `v`.
+    pub kubernetes: String,
+    /// The Istio version that was supplied.
+    pub istio: String,
+    /// Whether Envoy lacks Istio's own extensions, so that istiod must not ask for them.
+    pub stock_envoy: bool,
     programs: BTreeMap<Program, Piece>,
 }
 
@@ -180,20 +213,73 @@ pub async fn ensure(
     versions: &Versions,
     overrides: &Overrides,
 ) -> Result<Supplied, SupplyError> {
-    let cache = Cache::open()?;
-    let origin = match source {
-        Source::Auto | Source::Packages => Origin::Packages,
-        Source::Registry => return Err(SupplyError::Unavailable("not yet".into())),
+    ensure_in(&Cache::open()?, purpose, source, versions, overrides).await
+}
+
+async fn ensure_in(
+    cache: &Cache,
+    purpose: Purpose,
+    source: Source,
+    versions: &Versions,
+    overrides: &Overrides,
+) -> Result<Supplied, SupplyError> {
+    let kind = kind_at_hand(purpose, versions).await;
+    let needed = |origin: Origin| -> Vec<Program> {
+        let have = |p: &Program| overrides.contains_key(p) || (*p == Program::Kind && kind.is_some());
+        purpose.programs(origin).iter().copied().filter(|p| !have(p)).collect()
     };
+    let origin = choose::origin(cache, source, versions, &needed).await?;
+    let (kubernetes, istio) = origin_versions(versions, origin)?;
+    versions.check_pair(&istio, &kubernetes)?;
     let mut programs = BTreeMap::new();
-    let needed: Vec<_> = purpose.programs(origin).iter().copied().filter(|p| !overrides.contains_key(p)).collect();
-    let steps = plan::from_packages(versions, &needed).await?;
-    for (step, item) in make_all(&cache, &steps).await? {
-        for (program, file) in &step.provides {
+    for (program, path) in overrides {
+        let expected = expected_version(versions, *program, &kubernetes, &istio);
+        programs.insert(*program, overrides::check(*program, path, expected).await?);
+    }
+    let needed = needed(origin);
+    if let Some(kind) = kind {
+        programs.entry(Program::Kind).or_insert(kind);
+    }
+    let steps = plan::steps(versions, origin, &needed).await?;
+    for (step, item) in make_all(cache, &steps).await? {
+        for (program, file) in step.provides.iter().filter(|(p, _)| needed.contains(p)) {
             programs.insert(*program, Piece { path: item.path(file), identity: format!("{}/{file}", item.key) });
         }
     }
-    Ok(Supplied { origin, versions: versions.clone(), programs })
+    let stock_envoy = match overrides.get(&Program::Envoy) {
+        Some(path) => overrides::is_stock_envoy(path.clone()).await.map_err(|e| SupplyError::Override {
+            program: Program::Envoy,
+            path: path.clone(),
+            why: e.to_string(),
+        })?,
+        None => origin == Origin::Packages,
+    };
+    Ok(Supplied { origin, versions: versions.clone(), kubernetes, istio, stock_envoy, programs })
+}
+
+/// The kind on PATH, if it is wanted and of the right version.
+async fn kind_at_hand(purpose: Purpose, versions: &Versions) -> Option<Piece> {
+    if purpose == Purpose::Kind { overrides::kind_on_path(&versions.kind).await } else { None }
+}
+
+/// Kubernetes and Istio as they come from there.
+fn origin_versions(versions: &Versions, origin: Origin) -> Result<(String, String), VersionsError> {
+    Ok(match origin {
+        Origin::Packages => (versions.packages.kubernetes.clone(), versions.packages.istio.version.clone()),
+        Origin::Registry => (
+            versions.kubernetes_images(versions.registry.kubernetes_minor)?.version.clone(),
+            versions.istio_images(versions.registry.istio_minor)?.version.clone(),
+        ),
+    })
+}
+
+/// What an own build is compared with.
+fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'a str, istio: &'a str) -> &'a str {
+    match program {
+        Program::PilotDiscovery | Program::PilotAgent | Program::Istioctl => istio,
+        Program::Envoy => &versions.packages.envoy.version,
+        _ => kubernetes,
+    }
 }
 
 /// Makes what is missing: compiles one after the other (each uses every processor), downloads beside it.

