@@ -4,6 +4,7 @@
 //! `kubectl exec` costs ten times that.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use kube::Api;
 use kube::api::{AttachParams, LogParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
@@ -20,12 +22,27 @@ use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
 /// What a program prints is read in pieces of this size; kube's own default is 1 KiB.
 const BUFFER: usize = 256 * 1024;
 
+/// A client by a kubeconfig of the host.
+pub(super) async fn client(kubeconfig: &Path, cluster: &str) -> Result<Client, ProviderError> {
+    let failed = |source: io::Error| ProviderError::Io {
+        what: format!("cannot use {}, the kubeconfig of cluster {cluster}", kubeconfig.display()),
+        source,
+    };
+    let read = Kubeconfig::read_from(kubeconfig).map_err(|e| failed(io::Error::other(e)))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|e| failed(io::Error::other(e)))?;
+    // The API server is on this machine, whatever proxies the environment names.
+    config.proxy_url = None;
+    Client::try_from(config).map_err(|e| failed(io::Error::other(e)))
+}
+
 fn pods(cluster: &Cluster, pod: &PodRef) -> Api<Pod> {
     Api::namespaced(cluster.client.clone(), &pod.namespace)
 }
 
-fn failed(cluster: &Cluster, what: String) -> impl FnOnce(kube::Error) -> ProviderError {
-    let cluster = cluster.name.clone();
+/// What the API server's refusal becomes.
+pub(super) fn failed(cluster: &Cluster, what: impl Into<String>) -> impl FnOnce(kube::Error) -> ProviderError {
+    let (cluster, what) = (cluster.name.clone(), what.into());
     move |source| ProviderError::Kube { cluster, what, source: Box::new(source) }
 }
 

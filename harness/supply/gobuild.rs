@@ -255,10 +255,22 @@ const FLAGS: [&str; 3] = ["-trimpath", "-buildvcs=false", "-mod=readonly"];
 /// # Errors
 /// When the module cannot be downloaded.
 pub(super) async fn istio_source(space: &Workspace) -> Result<std::path::PathBuf, BoxError> {
-    for (name, content) in ISTIO {
+    source(ISTIO, "istio.io/istio", space).await
+}
+
+/// The folder with kind's source, in Go's module cache.
+///
+/// # Errors
+/// When the module cannot be downloaded.
+pub(super) async fn kind_source(space: &Workspace) -> Result<std::path::PathBuf, BoxError> {
+    source(KIND, "sigs.k8s.io/kind", space).await
+}
+
+async fn source(wrapper: Files, module: &str, space: &Workspace) -> Result<std::path::PathBuf, BoxError> {
+    for (name, content) in wrapper {
         std::fs::write(space.scratch.join(name), content)?;
     }
-    let download = Tool::new("go").args(["mod", "download", "-json", "istio.io/istio"]).cwd(&space.scratch);
+    let download = Tool::new("go").args(["mod", "download", "-json", module]).cwd(&space.scratch);
     let output = download.env("GOWORK", "off").env("GOFLAGS", "-mod=readonly").run().await?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let dir = answer["Dir"].as_str().ok_or("`go mod download` did not tell where the module is")?;

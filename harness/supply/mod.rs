@@ -26,6 +26,7 @@ pub mod cache;
 mod choose;
 mod envoy;
 mod gobuild;
+pub mod images;
 pub mod image;
 mod manifest;
 mod overrides;

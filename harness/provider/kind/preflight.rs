@@ -1,0 +1,48 @@
+//! What this provider needs of the machine, before a minute is spent. (Limits of the kernel, memory and disk are
+//! `doctor::host`'s.)
+
+use super::config;
+use super::engine::{self, Engine, docker};
+use crate::doctor::Finding;
+
+/// Looks at the container engine. `image`: a node image, if there is one already; with it a privileged container is
+/// really started.
+pub async fn preflight(image: Option<&str>) -> Vec<Finding> {
+    match engine::look().await {
+        Err(error) => vec![Finding::bad(
+            "container engine",
+            error.to_string(),
+            "every node of a kind cluster is a container",
+            "start Docker (`sudo systemctl start docker`), or use `--provider netns`, which needs none",
+        )],
+        Ok(engine) => vec![answers(&engine), privileged(image).await],
+    }
+}
+
+fn answers(engine: &Engine) -> Finding {
+    let found = format!("Docker {}, cgroup version {}", engine.server_version, engine.cgroup_version);
+    Finding::good("container engine", found)
+}
+
+async fn privileged(image: Option<&str>) -> Finding {
+    let subject = "privileged containers";
+    let Some(image) = image else {
+        return Finding::good(subject, "not tried: there is no node image yet (`meshproof supply` makes it)");
+    };
+    let run = ["run", "--rm", "--privileged", "--network", "none", "--entrypoint", "/bin/true", image];
+    match docker(run).run_unchecked().await {
+        Ok(output) if output.status.success() => Finding::good(subject, "one was started"),
+        Ok(output) => refused(&output.last_lines(2)),
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+fn refused(said: &str) -> Finding {
+    let lacks = !config::has_sys_resource(std::fs::read_to_string("/proc/self/status").ok().as_deref());
+    let mend = if lacks {
+        "this machine lacks CAP_SYS_RESOURCE: give Docker a runtime that does without it, as `.ci/engine` does"
+    } else {
+        "let Docker start privileged containers (no rootless mode without cgroup v2, no user namespaces)"
+    };
+    Finding::bad("privileged containers", said, "a node runs systemd, containerd and a kubelet", mend)
+}

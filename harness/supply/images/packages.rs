@@ -1,0 +1,317 @@
+//! The node image from packages: a Debian root, kind's own base files, and one small image per program.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::archive::{self, Content, Layer, Tree};
+use super::build::{self, blocking};
+use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
+use crate::supply::{Program, Versions, gobuild, plan};
+use crate::tool::Tool;
+
+const DEBIAN: &str = include_str!("files/debian");
+const SETUP: &str = include_str!("files/node-setup");
+const DEFAULT_CNI: &str = include_str!("files/default-cni.yaml");
+
+const SUITE: &str = "bookworm";
+/// What a node needs: after kind's `images/base/Dockerfile`, with Debian's own containerd, runc and CNI plugins.
+const PACKAGES: [&str; 20] = [
+    "ca-certificates",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "curl",
+    "ethtool",
+    "findutils",
+    "ipset",
+    "iproute2",
+    "iptables",
+    "jq",
+    "kmod",
+    "mount",
+    "nftables",
+    "pigz",
+    "procps",
+    "runc",
+    "systemd",
+    "systemd-sysv",
+    "tcpdump",
+];
+
+/// Programs that are in the node image, itself or in an image in it.
+const PROGRAMS: [Program; 14] = [
+    Program::KubeApiserver,
+    Program::KubeControllerManager,
+    Program::KubeScheduler,
+    Program::KubeProxy,
+    Program::Etcd,
+    Program::Coredns,
+    Program::Pause,
+    Program::Kubelet,
+    Program::Kubeadm,
+    Program::Kubectl,
+    Program::PilotDiscovery,
+    Program::PilotAgent,
+    Program::Envoy,
+    Program::Helloworld,
+];
+
+/// Where each of the images that kubeadm lists has its program: the last part of the image's name, program, path.
+const KUBERNETES: [(&str, Program, &str); 7] = [
+    ("kube-apiserver", Program::KubeApiserver, "usr/local/bin/kube-apiserver"),
+    ("kube-controller-manager", Program::KubeControllerManager, "usr/local/bin/kube-controller-manager"),
+    ("kube-scheduler", Program::KubeScheduler, "usr/local/bin/kube-scheduler"),
+    ("kube-proxy", Program::KubeProxy, "usr/local/bin/kube-proxy"),
+    ("etcd", Program::Etcd, "usr/local/bin/etcd"),
+    ("coredns", Program::Coredns, "coredns"),
+    ("pause", Program::Pause, "pause"),
+];
+
+/// Published images whose content `versions.yaml` tells, and their names when they are built here.
+const ISTIO: [(&str, &str); 4] = [
+    ("registry.istio.io/release/pilot", "pilot"),
+    ("registry.istio.io/release/proxyv2", "proxyv2"),
+    ("registry.istio.io/release/examples-helloworld-v1", "examples-helloworld-v1"),
+    ("registry.istio.io/release/examples-helloworld-v2", "examples-helloworld-v2"),
+];
+
+pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyError> {
+    let packages = &supplied.versions.packages;
+    let what = format!("the node image with Kubernetes {} and Istio {}", packages.kubernetes, packages.istio.version);
+    let mut recipe = Recipe::new("node-image", what)
+        .with("debian", debian().key())
+        .with("kind", &supplied.versions.kind)
+        .with("scripts", digest(build::SCRIPTS.into_iter().chain([SETUP, DEFAULT_CNI])))
+        .with("istio", &packages.istio.version);
+    for program in PROGRAMS.into_iter().chain([Program::EnvoyBootstrap]) {
+        recipe = recipe.with(program.name(), supplied.identity(program)?);
+    }
+    let hub = format!("{LOCAL}/istio");
+    let image = |name: &str| format!("{hub}/{name}:{}", packages.istio.version);
+    let images = Images {
+        node: String::new(),
+        kubernetes: packages.kubernetes.clone(),
+        istio_tag: packages.istio.version.clone(),
+        helloworld: BTreeMap::from(["v1", "v2"].map(|v| (v.to_owned(), image(&format!("examples-helloworld-{v}"))))),
+        curl: format!("{LOCAL}/curl:{SUITE}"),
+        istio_hub: hub,
+    };
+    Ok((images, recipe))
+}
+
+fn debian() -> Recipe {
+    Recipe::new("debian", format!("a node's root from Debian {SUITE}"))
+        .with("suite", SUITE)
+        .with("arch", plan::arch())
+        .with("packages", PACKAGES.join(","))
+        .with("script", digest([DEBIAN]))
+}
+
+pub(super) fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    hex::encode(hash.finalize())
+}
+
+pub(super) async fn build(
+    cache: &Cache,
+    supplied: &Supplied,
+    images: &Images,
+    space: &Workspace,
+) -> Result<(), BoxError> {
+    let debian = cache.item(&debian(), debootstrap).await?;
+    let (root, base) = (debian.path("root.tar"), debian.path("base.tar"));
+    let kubeadm = supplied.program(Program::Kubeadm)?;
+    let listed = ["config", "images", "list", "--kubernetes-version", &images.kubernetes];
+    let listed = Tool::new(kubeadm).args(listed).run().await?.text();
+    let pause = listed.lines().find(|name| short(name) == "pause").ok_or("kubeadm lists no pause image")?;
+    let setup = format!("set -- {}\n{SETUP}", crate::tool::quote(pause));
+
+    let node = node_files(supplied, &gobuild::kind_source(space).await?.join("images/base/files"))?;
+    let programs = programs(supplied, images, &listed)?;
+    let name = images.node.replace("/node:", "/node-base:");
+    let (bare, preloaded) = (space.scratch.join("bare.tar"), space.scratch.join("images.tar"));
+    {
+        let (scratch, name, bare, preloaded) = (space.scratch.clone(), name.clone(), bare.clone(), preloaded.clone());
+        blocking(move || {
+            let layers = [Layer::of(root)?, Layer::write(scratch.join("node.tar"), &node)?];
+            let image = archive::Image { name, layers: layers.iter().collect(), config: node_config() };
+            archive::write(&bare, plan::arch(), &[image])?;
+            write_programs(&preloaded, &scratch, Layer::of(base)?, &programs)
+        })
+        .await?;
+    }
+    Tool::new("docker").args(["load", "--quiet", "--input"]).arg(&bare).run().await?;
+    let out = space.out.join(build::ARCHIVE);
+    build::preload(&name, &setup, &preloaded, &images.node, &space.scratch, &out).await?;
+    // Only the name goes: the layers are the node image's own.
+    Tool::new("docker").args(["image", "rm", "--no-prune", &name]).run().await?;
+    Ok(())
+}
+
+/// What kind's `images/base/Dockerfile` sets.
+fn node_config() -> Value {
+    json!({
+        "Env": [PATH, "container=docker"],
+        "Entrypoint": ["/kind/bin/node-entrypoint", "/sbin/init"],
+        "StopSignal": "SIGRTMIN+3",
+    })
+}
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+async fn debootstrap(space: Workspace) -> Result<(), BoxError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("a Debian root is made with root's rights (hint: `sudo meshproof supply`, once)".into());
+    }
+    // In a mount namespace of its own: what debootstrap mounts is gone with it, however it ends.
+    Tool::new("unshare")
+        .args(["--mount", "--propagation", "private", "--", "bash", "-c", DEBIAN, "debian"])
+        .args([&space.out, &space.scratch])
+        .args([SUITE, &PACKAGES.join(","), &mirror()])
+        .run()
+        .await
+        .map(drop)
+        .map_err(|e| format!("{e}\n(hint: `apt-get install debootstrap`)").into())
+}
+
+/// Where this machine's own packages come from; empty: wherever debootstrap looks by itself.
+fn mirror() -> String {
+    let classic = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let modern = folder.filter_map(|file| fs::read_to_string(file.path()).ok());
+    std::iter::once(classic).chain(modern).find_map(|text| debian_mirror(&text)).unwrap_or_default()
+}
+
+/// The first Debian archive in the text of a file of apt's sources, of either format.
+fn debian_mirror(text: &str) -> Option<String> {
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
+    let mut words = lines.flat_map(str::split_whitespace);
+    let archive = words.find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"));
+    archive.map(str::to_owned)
+}
+
+/// kind's base files, and Kubernetes' programs of a node.
+fn node_files(supplied: &Supplied, base: &Path) -> Result<Tree, BoxError> {
+    let mut tree = Tree::new();
+    let mut folders = vec![base.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(base)?.to_string_lossy().into_owned();
+            let mode = if name.contains("/bin/") { 0o755 } else { 0o644 };
+            tree.insert(name, (mode, Content::Copy(path)));
+        }
+    }
+    for program in [Program::Kubelet, Program::Kubeadm, Program::Kubectl] {
+        let copy = Content::Copy(supplied.program(program)?.to_owned());
+        tree.insert(format!("usr/bin/{program}"), (0o755, copy));
+    }
+    let version = Content::Text(supplied.versions.packages.kubernetes.clone());
+    tree.insert("kind/version".to_owned(), (0o644, version));
+    tree.insert("kind/manifests/default-cni.yaml".to_owned(), (0o644, Content::Text(DEFAULT_CNI.to_owned())));
+    Ok(tree)
+}
+
+/// An image of programs: its full name, its files, its configuration.
+type ProgramImage = (String, Tree, Value);
+
+fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<ProgramImage>, BoxError> {
+    let file = |program| -> Result<Content, SupplyError> { Ok(Content::Copy(supplied.program(program)?.to_owned())) };
+    let mut all = Vec::new();
+    for name in listed.lines() {
+        let known = KUBERNETES.iter().find(|(short_name, ..)| *short_name == short(name));
+        let (_, program, path) = known.ok_or_else(|| format!("kubeadm lists {name}, which is not known here"))?;
+        let tree = Tree::from([((*path).to_owned(), (0o755, file(*program)?))]);
+        all.push((name.to_owned(), tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
+    }
+    for (published, name) in ISTIO {
+        let content = told(&supplied.versions, published)?;
+        let mut tree = Tree::new();
+        for (path, program) in &content.programs {
+            let mode = if *program == Program::EnvoyBootstrap { 0o644 } else { 0o755 };
+            tree.insert(path.trim_start_matches('/').to_owned(), (mode, file(*program)?));
+        }
+        let env = content.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let env: Vec<_> = std::iter::once(PATH.to_owned()).chain(env).collect();
+        let user = format!("{0}:{0}", content.user);
+        let config = json!({ "Env": env, "Entrypoint": content.entrypoint, "User": user });
+        all.push((format!("{}/{name}:{}", images.istio_hub, images.istio_tag), tree, config));
+    }
+    all.push((images.curl.clone(), Tree::new(), json!({ "Env": [PATH], "Cmd": ["/bin/sleep", "infinity"] })));
+    Ok(all)
+}
+
+fn told<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::supply::versions::Image, BoxError> {
+    let image = name.parse()?;
+    versions.image(&image).ok_or_else(|| format!("versions.yaml does not tell what {name} holds").into())
+}
+
+/// `etcd` of `registry.k8s.io/etcd:3.6.5-0`.
+fn short(image: &str) -> &str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split(':').next().unwrap_or(name)
+}
+
+fn write_programs(out: &Path, scratch: &Path, base: Layer, all: &[ProgramImage]) -> std::io::Result<()> {
+    let mut own = Vec::new();
+    for (number, (_, tree, _)) in all.iter().enumerate() {
+        own.push(
+            (!tree.is_empty())
+                .then(|| Layer::write(scratch.join(format!("program-{number}.tar")), tree))
+                .transpose()?,
+        );
+    }
+    let images: Vec<_> = all
+        .iter()
+        .zip(&own)
+        .map(|((name, _, config), own)| archive::Image {
+            name: name.clone(),
+            layers: std::iter::once(&base).chain(own).collect(),
+            config: config.clone(),
+        })
+        .collect();
+    archive::write(out, plan::arch(), &images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("deb http://a.example/debian bookworm main", Some("http://a.example/debian"))]
+    #[case("deb [signed-by=/x] https://a.example/debian/ bookworm main", Some("https://a.example/debian/"))]
+    #[case(
+        "# deb http://a.example/debian x\nTypes: deb\nURIs: http://b.example/debian\n",
+        Some("http://b.example/debian")
+    )]
+    #[case("deb http://a.example/debian-security bookworm main\ndeb http://a.example/ubuntu noble main", None)]
+    fn the_machines_own_debian_archive_is_used(#[case] text: &str, #[case] expected: Option<&str>) {
+        assert_eq!(debian_mirror(text).as_deref(), expected);
+    }
+
+    #[test]
+    fn images_are_known_by_the_last_part_of_their_name() {
+        assert_eq!(short("registry.k8s.io/coredns/coredns:v1.12.1"), "coredns");
+    }
+
+    #[test]
+    fn what_istios_images_hold_is_told() {
+        let versions = Versions::built_in().unwrap();
+        for (published, _) in ISTIO {
+            assert!(!told(&versions, published).unwrap().programs.is_empty(), "{published}");
+        }
+    }
+}
