@@ -119,7 +119,7 @@ fn which(several: &[&Found]) -> miette::Report {
     let list: Vec<String> = several
         .iter()
         .map(|f| match &f.record {
-            Some(r) => format!("  {}  {} on {}, begun {}", f.id, r.topology, r.provider, r.created),
+            Some(r) => format!("  {}  {} on {}, begun {}", f.id, r.topology.name, r.provider, r.created),
             None => format!("  {}  (never came up)", f.id),
         })
         .collect();

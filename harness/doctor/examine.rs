@@ -72,7 +72,7 @@ async fn about_provider(provider: ProviderName) -> Vec<Finding> {
         ProviderName::Kind => {
             let mut findings = vec![install::programs("programs", install::FOR_KIND)];
             if findings[0].severity != Severity::Bad {
-                findings.extend(provider::kind::preflight().await);
+                findings.extend(provider::kind::preflight(None).await);
             }
             findings
         }

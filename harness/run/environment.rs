@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::RunError;
-use super::kit::Kit;
+use super::kit::{self, Kit};
 use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
 use super::settings::Settings;
 use crate::fault::World;
@@ -71,7 +71,7 @@ impl Environment {
             id,
             fingerprint,
             provider: kit.provider,
-            topology: topology.name.clone(),
+            topology: topology.clone(),
             kept: settings.keep.from_the_start(),
             created: jiff::Timestamp::now().to_string(),
             phases: Vec::new(),
@@ -101,7 +101,7 @@ impl Environment {
         let prepared = mesh::prepare(topology, options, &inputs);
         let clusters = async {
             if record.is_done(Phase::Clusters) {
-                return kit.attach(&dir, topology).await.map(|clusters| (clusters, None));
+                return kit::attach(&dir, &record).await.map(|clusters| (clusters, None));
             }
             let started = Instant::now();
             let clusters = kit.create(&dir, topology).await?;

@@ -7,8 +7,8 @@ use super::record::EnvRecord;
 use super::settings::Settings;
 use crate::journal::{EnvDir, state_root};
 use crate::mesh::MeshInputs;
-use crate::provider::{Cluster, ProviderName, netns};
-use crate::supply::{self, Origin, Program, Purpose, Supplied, SupplyError, Versions};
+use crate::provider::{Cluster, ProviderName, kind, netns};
+use crate::supply::{self, Minor, Origin, Program, Purpose, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
 use crate::workload::WorkloadImages;
 
@@ -23,6 +23,8 @@ pub struct Kit {
     pub workloads: WorkloadImages,
     hub: String,
     tag: String,
+    /// What kind makes nodes of; none on other providers.
+    node: Option<kind::NodeImage>,
 }
 
 /// The clusters of an environment that stands, for a look inside: its lock is not taken.
@@ -31,9 +33,18 @@ pub struct Kit {
 /// When they do not answer.
 pub async fn reopen(record: &EnvRecord) -> Result<Vec<Cluster>, RunError> {
     let env = EnvDir::join(&state_root().join(&record.id))?;
+    attach(&env, record).await
+}
+
+/// The clusters of an environment that stands.
+///
+/// # Errors
+/// When they do not answer.
+pub async fn attach(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, RunError> {
     match record.provider {
-        ProviderName::Netns => Ok(netns::attach(&env).await?),
-        ProviderName::Kind | ProviderName::Existing => Err(RunError::Input("kind: not yet".into())),
+        ProviderName::Netns => Ok(netns::attach(env).await?),
+        ProviderName::Kind => Ok(kind::attach(&record.topology, env).await?),
+        ProviderName::Existing => Err(RunError::Input("clusters that were not made here have no environment".into())),
     }
 }
 
@@ -48,11 +59,33 @@ impl Kit {
     /// # Errors
     /// When it cannot be had.
     pub async fn get(settings: &Settings, versions: &Versions, provider: ProviderName) -> Result<Self, RunError> {
-        let purpose = match provider {
-            ProviderName::Kind => Purpose::Kind,
-            ProviderName::Netns | ProviderName::Existing => Purpose::Netns,
+        match provider {
+            ProviderName::Kind => {
+                let supplied = supply::ensure(Purpose::Kind, settings.source, versions, &settings.overrides).await?;
+                Self::for_kind(supplied).await
+            }
+            ProviderName::Netns | ProviderName::Existing => {
+                let supplied = supply::ensure(Purpose::Netns, settings.source, versions, &settings.overrides).await?;
+                Self::for_netns(supplied)
+            }
+        }
+    }
+
+    async fn for_kind(supplied: Supplied) -> Result<Self, RunError> {
+        let images = images::ensure(&supplied).await?;
+        let minor: Minor = images.kubernetes.parse().map_err(|error| RunError::Input(format!("{error}")))?;
+        let node = kind::NodeImage {
+            kind: supplied.program(Program::Kind)?.to_owned(),
+            name: images.node,
+            kubernetes_minor: minor.1,
         };
-        let supplied = supply::ensure(purpose, settings.source, versions, &settings.overrides).await?;
+        let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl };
+        let (hub, tag) = (images.istio_hub, images.istio_tag);
+        Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, node: Some(node) })
+    }
+
+    fn for_netns(supplied: Supplied) -> Result<Self, RunError> {
+        let versions = &supplied.versions;
         let tag = match supplied.origin {
             Origin::Packages => versions.packages.istio.version.clone(),
             Origin::Registry => {
@@ -60,14 +93,17 @@ impl Kit {
             }
         };
         let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
-        let workloads =
-            WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") };
-        Ok(Self { provider, supplied, workloads, hub: LOCAL_HUB.into(), tag })
+        let workloads = WorkloadImages {
+            helloworld: BTreeMap::from([app("v1"), app("v2")]),
+            curl: format!("{LOCAL_CURL}:{tag}"),
+        };
+        Ok(Self { provider: ProviderName::Netns, supplied, workloads, hub: LOCAL_HUB.into(), tag, node: None })
     }
 
     /// Changes whenever anything in it does.
     pub fn fingerprint(&self) -> String {
-        format!("{} {} {} {}", self.provider, self.supplied.fingerprint(), self.hub, self.tag)
+        let node = self.node.as_ref().map_or("", |node| node.name.as_str());
+        format!("{} {} {} {} {node}", self.provider, self.supplied.fingerprint(), self.hub, self.tag)
     }
 
     /// Versions by part, for reports.
@@ -102,22 +138,12 @@ impl Kit {
     /// # Errors
     /// When they do not come up. What was made until then is in the journal.
     pub async fn create(&self, env: &EnvDir, topology: &Topology) -> Result<Vec<Cluster>, RunError> {
-        match self.provider {
-            ProviderName::Netns => {
-                Ok(netns::create(topology, env, &netns::Programs::of(&self.supplied, &own_binary()?)?).await?)
+        match &self.node {
+            Some(node) => Ok(kind::create(topology, env, node).await?),
+            None => {
+                let programs = netns::Programs::of(&self.supplied, &own_binary()?)?;
+                Ok(netns::create(topology, env, &programs).await?)
             }
-            ProviderName::Kind | ProviderName::Existing => Err(RunError::Input("kind: not yet".into())),
-        }
-    }
-
-    /// The clusters of an environment that stands.
-    ///
-    /// # Errors
-    /// When they do not answer.
-    pub async fn attach(&self, env: &EnvDir, _topology: &Topology) -> Result<Vec<Cluster>, RunError> {
-        match self.provider {
-            ProviderName::Netns => Ok(netns::attach(env).await?),
-            ProviderName::Kind | ProviderName::Existing => Err(RunError::Input("kind: not yet".into())),
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{EnvDir, JournalError};
 use crate::provider::ProviderName;
 use crate::scenario::MeshOptions;
+use crate::topology::Topology;
 
 /// An environment, as the next command finds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +20,8 @@ pub struct EnvRecord {
     pub fingerprint: String,
     /// Who made the clusters.
     pub provider: ProviderName,
-    /// The topology's name.
-    pub topology: String,
+    /// What was asked for.
+    pub topology: Topology,
     /// Whether it stays when the command that made it ends.
     pub kept: bool,
     /// When it was begun (RFC 3339).
@@ -146,7 +147,12 @@ mod tests {
             id: id.into(),
             fingerprint: "f".into(),
             provider: ProviderName::Netns,
-            topology: "vpn".into(),
+            topology: Topology {
+                name: "vpn".into(),
+                purpose: "p".into(),
+                trust_domain: "cluster.local".into(),
+                clusters: Vec::new(),
+            },
             kept,
             created: "2026-01-01T00:00:00Z".into(),
             phases: vec![

@@ -16,10 +16,10 @@ pub use ranges::{Clash, HostRange, RangeOf, overlap};
 pub use read::names;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The clusters of an environment and how they hang together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
     /// The folder's name.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Topology {
 }
 
 /// One cluster as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSpec {
     /// Its name: also the cluster ID in the mesh.
     pub name: String,
@@ -60,7 +60,7 @@ impl ClusterSpec {
 }
 
 /// What a node is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeRole {
     /// Runs the API server.
@@ -70,7 +70,7 @@ pub enum NodeRole {
 }
 
 /// How pods get their network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cni {
     /// kind's own (kindnet).
