@@ -18,42 +18,23 @@ use meshproof::journal::{EnvDir, Owned};
 use meshproof::provider::Cluster;
 use meshproof::provider::netns::agent::ImageMap;
 use meshproof::provider::netns::{self, Programs, dns, namespace, network};
-use meshproof::supply::program::Program;
-use meshproof::supply::versions::Versions;
+use meshproof::supply::{self, Overrides, Purpose, Source, Versions};
 use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};
 use meshproof::wait::{self, Poll};
 use serde_json::json;
 
-/// The programs, or why the test cannot run here.
-fn programs() -> Result<Programs, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("needs root".into());
+/// The programs; `None` with the reason told: this test has nothing to work with here.
+async fn programs() -> Option<Programs> {
+    if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
+        eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
+        return None;
     }
-    let bin =
-        std::env::var_os("MESHPROOF_TEST_PROGRAMS").ok_or("MESHPROOF_TEST_PROGRAMS names no folder of programs")?;
-    let bin = PathBuf::from(bin);
-    let find = |program: Program| {
-        let path = bin.join(program.name());
-        if path.exists() { Ok(path) } else { Err(format!("{program} is not in {}", bin.display())) }
-    };
-    let versions = Versions::built_in().map_err(|e| e.to_string())?;
-    let programs = Programs::found_by(find, &versions, env!("CARGO_BIN_EXE_meshproof").as_ref())?;
-    programs.check().map_err(|e| e.to_string())?;
-    Ok(programs)
-}
-
-/// Skips the test, or fails it where everything must be there.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Ok(programs) => programs,
-            Err(why) => {
-                assert!(std::env::var_os("CI").is_none(), "cannot run: {why}");
-                eprintln!("skipped: {why}");
-                return;
-            }
-        }
-    };
+    assert!(nix::unistd::geteuid().is_root(), "cannot run: network namespaces need root");
+    let versions = Versions::built_in().unwrap();
+    let supplied = supply::ensure(Purpose::Netns, Source::Auto, &versions, &Overrides::new()).await.unwrap();
+    let programs = Programs::of(&supplied, env!("CARGO_BIN_EXE_meshproof").as_ref()).unwrap();
+    programs.check().unwrap();
+    Some(programs)
 }
 
 fn cluster(number: u8) -> ClusterSpec {
@@ -212,7 +193,7 @@ async fn serve(cluster: &Cluster, pod: &PodLike) -> Ipv4Addr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clusters_are_joined_as_one_network_and_leave_nothing_behind() {
-    let programs = programs_or_skip!();
+    let Some(programs) = programs().await else { return };
     let root = tempfile::tempdir().unwrap();
     let id = format!("t{}", std::process::id());
     let _leftovers = Leftovers(root.path().into(), vec![id.clone()]);
@@ -289,7 +270,7 @@ fn kill(pid: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_environments_of_one_topology_do_not_see_each_other() {
-    let programs = programs_or_skip!();
+    let Some(programs) = programs().await else { return };
     let root = tempfile::tempdir().unwrap();
     let alone = Topology { clusters: vec![cluster(1)], ..topology() };
     let ids = [format!("a{}", std::process::id()), format!("b{}", std::process::id())];
@@ -314,7 +295,7 @@ async fn two_environments_of_one_topology_do_not_see_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_one_cluster_route_pods_and_clusters_of_two_networks_meet_at_nodes_only() {
-    let programs = programs_or_skip!();
+    let Some(programs) = programs().await else { return };
     let root = tempfile::tempdir().unwrap();
     let id = format!("n{}", std::process::id());
     let _leftovers = Leftovers(root.path().into(), vec![id.clone()]);
@@ -364,27 +345,4 @@ async fn a_missing_program_is_named_before_anything_is_made() {
     let error = netns::create(&topology(), &env, &programs).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("etcd is not there: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");
     assert_eq!(env.owned().unwrap(), []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "leaves an environment running, for work on the node agent by hand"]
-async fn keeps_an_environment() {
-    let root = std::env::temp_dir().join("meshproof-by-hand");
-    let env = EnvDir::create(&root, &format!("h{}", std::process::id() % 10_000)).unwrap();
-    let started = Instant::now();
-    let clusters = netns::create(&topology(), &env, &programs().unwrap()).await.unwrap();
-    println!("ready after {:.1?} in {}", started.elapsed(), env.path().display());
-    for cluster in clusters {
-        println!("{}: kubectl --kubeconfig {} …", cluster.name, cluster.kubeconfig.display());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "ends what `keeps_an_environment` left"]
-async fn removes_kept_environments() {
-    let root = std::env::temp_dir().join("meshproof-by-hand");
-    for entry in std::fs::read_dir(root.clone()).unwrap() {
-        let Some(env) = EnvDir::open(&root, &entry.unwrap().file_name().to_string_lossy()).unwrap() else { continue };
-        remove(env).await;
-    }
 }

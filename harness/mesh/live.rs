@@ -163,6 +163,7 @@ fn both(versions: &BTreeMap<String, u32>, errors: &str) -> bool {
 }
 
 #[tokio::test]
+#[ignore = "needs real clusters that have no mesh yet"]
 async fn the_mesh_on_real_clusters() {
     let (Some(kubeconfigs), Some(istio), Some(images)) =
         (variable("MESHPROOF_DEV_KUBECONFIGS"), variable("MESHPROOF_DEV_ISTIO"), variable("MESHPROOF_DEV_IMAGES"))

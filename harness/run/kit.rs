@@ -93,10 +93,8 @@ impl Kit {
             }
         };
         let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
-        let workloads = WorkloadImages {
-            helloworld: BTreeMap::from([app("v1"), app("v2")]),
-            curl: format!("{LOCAL_CURL}:{tag}"),
-        };
+        let workloads =
+            WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") };
         Ok(Self { provider: ProviderName::Netns, supplied, workloads, hub: LOCAL_HUB.into(), tag, node: None })
     }
 

@@ -1,6 +1,7 @@
 //! One command's work: scenarios one after the other on environments that they share.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -156,7 +157,21 @@ impl Session {
         }
         self.report.seconds = self.started.elapsed().as_secs_f64();
         report::write_all(&self.report, &self.folder).map_err(|e| miette::miette!("{e}"))?;
+        tell_github(&self.report);
         Ok(Ended { report: self.report, folder: self.folder })
+    }
+}
+
+/// On GitHub Actions: annotations on the scenarios' lines, and the run's page.
+fn tell_github(report: &RunReport) {
+    if std::env::var_os("GITHUB_ACTIONS").is_none() {
+        return;
+    }
+    print!("{}", report::annotations(report));
+    let Some(page) = std::env::var_os("GITHUB_STEP_SUMMARY") else { return };
+    let written = std::fs::OpenOptions::new().create(true).append(true).open(&page);
+    if let Err(error) = written.and_then(|mut page| page.write_all(report::markdown(report).as_bytes())) {
+        ui::say(format!("warning: the step's summary could not be written: {error}"));
     }
 }
 
