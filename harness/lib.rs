@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod cli;
 pub mod doctor;
+pub mod failure;
 pub mod fault;
 pub mod gate;
 pub mod journal;

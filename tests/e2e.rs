@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use meshproof::cli::{Making, all_problems};
+use meshproof::cli::Making;
 use meshproof::doctor;
+use meshproof::failure::{self, Failure};
 use meshproof::project::Project;
 use meshproof::report;
 use meshproof::run::settings::{Keep, Settings};
@@ -60,8 +61,8 @@ enum State {
 fn main() -> ExitCode {
     match run(Args::parse_from(std::env::args().map(as_libtest_mimic_knows_it))) {
         Ok(code) => code,
-        Err(report) => {
-            eprintln!("{report:?}");
+        Err(failure) => {
+            eprint!("{failure}");
             ExitCode::FAILURE
         }
     }
@@ -72,12 +73,13 @@ fn as_libtest_mimic_knows_it(argument: String) -> String {
     if argument == "--no-capture" { "--nocapture".into() } else { argument }
 }
 
-fn run(mut args: Args) -> miette::Result<ExitCode> {
+fn run(mut args: Args) -> Result<ExitCode, Failure> {
     meshproof::logging::start();
+    failure::set_up();
     let project = Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).map_err(|e| miette::miette!("{e}"))?;
     // No scenario at all is refused by `discover`: a typo in a path must not be a green run.
     let selection = Selection { labels: args.labels, ..Selection::default() };
-    let found = selection.find(&project).map_err(all_problems)?;
+    let found = selection.find(&project)?;
     let mut settings = args.making.settings(project)?;
     let nextest = std::env::var_os("NEXTEST").is_some();
     settings.keep = match (args.keep || nextest, args.keep_on_failure) {
@@ -102,7 +104,7 @@ fn trial(one: Found, shared: &Arc<Shared>) -> Trial {
     Trial::ignorable_test(one.name.clone(), move || {
         // A file with mistakes is a failing trial, not an end of the listing.
         let opened = scenario::open(&one.path);
-        let (loaded, topology) = opened.map_err(|problems| failed(format!("{:?}", all_problems(problems))))?;
+        let (loaded, topology) = opened.map_err(|problems| failed(Failure::from(problems).to_string()))?;
         shared.run(&Chosen { name: one.name.clone(), loaded, topology })
     })
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{Making, WRONG_INPUT};
 use crate::doctor::{self, Severity, install};
+use crate::failure::Failure;
 use crate::project::Project;
 
 /// Arguments of `meshproof doctor`.
@@ -23,7 +24,7 @@ pub struct DoctorArgs {
 }
 
 /// Exits with 4 when a run would fail.
-pub async fn main(project: &Project, args: DoctorArgs) -> miette::Result<u8> {
+pub async fn main(project: &Project, args: DoctorArgs) -> Result<u8, Failure> {
     let settings = args.making.settings(project.clone())?;
     if args.install {
         let commands = install::commands(&doctor::missing_packages(&settings).await);

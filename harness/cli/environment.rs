@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{INTERRUPTED, Making, WRONG_INPUT};
+use crate::failure::Failure;
 use crate::journal::{EnvDir, state_root};
 use crate::project::Project;
 use crate::run::record::{EnvRecord, Found, Phase, Standing, environments};
@@ -48,11 +49,11 @@ pub struct EnvArgs {
 }
 
 /// Brings up an environment and keeps it.
-pub async fn up(project: &Project, args: UpArgs) -> miette::Result<u8> {
+pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     let mut settings = args.making.settings(project.clone())?;
     settings.keep = Keep::Always;
     settings.from_phase = args.phase;
-    let topology = Topology::load(&project.topologies(), &args.topology).map_err(super::all_problems)?;
+    let topology = Topology::load(&project.topologies(), &args.topology)?;
     let mut session = Session::new(settings)?;
     let options = MeshOptions::default();
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
@@ -64,7 +65,7 @@ pub async fn up(project: &Project, args: UpArgs) -> miette::Result<u8> {
             ui::say(format!("environment {id} is up; `meshproof run` uses it"));
             Ok(0)
         }
-        Ok(Err(error)) => Err(miette::miette!(help = goes_on, "{error}")),
+        Ok(Err(error)) => Err(miette::miette!(help = goes_on, "{error}").into()),
         Err(interrupt::Interrupted) => {
             ui::say(goes_on);
             Ok(INTERRUPTED)
@@ -73,7 +74,7 @@ pub async fn up(project: &Project, args: UpArgs) -> miette::Result<u8> {
 }
 
 /// Removes environments.
-pub async fn down(args: DownArgs) -> miette::Result<u8> {
+pub async fn down(args: DownArgs) -> Result<u8, Failure> {
     let root = state_root();
     let found = environments(&root).map_err(|e| miette::miette!("{e}"))?;
     let ids: Vec<String> = if args.all {
@@ -85,7 +86,7 @@ pub async fn down(args: DownArgs) -> miette::Result<u8> {
         match resting.as_slice() {
             [] => Vec::new(),
             [one] => vec![one.id.clone()],
-            several => return Err(which(several)),
+            several => return Err(which(several).into()),
         }
     } else {
         args.ids
@@ -100,10 +101,13 @@ pub async fn down(args: DownArgs) -> miette::Result<u8> {
             return Err(miette::miette!(
                 "no environment `{id}` (known: {})",
                 if known.is_empty() { "none".into() } else { known.join(", ") }
-            ));
+            )
+            .into());
         }
         match EnvDir::open(&root, &id).map_err(|e| miette::miette!("{e}"))? {
-            None => return Err(miette::miette!("environment {id} is in use by another meshproof; end that first")),
+            None => {
+                return Err(miette::miette!("environment {id} is in use by another meshproof; end that first").into());
+            }
             Some(env) => {
                 if let Err(error) = reap::remove(env).await {
                     ui::say(error.to_string());
@@ -146,7 +150,7 @@ pub fn kept(id: Option<&str>) -> miette::Result<EnvRecord> {
 }
 
 /// Prints shell commands that point kubectl at a kept environment.
-pub fn env(args: &EnvArgs) -> miette::Result<u8> {
+pub fn env(args: &EnvArgs) -> Result<u8, Failure> {
     let record = kept(args.id.as_deref())?;
     let paths: Vec<String> = record.kubeconfigs.iter().map(|(_, path)| path.display().to_string()).collect();
     println!("export KUBECONFIG={}", tool::quote(&paths.join(":")));

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use clap::Args;
 
 use super::environment::kept;
+use crate::failure::Failure;
 use crate::run::kit;
 use crate::workload;
 
@@ -30,7 +31,7 @@ pub struct ExecArgs {
 }
 
 /// Runs a program inside a workload; exits with its exit code.
-pub async fn main(args: ExecArgs) -> miette::Result<u8> {
+pub async fn main(args: ExecArgs) -> Result<u8, Failure> {
     let told = |e: &dyn std::fmt::Display| miette::miette!("{e}");
     let record = kept(args.id.as_deref())?;
     let clusters = kit::reopen(&record).await.map_err(|e| told(&e))?;

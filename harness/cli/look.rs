@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::failure::Failure;
 use crate::plan::{self, Part};
 use crate::project::Project;
 use crate::run::Selection;
@@ -49,9 +50,9 @@ enum FaultCommand {
 }
 
 /// Lists scenarios: name, purpose, labels.
-pub fn list(project: &Project, args: &ListArgs) -> miette::Result<u8> {
+pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
     let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
-    let found = selection.find(project).map_err(super::all_problems)?;
+    let found = selection.find(project)?;
     for one in &found {
         let told = match scenario::load(&one.path) {
             Ok(loaded) => {
@@ -67,8 +68,8 @@ pub fn list(project: &Project, args: &ListArgs) -> miette::Result<u8> {
 }
 
 /// Shows what a scenario would do.
-pub fn plan(project: &Project, args: &PlanArgs) -> miette::Result<u8> {
-    let (loaded, topology) = scenario::open(&args.file).map_err(super::all_problems)?;
+pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
+    let (loaded, topology) = scenario::open(&args.file)?;
     let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
     let part = |name: &str, version: String| Part { name: name.into(), version };
     let parts = vec![
@@ -86,7 +87,7 @@ pub fn plan(project: &Project, args: &PlanArgs) -> miette::Result<u8> {
 }
 
 /// Prints the catalogue of faults.
-pub fn fault(args: &FaultArgs) -> miette::Result<u8> {
+pub fn fault(args: &FaultArgs) -> Result<u8, Failure> {
     match args.command {
         FaultCommand::List => {
             for fault in fault::catalogue() {
@@ -98,7 +99,7 @@ pub fn fault(args: &FaultArgs) -> miette::Result<u8> {
 }
 
 /// Prints the pairs of the nightly run as JSON on one line.
-pub fn matrix(project: &Project) -> miette::Result<u8> {
+pub fn matrix(project: &Project) -> Result<u8, Failure> {
     let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
     anstream::println!("{}", serde_json::to_string(&versions.matrix).map_err(|e| miette::miette!("{e}"))?);
     Ok(0)

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::failure::{self, Failure};
 use crate::journal::state_root;
 use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::run::settings::{Keep, Settings};
-use crate::source::Problems;
 use crate::supply::{Minor, Overrides, Program, Source};
 
 mod doctor;
@@ -144,22 +144,23 @@ pub fn main() -> ExitCode {
         return hidden::main(hidden);
     }
     crate::logging::start();
+    failure::set_up();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return told(miette::miette!("cannot start the runtime: {error}")),
+        Err(error) => return told(&miette::miette!("cannot start the runtime: {error}").into()),
     };
     match runtime.block_on(dispatch(cli)) {
         Ok(code) => ExitCode::from(code),
-        Err(report) => told(report),
+        Err(failure) => told(&failure),
     }
 }
 
-fn told(report: miette::Report) -> ExitCode {
-    anstream::eprintln!("{report:?}");
+fn told(failure: &Failure) -> ExitCode {
+    anstream::eprint!("{failure}");
     ExitCode::from(WRONG_INPUT)
 }
 
-async fn dispatch(cli: Cli) -> miette::Result<u8> {
+async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     if let Command::Schema = cli.command {
         let schema = serde_json::to_string_pretty(&crate::scenario::schema()).map_err(|e| miette::miette!("{e}"))?;
         anstream::println!("{schema}");
@@ -220,10 +221,4 @@ impl Making {
             state_root: state_root(),
         })
     }
-}
-
-/// Everything that is wrong with a file, as one report.
-pub fn all_problems(problems: Problems) -> miette::Report {
-    let texts: Vec<String> = problems.reports().map(|report| format!("{report:?}")).collect();
-    miette::Report::msg(texts.join("\n"))
 }

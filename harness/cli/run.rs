@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{INTERRUPTED, Making};
+use crate::failure::Failure;
 use crate::project::Project;
 use crate::report;
 use crate::run::record::Phase;
@@ -37,7 +38,7 @@ pub struct RunArgs {
 }
 
 /// Runs the scenarios; the exit code is that of the worst verdict.
-pub async fn main(project: &Project, args: RunArgs) -> miette::Result<u8> {
+pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
     let mut settings = args.making.settings(project.clone())?;
     settings.keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
@@ -46,13 +47,11 @@ pub async fn main(project: &Project, args: RunArgs) -> miette::Result<u8> {
     };
     settings.from_phase = args.phase;
     let selection = Selection { files: args.files, filter: args.filter, labels: args.labels };
-    let chosen = selection.open(project).map_err(|all| {
-        let texts: Vec<String> =
-            all.into_iter().map(|problems| format!("{:?}", super::all_problems(problems))).collect();
-        miette::Report::msg(texts.join("\n"))
-    })?;
+    let chosen = selection.open(project)?;
     if chosen.is_empty() {
-        return Err(miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`"));
+        return Err(
+            miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
+        );
     }
     let mut session = Session::new(settings)?;
     let ended = interrupt::unless_interrupted(async {

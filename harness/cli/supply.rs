@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Making;
+use crate::failure::Failure;
 use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::run::kit::Kit;
@@ -20,7 +21,7 @@ pub struct SupplyArgs {
 }
 
 /// Gets everything that environments are made of.
-pub async fn main(project: &Project, args: SupplyArgs) -> miette::Result<u8> {
+pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
     let settings = args.making.settings(project.clone())?;
     let versions = settings.versions()?;
     let provider_of = |purpose: &Purpose| match purpose {

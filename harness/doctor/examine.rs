@@ -1,6 +1,7 @@
 //! All checks that fit what a command is about to do.
 
 use super::{Finding, Severity, host, install, leftovers, network};
+use crate::failure::Failure;
 use crate::journal::state_root;
 use crate::provider::{self, ProviderName, netns};
 use crate::run::settings::Settings;
@@ -11,10 +12,10 @@ use crate::topology::Topology;
 ///
 /// # Errors
 /// When `versions.yaml` or the topology cannot be read.
-pub async fn examine(settings: &Settings, topology: &str) -> miette::Result<Vec<Finding>> {
+pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>, Failure> {
     let provider = settings.provider().await;
     let versions = settings.versions()?;
-    let topology = Topology::load(&settings.project.topologies(), topology).map_err(crate::cli::all_problems)?;
+    let topology = Topology::load(&settings.project.topologies(), topology)?;
     let minor = |text: &str| text.parse::<Minor>().map_err(|e| miette::miette!("versions.yaml: {e}"));
     let (istio, kubernetes) = match settings.source {
         Source::Registry => (versions.registry.istio_minor, versions.registry.kubernetes_minor),
