@@ -234,7 +234,7 @@ impl GoBuild {
         self.write_files(&dir)?;
         let list = self.go("list", &dir).args(["-deps", "-f", "", "-mod=readonly", "-tags", self.tags]);
         list.args(self.packages.iter().map(|(p, _)| p)).run().await?;
-        Ok(())
+        Ok(std::fs::remove_dir_all(dir)?)
     }
 
     fn write_files(&self, dir: &Path) -> std::io::Result<()> {

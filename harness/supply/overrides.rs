@@ -28,8 +28,8 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
         let limit = Duration::from_secs(60);
         let output = Tool::new(&whole).args(args).timeout(limit).run().await.map_err(|e| refused(e.to_string()))?;
         let said = output.text();
-        let Some(version) = version_in(&said) else {
-            return Err(refused(format!("it does not tell a version, but {said:?} (is it {program}?)")));
+        let Some(version) = version_in(&said).filter(|_| said.contains(program.version_mark())) else {
+            return Err(refused(format!("it does not tell {program}'s version, but {said:?}")));
         };
         let same = said.contains(expected);
         let note = if same { String::new() } else { format!("; versions.yaml has {expected}") };
@@ -115,7 +115,8 @@ mod tests {
     #[rstest]
     #[case::not_executable("echo v1.2", 0o644, "it is not executable (hint: chmod +x")]
     #[case::fails("echo no such flag >&2; exit 1", 0o755, "no such flag")]
-    #[case::another_program("echo hello", 0o755, "it does not tell a version, but \"hello\" (is it envoy?)")]
+    #[case::no_version("echo hello", 0o755, "it does not tell envoy's version, but \"hello\"")]
+    #[case::another_program("echo etcd Version: 3.6.8", 0o755, "it does not tell envoy's version, but \"etcd Version")]
     #[tokio::test]
     async fn what_cannot_stand_in_is_refused(#[case] text: &str, #[case] mode: u32, #[case] why: &str) {
         let (_dir, path) = script(text, mode);

@@ -111,6 +111,23 @@ impl Program {
     }
 }
 
+impl Program {
+    /// What is in its answer to [`Program::version_args`] and in no other program's.
+    pub(super) fn version_mark(self) -> &'static str {
+        match self {
+            Self::KubeApiserver
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::KubeProxy
+            | Self::Kubelet => "Kubernetes v",
+            Self::Etcd => "etcd Version: ",
+            Self::Envoy => "  version: ",
+            Self::Coredns => "CoreDNS-",
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
