@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod cli;
+pub mod diagnose;
 pub mod doctor;
 pub mod failure;
 pub mod fault;

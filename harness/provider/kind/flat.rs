@@ -1,7 +1,8 @@
 //! Proof that pods of different clusters see each other's own addresses.
 //!
-//! On every node a pod that only sleeps; in its network namespace a listener that answers with the
-//! address that its caller has. Every pod calls every pod of the other clusters.
+//! On every node a pod that only sleeps; in its network namespace listeners that answer with the
+//! addresses that their callers have. Every pod calls every pod of the other clusters, each caller on
+//! a port of its own: two that call at the same moment are not taken for each other.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::{LIMIT, LOOK, node, overdue};
 use crate::provider::{Cluster, ProviderError, kube_access};
 use crate::wait::{self, Poll};
 
+/// The port of the first caller; the others have those that follow.
 const PORT: u16 = 7777;
 /// How long a pod is listened on: longer than the calls to it can take.
 const SECONDS: u64 = 60;
@@ -56,19 +58,27 @@ pub async fn verify_flat(clusters: &[Cluster]) -> Result<Vec<NotFlat>, ProviderE
     let namespaces = try_join_all(clusters.iter().map(namespace)).await?;
     let answer = async {
         let pods = try_join_all(clusters.iter().zip(&namespaces).map(|(cluster, name)| pods(cluster, name))).await?;
-        let mut calls = Vec::new();
-        for (at, from) in pods.iter().enumerate() {
-            let others = pods.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, pods)| pods);
-            calls.extend(others.flat_map(|to| from.iter().map(move |from| (from, to))));
-        }
+        let ports = PORT..=u16::MAX;
+        let callers: Vec<(usize, &Ready, u16)> = (pods.iter().enumerate())
+            .flat_map(|(cluster, pods)| pods.iter().map(move |pod| (cluster, pod)))
+            .zip(ports)
+            .map(|((cluster, pod), port)| (cluster, pod, port))
+            .collect();
+        let ports: Vec<u16> = callers.iter().map(|(.., port)| *port).collect();
+        let calls: Vec<(&Ready, &Ready, u16)> = (callers.iter())
+            .flat_map(|(at, from, port)| {
+                let others = callers.iter().filter(move |(other, ..)| other != at);
+                others.map(move |(_, to, _)| (*from, *to, *port))
+            })
+            .collect();
         // The listeners end by themselves, later than the last call.
-        let listening = try_join_all(pods.iter().flatten().map(Ready::listen));
-        let calling = try_join_all(calls.iter().map(|(from, to)| from.call(to)));
+        let listening = try_join_all(callers.iter().map(|(_, pod, _)| pod.listen(&ports)));
+        let calling = try_join_all(calls.iter().map(|(from, to, port)| from.call(to, *port)));
         let seen = tokio::select! {
             seen = calling => seen?,
             Err(error) = listening => return Err(error),
         };
-        Ok(calls.iter().zip(seen).filter_map(|((from, to), seen)| judge(from, to, seen)).collect())
+        Ok(calls.iter().zip(seen).filter_map(|((from, to, _), seen)| judge(from, to, seen)).collect())
     };
     let answer = answer.await;
     for (cluster, name) in clusters.iter().zip(&namespaces) {
@@ -169,23 +179,25 @@ async fn pause_image(cluster: &Cluster, node: &str) -> Result<String, ProviderEr
 }
 
 impl Ready {
-    /// Answers every caller with the addresses that the kernel shows of its connection, until all have called.
-    async fn listen(&self) -> Result<(), ProviderError> {
-        let listen = if self.address.contains(':') { format!("[{}]", self.address) } else { self.address.clone() };
+    /// Answers every caller with the addresses that the kernel shows of all connections, until all have called.
+    async fn listen(&self, ports: &[u16]) -> Result<(), ProviderError> {
+        let host = if self.address.contains(':') { format!("[{}]", self.address) } else { self.address.clone() };
+        let listen: Vec<String> = ports.iter().map(|port| format!("--listen={host}:{port}")).collect();
         let script = format!(
-            "timeout {SECONDS} nsenter --net={} systemd-socket-activate --listen={listen}:{PORT} --accept --inetd \
-             ss -Htn state established 'sport = :{PORT}' || true",
-            self.netns
+            "timeout {SECONDS} nsenter --net={} systemd-socket-activate {} --accept --inetd \
+             ss -Htn state established || true",
+            self.netns,
+            listen.join(" ")
         );
         node::sh(&self.node, &script).await.map(drop)
     }
 
-    /// The address that `to` sees when this pod calls it.
-    async fn call(&self, to: &Self) -> Result<Option<String>, ProviderError> {
+    /// The address that `to` sees when this pod calls its port `port`, which is no other caller's.
+    async fn call(&self, to: &Self, port: u16) -> Result<Option<String>, ProviderError> {
         // The listener may start a moment after this does.
         let script = format!(
             "for _ in $(seq 20); do \
-               if answer=$(timeout 1 bash -c 'exec 3<>/dev/tcp/{}/{PORT} && cat <&3' 2>/dev/null); then \
+               if answer=$(timeout 1 bash -c 'exec 3<>/dev/tcp/{}/{port} && cat <&3' 2>/dev/null); then \
                  echo \"$answer\"; exit; \
                fi; \
                sleep 0.2; \
@@ -197,15 +209,19 @@ impl Ready {
             .timeout(Duration::from_secs(SECONDS))
             .run()
             .await?;
-        Ok(caller(&output.text(), PORT))
+        Ok(caller(&output.text(), port))
     }
 }
 
-/// The peer in a line of `ss -Htn`: `0 0 10.20.0.2:7777 10.10.0.2:35690`.
+/// The peer of the connection to `port` in the output of `ss -Htn`: `0 0 10.20.0.2:7777 10.10.0.2:35690`.
 fn caller(answer: &str, port: u16) -> Option<String> {
     let own = format!(":{port}");
-    let line = answer.lines().find(|line| line.split_whitespace().any(|word| word.ends_with(&own)))?;
-    let (address, _) = line.split_whitespace().last()?.rsplit_once(':')?;
+    let ends = answer.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().rev();
+        Some((words.next()?, words.next()?))
+    });
+    let (peer, _) = ends.into_iter().find(|(_, local)| local.ends_with(&own))?;
+    let (address, _) = peer.rsplit_once(':')?;
     Some(address.trim_matches(['[', ']']).to_owned())
 }
 
@@ -219,6 +235,8 @@ mod tests {
     #[case("0 0 [fd00:20::2]:7777 [fd00:10::2]:35690", Some("fd00:10::2"))]
     #[case("", None)]
     #[case("0 0 10.20.0.2:443 10.10.0.2:35690", None)]
+    // Another caller at the same moment, from a port of that number.
+    #[case("0 0 10.20.0.2:7778 10.30.0.2:7777\n0 0 10.20.0.2:7777 10.10.0.2:35690", Some("10.10.0.2"))]
     fn the_caller_as_the_kernel_shows_it(#[case] answer: &str, #[case] expected: Option<&str>) {
         assert_eq!(caller(answer, PORT).as_deref(), expected);
     }
