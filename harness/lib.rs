@@ -18,6 +18,7 @@ pub mod mesh;
 pub mod plan;
 pub mod probe;
 pub mod project;
+pub mod prove;
 pub mod provider;
 pub mod report;
 pub mod run;

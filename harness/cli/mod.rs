@@ -21,6 +21,7 @@ mod environment;
 mod exec;
 mod hidden;
 mod look;
+mod prove;
 mod run;
 mod supply;
 
@@ -64,6 +65,8 @@ enum Command {
     Up(environment::UpArgs),
     /// Run scenarios.
     Run(run::RunArgs),
+    /// Put every fault of the catalogue into scenarios, and check that each is noticed.
+    Prove(prove::ProveArgs),
     /// Remove environments.
     Down(environment::DownArgs),
     /// Print shell commands that point kubectl at a kept environment.
@@ -176,6 +179,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,
+        Command::Prove(args) => prove::main(&project, args).await,
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,

@@ -52,6 +52,9 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Vec
     argv.extend(["--max-filesize".into(), BODY_LIMIT.to_string()]);
     argv.extend(["--max-time".into(), format!("{:.3}", request.timeout.as_secs_f64())]);
     argv.extend(["--write-out".into(), write_out]);
+    if request.fail_early {
+        argv.push("--fail-early".into());
+    }
     if request.url.starts_with("https://") {
         // Whose certificate the server shows is the mesh's business; `peer` in its proxy's log tells.
         argv.push("--insecure".into());
@@ -201,6 +204,7 @@ mod tests {
             calls: 50,
             new_connections: true,
             timeout: Duration::from_millis(1500),
+            fail_early: false,
         };
         let command = command(&request, &words(), Duration::from_secs(60));
         insta::assert_snapshot!(command.iter().map(|a| crate::tool::quote(a)).collect::<Vec<_>>().join(" "), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'Connection: close' --header 'end-user: jason' --header 'x-empty;' -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
@@ -249,6 +253,7 @@ mod tests {
             calls: 100,
             new_connections,
             timeout: Duration::from_secs(5),
+            fail_early: false,
         };
         let words = Words::new();
         let command = command(&request, &words, request.budget());

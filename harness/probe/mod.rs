@@ -29,6 +29,9 @@ pub struct Request {
     pub new_connections: bool,
     /// How long one call may take.
     pub timeout: Duration,
+    /// Whether the first call that gets no reply is the last: where no reply is expected to be missing, the rest would add
+    /// nothing but time.
+    pub fail_early: bool,
 }
 
 impl Request {
@@ -116,7 +119,9 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
     let told =
         curl::parse(&output.stdout, &words.marker).map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
     let cut_short = told.len() < request.calls as usize;
-    if told.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
+    let gave_up =
+        request.fail_early && told.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
+    if told.is_empty() && request.calls > 0 || cut_short && !gave_up && started.elapsed() < request.budget() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
         return Err(ProbeError::Client {
             pod: place,

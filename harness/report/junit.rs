@@ -37,7 +37,7 @@ fn case(scenario: &ScenarioReport) -> TestCase {
         Class::Inconclusive => TestCaseStatus::skipped(),
     };
     if scenario.class() != Class::Pass {
-        status.set_message(headline(scenario));
+        status.set_message(scenario.headline());
         status.set_type(super::terminal::word(scenario.class()));
         status.set_description(terminal::plain(&terminal::scenario(scenario)));
     }
@@ -49,22 +49,6 @@ fn case(scenario: &ScenarioReport) -> TestCase {
         case.set_system_out(terminal::plain(&terminal::scenario(scenario)));
     }
     case
-}
-
-/// What went wrong, in one line.
-pub(super) fn headline(scenario: &ScenarioReport) -> String {
-    if scenario.class() == Class::Broken
-        && let Some(error) = scenario.errors().next()
-    {
-        return error.lines().next().unwrap_or_default().to_owned();
-    }
-    match scenario.main_trouble() {
-        Some((_, finding)) => {
-            let place = super::terminal::place(&scenario.file, finding.line, finding.column);
-            format!("{}: expected: {}; observed: {} ({place})", finding.expectation, finding.expected, finding.observed)
-        }
-        None => "nothing was judged".into(),
-    }
 }
 
 fn duration(seconds: f64) -> std::time::Duration {

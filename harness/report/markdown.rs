@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{RunReport, ScenarioReport, junit::headline, seconds, terminal};
+use super::{RunReport, ScenarioReport, seconds, terminal};
 use crate::verdict::Class;
 
 /// GitHub drops a step's summary that is larger than 1 MiB.
@@ -52,7 +52,7 @@ fn head(report: &RunReport) -> String {
 
 fn row(scenario: &ScenarioReport) -> String {
     let class = scenario.class();
-    let told = if class == Class::Pass { String::new() } else { format!(": {}", cell(&headline(scenario))) };
+    let told = if class == Class::Pass { String::new() } else { format!(": {}", cell(&scenario.headline())) };
     let (mark, word) = (terminal::mark(class), terminal::word(class));
     format!("| {mark} | {} | **{word}**{told} | {} |\n", cell(&scenario.name), seconds(scenario.seconds))
 }

@@ -86,8 +86,11 @@ pub fn write_all(report: &RunReport, dir: &Path) -> Result<Paths, ReportError> {
     Ok(paths)
 }
 
-/// Writes beside the file and renames. Reports hold no secrets, and others (a CI's upload) read them: mode 0644.
-fn write(path: &Path, text: &str) -> Result<(), ReportError> {
+/// Writes one report: beside the file, then renamed. Reports hold no secrets, and others (a CI's upload) read them: mode 0644.
+///
+/// # Errors
+/// [`ReportError::Write`].
+pub fn write(path: &Path, text: &str) -> Result<(), ReportError> {
     let failed = |source| ReportError::Write { path: path.into(), source };
     let dir = path.parent().unwrap_or(Path::new("."));
     let mode = std::fs::Permissions::from_mode(0o644);
@@ -98,6 +101,6 @@ fn write(path: &Path, text: &str) -> Result<(), ReportError> {
 }
 
 /// Seconds as people read them.
-fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     crate::ui::seconds(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }

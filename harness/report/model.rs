@@ -334,6 +334,23 @@ impl ScenarioReport {
         self.troubles().find(|(_, finding)| finding.class == worst)
     }
 
+    /// What went wrong, in one line.
+    pub fn headline(&self) -> String {
+        if self.class() == Class::Broken
+            && let Some(error) = self.errors().next()
+        {
+            return error.lines().next().unwrap_or_default().to_owned();
+        }
+        match self.main_trouble() {
+            Some((_, finding)) => {
+                let place = super::terminal::place(&self.file, finding.line, finding.column);
+                let (expected, observed) = (&finding.expected, &finding.observed);
+                format!("{}: expected: {expected}; observed: {observed} ({place})", finding.expectation)
+            }
+            None => "nothing was judged".into(),
+        }
+    }
+
     /// Why it could not be carried out: its own error, or that of a step.
     pub fn errors(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter_map(|step| step.error.as_deref()).chain(self.error.as_deref())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::RunError;
+use super::{Patience, RunError};
 use super::environment::Environment;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
@@ -28,7 +28,12 @@ pub struct Called {
 ///
 /// # Errors
 /// When the calls could not be sent: the environment's fault.
-pub async fn send(environment: &Environment, running: &[RunningWorkload], call: &Call) -> Result<Called, RunError> {
+pub async fn send(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    call: &Call,
+    patience: Patience,
+) -> Result<Called, RunError> {
     let cluster = environment.cluster(&call.from.cluster)?;
     let is_caller =
         |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
@@ -44,6 +49,7 @@ pub async fn send(environment: &Environment, running: &[RunningWorkload], call: 
         calls: call.calls.as_ref().map_or_else(|| verdict::calls_needed(&call.expect, detect), |n| n.value),
         new_connections: call.new_connections,
         timeout: call.timeout(),
+        fail_early: patience == Patience::Short && needs_replies(&call.expect),
     };
     let pod = caller.reference();
     let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
@@ -64,6 +70,13 @@ fn address(environment: &Environment, to: &str) -> String {
         let host = cluster.peer_api_server.trim_start_matches("https://");
         url.replace(&format!("{{{}.api}}", cluster.name), host)
     })
+}
+
+/// Whether a call without a reply is enough to say that the expectation does not hold.
+fn needs_replies(expect: &Expect) -> bool {
+    let no_reply = expect.refused.as_ref().is_some_and(|refused| refused.value)
+        || expect.resolves.as_ref().is_some_and(|resolves| !resolves.value);
+    !no_reply
 }
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.

@@ -8,11 +8,13 @@ pub mod record;
 pub mod settings;
 
 mod calls;
+mod sabotage;
 mod scenario;
 mod selection;
 mod session;
 mod undo;
 
+pub use sabotage::{Injection, Sabotage, Sabotaged};
 pub use selection::{Chosen, Selection};
 pub use session::Session;
 
@@ -23,6 +25,25 @@ use thiserror::Error;
 /// How long a change may take to reach every proxy. Long on purpose: on an idle machine it takes
 /// well under a second, and an expired wait is a verdict.
 const GATE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long is waited for what may never come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// An expired wait is a defect.
+    Long,
+    /// With a fault in it a scenario is expected to wait in vain, and its verdict needs one missing reply, not all of them.
+    Short,
+}
+
+impl Patience {
+    /// How long a change may take to reach every proxy.
+    fn gate(self) -> Duration {
+        match self {
+            Self::Long => GATE_LIMIT,
+            Self::Short => Duration::from_secs(8),
+        }
+    }
+}
 
 /// Why an environment or a step could not be done: never the mesh's fault, so a verdict that comes
 /// of it is `broken`.

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::calls::{self, Called};
 use super::environment::Environment;
 use super::kit::Kit;
+use super::sabotage::{Attempt, Sabotage, Sabotaged};
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, RunError};
+use super::{Chosen, GATE_LIMIT, Patience, RunError};
 use crate::apply::{self, Manifest};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::report::{GateTiming, ScenarioReport, StepReport};
@@ -28,6 +29,8 @@ struct Doing<'a> {
     controls: BTreeMap<usize, Finding>,
     started: Instant,
     report: ScenarioReport,
+    /// The fault that is put in, if any.
+    sabotage: Option<Attempt>,
 }
 
 /// The report of a scenario that is about to begin.
@@ -52,11 +55,7 @@ fn shown(chosen: &Chosen) -> String {
 /// Runs a scenario. Whatever happens, what it changed is put back.
 pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
-    let mut report = begun(chosen);
-    report.environment = Some(environment.record.id.clone());
-    let undo = UndoList::open(&environment.dir);
-    let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
-    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, report };
+    let mut doing = Doing::new(environment, kit, chosen, None);
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
@@ -68,7 +67,42 @@ pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> S
     doing.report
 }
 
-impl Doing<'_> {
+/// Runs a scenario with a fault that it knows nothing of. Whatever happens, all is put back.
+pub async fn run_with(environment: &mut Environment, kit: &Kit, chosen: &Chosen, sabotage: &Sabotage) -> Sabotaged {
+    let task = ui::begin(format!("{} with {}", chosen.name, sabotage.fault), None);
+    let mut doing = Doing::new(environment, kit, chosen, Some(Attempt::of(sabotage)));
+    if let Err(error) = doing.all(&task).await {
+        doing.report.error = Some(error.to_string());
+    }
+    let put_back = doing.put_back().await.map_err(|error| error.to_string());
+    task.done();
+    let injection = doing.sabotage.map(Attempt::end).unwrap_or_default();
+    Sabotaged { report: doing.report, injection, put_back }
+}
+
+/// Takes off what a scenario that was cut off changed.
+pub async fn put_back(environment: &Environment) -> Result<(), RunError> {
+    put_back_in(environment, &BTreeSet::new(), &mut UndoList::open(&environment.dir)).await
+}
+
+impl<'a> Doing<'a> {
+    fn new(
+        environment: &'a mut Environment,
+        kit: &'a Kit,
+        chosen: &'a Chosen,
+        sabotage: Option<Attempt>,
+    ) -> Self {
+        let mut report = begun(chosen);
+        report.environment = Some(environment.record.id.clone());
+        let undo = UndoList::open(&environment.dir);
+        let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
+        Self { environment, kit, chosen, running, undo, controls, started, report, sabotage }
+    }
+
+    fn patience(&self) -> Patience {
+        if self.sabotage.is_some() { Patience::Short } else { Patience::Long }
+    }
+
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
         // An earlier scenario may have been killed in the middle: its changes come off first.
         self.put_back().await?;
@@ -116,7 +150,9 @@ impl Doing<'_> {
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
-            let Called { calls, findings } = calls::send(self.environment, &self.running, call).await?;
+            self.sabotage(index).await?;
+            let Called { calls, findings } =
+                calls::send(self.environment, &self.running, call, self.patience()).await?;
             told.calls = Some(calls);
             told.findings = findings;
             told.control = self.controls.remove(&index);
@@ -126,6 +162,7 @@ impl Doing<'_> {
         if first_of_a_run {
             self.try_before(index).await?;
         }
+        self.sabotage(index).await?;
         match self.change(step).await? {
             Ok(gate) => told.gate = timings(&gate),
             Err(shut) => told.findings.push(Finding::at(
@@ -139,6 +176,18 @@ impl Doing<'_> {
         Ok(())
     }
 
+    /// Puts the fault in ahead of this step if it applies here and has not been put in yet: behind the negative control, which
+    /// is about the mesh as it is meant to be.
+    async fn sabotage(&mut self, step: usize) -> Result<(), RunError> {
+        let Some(attempt) = &mut self.sabotage else { return Ok(()) };
+        let namespaces = self.running.iter().map(|w| w.namespace.clone()).collect();
+        if attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await? {
+            // Some faults replace pods.
+            workload::look_again(&self.environment.clusters, &mut self.running).await?;
+        }
+        Ok(())
+    }
+
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
     async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
@@ -147,7 +196,7 @@ impl Doing<'_> {
         for (index, step) in behind {
             let Step::Call(call) = &step.value else { continue };
             if !call.already()
-                && let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?
+                && let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience()).await?
                 && let Some(vacuous) = verdict::negative_control(&findings)
             {
                 self.controls.insert(index, vacuous);
@@ -188,26 +237,11 @@ impl Doing<'_> {
                 return Ok(Ok(GateReport::default()));
             }
         }
-        Ok(gate::after(before, GATE_LIMIT).await)
+        Ok(gate::after(before, self.patience().gate()).await)
     }
 
-    /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
     async fn put_back(&mut self) -> Result<(), RunError> {
-        fault::mend_all(&self.environment.dir, self.environment.world(&self.namespaces())).await?;
-        if self.undo.is_empty() {
-            return Ok(());
-        }
-        let objects = self.undo.objects()?;
-        let clusters = self.environment.clusters.clone();
-        let mut gates = vec![gate::before(&clusters, Change::endpoints(self.namespaces())).await?];
-        for (cluster, objects) in objects {
-            gates.push(gate::before(&clusters, Change::manifests(&cluster, &objects)).await?);
-        }
-        self.undo.run(&clusters).await?;
-        for before in gates {
-            gate::after(before, GATE_LIMIT).await?;
-        }
-        Ok(())
+        put_back_in(self.environment, &self.namespaces(), &mut self.undo).await
     }
 
     fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
@@ -231,6 +265,28 @@ impl Doing<'_> {
         });
         found.next().unwrap_or("app1")
     }
+}
+
+/// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
+async fn put_back_in(
+    environment: &Environment,
+    namespaces: &BTreeSet<String>,
+    undo: &mut UndoList,
+) -> Result<(), RunError> {
+    fault::mend_all(&environment.dir, environment.world(namespaces)).await?;
+    if undo.is_empty() {
+        return Ok(());
+    }
+    let clusters = &environment.clusters;
+    let mut gates = vec![gate::before(clusters, Change::endpoints(namespaces.iter().cloned())).await?];
+    for (cluster, objects) in undo.objects()? {
+        gates.push(gate::before(clusters, Change::manifests(&cluster, &objects)).await?);
+    }
+    undo.run(clusters).await?;
+    for before in gates {
+        gate::after(before, GATE_LIMIT).await?;
+    }
+    Ok(())
 }
 
 fn is_call(step: &Located<Step>) -> bool {

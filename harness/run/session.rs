@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::environment::Environment;
 use super::kit::Kit;
 use super::settings::Settings;
-use super::{Chosen, RunError, reap, scenario};
+use super::{Chosen, RunError, Sabotage, Sabotaged, reap, scenario};
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::supply::Versions;
@@ -81,6 +81,18 @@ impl Session {
         &self.report.scenarios[at]
     }
 
+    /// Runs one scenario with a fault in it, on the environment at hand. It is no part of the run's reports: it is meant not to pass.
+    ///
+    /// # Errors
+    /// When there is no environment to run it on.
+    pub async fn run_with(&mut self, chosen: &Chosen, sabotage: &Sabotage) -> Result<Sabotaged, RunError> {
+        let started = Instant::now();
+        let (environment, kit) = self.enter(&chosen.topology, &chosen.loaded.scenario.mesh).await?;
+        let mut told = scenario::run_with(environment, kit, chosen, sabotage).await;
+        told.report.seconds = started.elapsed().as_secs_f64();
+        Ok(told)
+    }
+
     /// The environment for a topology: the one at hand, a kept one, or a new one.
     ///
     /// # Errors
@@ -143,11 +155,25 @@ impl Session {
         }
     }
 
+    /// Takes off what the scenario that was cut off changed, so that an environment that stays is whole.
+    async fn put_back(&self) {
+        let Some(environment) = &self.environment else { return };
+        if !environment.found && !self.settings.keep.after(false) {
+            return;
+        }
+        if let Err(error) = scenario::put_back(environment).await {
+            ui::say(format!("warning: {error} (the next scenario on this environment tries again)"));
+        }
+    }
+
     /// Leaves the environment at hand and writes the reports.
     ///
     /// # Errors
     /// When the reports cannot be written.
     pub async fn close(mut self, interrupted: bool) -> miette::Result<Ended> {
+        if interrupted {
+            self.put_back().await;
+        }
         self.leave().await;
         if interrupted {
             // What was being made when the signal came belongs to nobody now.

@@ -33,6 +33,9 @@ pub struct Scenario {
     pub workloads: Located<Vec<Located<Workload>>>,
     /// What is done and expected, in order.
     pub steps: Located<Vec<Located<Step>>>,
+    /// Faults that the scenario cannot see by its purpose, each with the reason; `meshproof prove` checks that it is so.
+    #[serde(default)]
+    pub blind: BTreeMap<String, Located<String>>,
 }
 
 /// How the mesh is installed.

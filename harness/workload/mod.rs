@@ -241,6 +241,22 @@ pub async fn scale(
     ready::scaled(cluster, namespace, &name).await
 }
 
+/// Looks up again which pods the `sleep`s and `helloworld`s have. One that has none at the moment keeps those that it had.
+///
+/// # Errors
+/// [`WorkloadError`] when a cluster does not answer.
+pub async fn look_again(clusters: &[Cluster], running: &mut [RunningWorkload]) -> Result<(), WorkloadError> {
+    for workload in running.iter_mut().filter(|w| w.role != Role::Manifest) {
+        let Some(cluster) = clusters.iter().find(|c| c.name == workload.cluster) else { continue };
+        let selector = format!("{}={}", desired::WORKLOAD_LABEL, workload.name);
+        let now = pods(cluster, &workload.namespace, &selector).await?;
+        if !now.is_empty() {
+            workload.pods = now;
+        }
+    }
+    Ok(())
+}
+
 /// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
 ///
 /// # Errors

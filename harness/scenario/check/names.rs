@@ -1,6 +1,8 @@
 //! The head of a scenario and its workloads.
 
 use super::{Checks, Helloworld, Located, Manifest, Sleep, Workload, repeated};
+use crate::fault;
+use crate::source::known;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let scenario = checks.scenario();
@@ -16,6 +18,16 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     }
     for (first, again) in repeated(scenario.labels.iter().map(|label| (label.as_str(), label))) {
         checks.conflict(first, again, format!("label `{}` is written twice", again.value), "remove one");
+    }
+    for (name, why) in &scenario.blind {
+        if !fault::names().contains(&name.as_str()) {
+            let what = format!("`blind` names the unknown fault `{name}`");
+            checks.wrong(why, what, known(name, "faults", fault::names()));
+        }
+        if why.trim().is_empty() {
+            let what = format!("why the scenario cannot see `{name}` is not said");
+            checks.wrong(why, what, "say what in it goes on all the same, in one sentence");
+        }
     }
     if scenario.workloads.is_empty() {
         let help = "a scenario needs at least one client: `- sleep: { cluster: cluster1 }`";

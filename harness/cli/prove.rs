@@ -1,0 +1,86 @@
+//! `meshproof prove`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::{INTERRUPTED, Making};
+use crate::failure::Failure;
+use crate::fault::{self, Entry};
+use crate::project::Project;
+use crate::prove::{self, FaultRow, Matrix};
+use crate::report;
+use crate::run::settings::Keep;
+use crate::run::{Selection, Session, interrupt};
+use crate::source::known;
+
+/// Arguments of `meshproof prove`.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// Scenario files, or folders of them.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    making: Making,
+    /// Only this fault; may be given several times.
+    #[arg(long = "fault", value_name = "NAME")]
+    faults: Vec<String>,
+    /// Leave the environment running.
+    #[arg(long)]
+    keep: bool,
+    /// Write the table as Markdown to this file.
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
+}
+
+/// Puts every fault into every scenario; 0 if each was noticed as it should be, else 1.
+pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
+    let mut settings = args.making.settings(project.clone())?;
+    settings.keep = if args.keep { Keep::Always } else { Keep::Never };
+    let faults = chosen_faults(&args.faults)?;
+    let selection = Selection { files: args.files, ..Selection::default() };
+    let chosen = selection.open(project)?;
+    let started = Instant::now();
+    let mut session = Session::new(settings)?;
+    let mut columns = Vec::new();
+    let ended = interrupt::unless_interrupted(async {
+        for one in &chosen {
+            columns.push(prove::prove(&mut session, one, &faults).await);
+        }
+    });
+    let interrupted = ended.await.is_err();
+    let ended = session.close(interrupted).await?;
+    let row = |entry: &Entry| FaultRow { name: entry.name.into(), breaks: entry.breaks.into(), rung: entry.rung };
+    let matrix = Matrix {
+        schema: prove::SCHEMA,
+        run: ended.report.run,
+        started: ended.report.started,
+        seconds: started.elapsed().as_secs_f64(),
+        provider: ended.report.provider,
+        versions: ended.report.versions,
+        faults: faults.iter().map(row).collect(),
+        scenarios: columns,
+    };
+    let json = serde_json::to_string_pretty(&matrix).map_err(|e| miette::miette!("{e}"))?;
+    let write = |path: PathBuf, text: &str| report::write(&path, text).map_err(|e| miette::miette!("{e}"));
+    write(ended.folder.join("prove.json"), &json)?;
+    write(ended.folder.join("prove.html"), &prove::html(&matrix))?;
+    anstream::println!("{}\nreports: {}", prove::terminal(&matrix), ended.folder.display());
+    if interrupted {
+        return Ok(INTERRUPTED);
+    }
+    if let Some(path) = args.docs {
+        write(path, &prove::markdown(&matrix))?;
+    }
+    Ok(u8::from(!matrix.is_good()))
+}
+
+/// The faults of those names, in the catalogue's order; all if none is named.
+fn chosen_faults(names: &[String]) -> miette::Result<Vec<Entry>> {
+    if let Some(unknown) = names.iter().find(|name| fault::find(name).is_none()) {
+        return Err(miette::miette!(help = known(unknown, "faults", fault::names()), "unknown fault `{unknown}`"));
+    }
+    let wanted = |entry: &Entry| names.is_empty() || names.iter().any(|name| name == entry.name);
+    Ok(fault::catalogue().into_iter().filter(wanted).collect())
+}

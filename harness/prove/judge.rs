@@ -1,0 +1,64 @@
+//! What one cell comes to.
+
+use super::{Cell, Outcome, rung_name};
+use crate::diagnose::RungId;
+use crate::report::ScenarioReport;
+use crate::run::{Injection, Sabotaged};
+use crate::verdict::Class;
+
+/// Judges a scenario that ran with a fault in it, by the rung that the fault breaks and, if the scenario says that it is
+/// blind to it, the reason.
+pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &Sabotaged) -> Cell {
+    let report = &told.report;
+    let (outcome, why) = match (&told.injection, &told.put_back) {
+        (Injection::NotTried, _) => (Outcome::Failed, format!("no step was reached: {}", report.headline())),
+        (Injection::Failed { cluster, why }, _) => {
+            (Outcome::Failed, format!("it could not be put into {cluster}: {why}"))
+        }
+        (_, Err(why)) => (Outcome::Failed, format!("what it broke could not be put back: {why}")),
+        (Injection::Never(refusals), Ok(())) => {
+            let whys: Vec<String> = refusals.iter().map(|(cluster, why)| format!("{cluster}: {why}")).collect();
+            (Outcome::DoesNotApply, whys.join("; "))
+        }
+        (Injection::Done { .. }, Ok(())) => in_force(expected, blind, report),
+    };
+    let (cluster, step, class, rung) = match &told.injection {
+        Injection::Done { cluster, step, .. } => {
+            (Some(cluster.clone()), Some(*step), Some(report.class()), first_broken(report))
+        }
+        _ => (None, None, None, None),
+    };
+    let ahead_of = step.and_then(|at| report.steps.iter().find(|s| s.index == at)).map(|step| step.what.clone());
+    Cell { fault: fault.into(), outcome, why, cluster, ahead_of, class, rung, seconds: report.seconds }
+}
+
+fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioReport) -> (Outcome, String) {
+    let Some(expected) = expected else {
+        return match report.class() {
+            Class::Pass => (Outcome::Survived, "the scenario passed".to_owned()),
+            _ => (Outcome::NotSurvived, report.headline()),
+        };
+    };
+    match (report.class(), blind) {
+        (Class::Pass, Some(reason)) => (Outcome::Blind, reason.to_owned()),
+        (Class::Pass, None) => (Outcome::Missed, "the scenario passed".to_owned()),
+        (Class::Inconclusive, _) => (Outcome::Inconclusive, report.headline()),
+        (Class::Fail | Class::Broken, Some(reason)) => {
+            (Outcome::Stale, format!("{} (`blind` says: {reason})", report.headline()))
+        }
+        (Class::Fail | Class::Broken, None) => match first_broken(report) {
+            Some(rung) if rung == expected => (Outcome::Caught, report.headline()),
+            other => {
+                let named = other.map_or("none".to_owned(), rung_name);
+                let expected = rung_name(expected);
+                (Outcome::WrongRung, format!("first broken rung: {named}, expected {expected}; {}", report.headline()))
+            }
+        },
+    }
+}
+
+/// The first broken rung, by the ladder of the step that did not pass.
+fn first_broken(report: &ScenarioReport) -> Option<RungId> {
+    let rung = report.steps.iter().find_map(|step| step.first_broken_rung())?;
+    serde_json::from_value(rung.name.clone().into()).ok()
+}

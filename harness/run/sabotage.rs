@@ -1,0 +1,97 @@
+//! A fault that is put into a scenario that knows nothing of it, so that the scenario can prove that it notices.
+
+use std::collections::BTreeMap;
+
+use super::RunError;
+use crate::fault::{self, FaultError, World};
+use crate::journal::EnvDir;
+use crate::report::ScenarioReport;
+
+/// A fault of the catalogue, to be put into a scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sabotage {
+    /// Its name in the catalogue.
+    pub fault: String,
+    /// The clusters that it may break, the preferred one first.
+    pub clusters: Vec<String>,
+}
+
+/// A scenario that ran with a fault in it.
+#[derive(Debug)]
+pub struct Sabotaged {
+    /// What the scenario came to, before anything was put back.
+    pub report: ScenarioReport,
+    /// What became of the fault.
+    pub injection: Injection,
+    /// Whether the fault was mended and the scenario's own changes came off.
+    pub put_back: Result<(), String>,
+}
+
+/// What became of a fault.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Injection {
+    /// No step of the scenario was reached.
+    #[default]
+    NotTried,
+    /// It was in force from that step on.
+    Done {
+        /// The cluster.
+        cluster: String,
+        /// The step that it was put in ahead of, from 0.
+        step: usize,
+        /// Seconds until its effect was there.
+        seconds: f64,
+    },
+    /// It applied at no step: why, by cluster.
+    Never(BTreeMap<String, String>),
+    /// Its effect did not come.
+    Failed {
+        /// The cluster.
+        cluster: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// A sabotage under way.
+pub(super) struct Attempt {
+    sabotage: Sabotage,
+    injection: Injection,
+}
+
+impl Attempt {
+    pub fn of(sabotage: &Sabotage) -> Self {
+        Self { sabotage: sabotage.clone(), injection: Injection::NotTried }
+    }
+
+    pub fn end(self) -> Injection {
+        self.injection
+    }
+
+    /// Tries the clusters in turn, unless the fault is in already; answers whether it has been put in now.
+    ///
+    /// A fault of rules applies only where rules are: so it is tried again ahead of each step, and is in force from the earliest
+    /// one at which it can be.
+    pub async fn put_in(&mut self, env: &EnvDir, world: World<'_>, step: usize) -> Result<bool, RunError> {
+        if let Injection::Done { .. } = self.injection {
+            return Ok(false);
+        }
+        let mut refused = BTreeMap::new();
+        for cluster in &self.sabotage.clusters {
+            match fault::inject(env, world, &self.sabotage.fault, cluster).await {
+                Ok(took) => {
+                    let (cluster, seconds) = (cluster.clone(), took.as_secs_f64());
+                    self.injection = Injection::Done { cluster, step, seconds };
+                    return Ok(true);
+                }
+                Err(FaultError::DoesNotApply { cluster, why, .. }) => drop(refused.insert(cluster, why)),
+                Err(error) => {
+                    self.injection = Injection::Failed { cluster: cluster.clone(), why: error.to_string() };
+                    return Err(error.into());
+                }
+            }
+        }
+        self.injection = Injection::Never(refused);
+        Ok(false)
+    }
+}
