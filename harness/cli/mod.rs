@@ -19,6 +19,7 @@ use crate::supply::{Minor, Overrides, Program, Source};
 mod doctor;
 mod environment;
 mod exec;
+mod fault;
 mod hidden;
 mod look;
 mod prove;
@@ -73,8 +74,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
-    /// The catalogue of faults.
-    Fault(look::FaultArgs),
+    /// The catalogue of faults; break and mend one in a kept environment.
+    Fault(fault::FaultArgs),
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Print the Kubernetes x Istio pairs of versions.yaml as JSON, for CI.
@@ -175,7 +176,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Supply(args) => supply::main(&project, args).await,
         Command::List(args) => look::list(&project, &args),
         Command::Plan(args) => look::plan(&project, &args),
-        Command::Fault(args) => look::fault(&args),
+        Command::Fault(args) => fault::main(args).await,
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::nodes::{Rule, add_rule, remove_rule, succeeds};
 use super::{Answer, Fault, FaultError, World};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
 pub(super) struct ApiServerUnreachable;
@@ -44,6 +45,10 @@ impl Fault for ApiServerUnreachable {
 
     fn breaks(&self) -> &'static str {
         "This cluster's API server drops what comes from other clusters: their control planes learn of no change here."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::ApiServer)
     }
 
     fn applies(&self, world: &World<'_>, _cluster: &Cluster) -> Result<(), String> {

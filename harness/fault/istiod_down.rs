@@ -9,6 +9,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, no_effect, note, state};
+use crate::diagnose::RungId;
 use crate::gate;
 use crate::mesh::NAMESPACE;
 use crate::provider::Cluster;
@@ -32,6 +33,10 @@ impl Fault for IstiodDown {
 
     fn breaks(&self) -> &'static str {
         "This cluster's control plane has no pods: proxies keep what they have, and new pods cannot be injected."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::ControlPlane)
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::nodes::{Rule, add_rule, remove_rule};
 use super::{Answer, Fault, FaultError, World};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
 pub(super) struct Masquerade;
@@ -25,6 +26,10 @@ impl Fault for Masquerade {
 
     fn breaks(&self) -> &'static str {
         "This cluster's nodes hide its pods behind their own address on the way to other clusters (as kindnet does)."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::PodToPod)
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::nodes::{Rule, add_rule, remove_rule};
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
+use crate::diagnose::RungId;
 use crate::gate;
 use crate::provider::Cluster;
 use crate::workload::PodInfo;
@@ -36,6 +37,10 @@ impl Fault for ProxyStuck {
 
     fn breaks(&self) -> &'static str {
         "The proxies of this cluster's workloads cannot reach their control plane: they keep the configuration that they have."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::Configuration)
     }
 
     /// The addresses of the pods with a proxy.

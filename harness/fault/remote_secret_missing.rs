@@ -6,6 +6,7 @@ use kube::api::Api;
 use serde_json::Value;
 
 use super::{Answer, Fault, FaultError, World, kube_error, note, state};
+use crate::diagnose::RungId;
 use crate::mesh::{NAMESPACE, remote_secret};
 use crate::provider::Cluster;
 
@@ -18,6 +19,10 @@ impl Fault for RemoteSecretMissing {
 
     fn breaks(&self) -> &'static str {
         "No control plane has the remote secret of this cluster: its endpoints leave every proxy elsewhere."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::RemoteSecret)
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::nodes::{run, succeeds};
 use super::{Answer, Fault, FaultError, World, note, state};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
 pub(super) struct RouteMissing {
@@ -81,6 +82,10 @@ impl Fault for RouteMissing {
         } else {
             "This cluster's nodes have no route to the pods of the others: requests arrive, replies do not."
         }
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::NodeRoute)
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {

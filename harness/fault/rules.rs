@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
 use crate::apply::Manifest;
+use crate::diagnose::RungId;
 use crate::gate::{self, Change};
 use crate::provider::Cluster;
 
@@ -89,6 +90,10 @@ impl Fault for Rules {
 
     fn breaks(&self) -> &'static str {
         self.breaks
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::Route)
     }
 
     /// Each object with its specification as it is and as it will be.
