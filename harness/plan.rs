@@ -311,8 +311,9 @@ fn call(call: &Call, topology: &Topology, changed: bool) -> CallPlan {
 
 /// What is expected, one phrase each.
 fn phrases(expect: &Expect, topology: &Topology) -> Vec<String> {
-    let Expect { reached, only, never, split, status, endpoints_in, mtls, latency, refused, resolves, captured } =
-        expect;
+    let Expect {
+        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+    } = expect;
     let join = |items: Vec<String>, last: &str| match items.split_last() {
         Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),
         _ => items.join(", "),
@@ -346,6 +347,7 @@ fn phrases(expect: &Expect, topology: &Topology) -> Vec<String> {
         }
         None => {}
     }
+    phrases.extend(source_in.as_ref().map(|pods| format!("every call comes from one of {}", range(&pods.0))));
     let choice = |value: &Option<crate::scenario::Located<bool>>, yes: &str, no: &str| {
         value.as_ref().map(|value| if value.value { yes.to_owned() } else { no.to_owned() })
     };

@@ -153,6 +153,7 @@ impl Line {
             path: text(access_log::PATH),
             client_port: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.rsplit_once(':')?.1.parse().ok()),
             proxy: ProxyLine {
+                downstream: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.parse().ok()),
                 upstream: text(access_log::UPSTREAM_HOST).and_then(|a| a.parse().ok()),
                 upstream_cluster: text(access_log::UPSTREAM_CLUSTER),
                 peer: text(access_log::PEER),
@@ -206,6 +207,7 @@ mod tests {
         assert_eq!(lines[0], None);
         let line = lines[1].unwrap();
         assert_eq!(line.upstream, Some("10.20.0.5:5000".parse().unwrap()));
+        assert_eq!(line.downstream, Some("10.10.0.7:40112".parse().unwrap()));
         assert_eq!(line.upstream_cluster.as_deref(), Some("outbound|5000|v2|helloworld.app1.svc.cluster.local"));
         assert_eq!((line.status, line.flags.as_str(), line.details.as_deref()), (200, "-", Some("via_upstream")));
         assert_eq!(missing(&sent, true, &[]), 1);

@@ -217,6 +217,8 @@ pub enum Outcome {
 /// One line of an Envoy access log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProxyLine {
+    /// Where the request came from, as this proxy saw it.
+    pub downstream: Option<SocketAddr>,
     /// The endpoint that the request was sent to.
     pub upstream: Option<SocketAddr>,
     /// Envoy's name of the cluster (`outbound|5000|v2|helloworld.app1.svc.cluster.local`).

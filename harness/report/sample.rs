@@ -19,6 +19,7 @@ fn ranges() -> BTreeMap<String, IpNet> {
 fn answer(version: &str) -> CallSeen {
     let upstream = if version == "v1" { "10.10.0.7:5000" } else { "10.20.0.9:5000" };
     let line = |peer: Option<&str>| ProxyLine {
+        downstream: None,
         upstream: Some(upstream.parse().unwrap()),
         upstream_cluster: Some("outbound|5000||helloworld.app1.svc.cluster.local".into()),
         peer: peer.map(str::to_owned),

@@ -48,7 +48,7 @@ pub async fn send(
         headers: call.headers.clone(),
         calls: call.calls.as_ref().map_or_else(|| verdict::calls_needed(&call.expect, detect), |n| n.value),
         new_connections: call.new_connections,
-        timeout: call.timeout(),
+        timeout: patience.timeout(call),
         fail_early: patience == Patience::Short && needs_replies(&call.expect),
     };
     let pod = caller.reference();
@@ -81,7 +81,10 @@ fn needs_replies(expect: &Expect) -> bool {
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
 fn needs_logs(expect: &Expect) -> bool {
-    expect.endpoints_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
+    expect.endpoints_in.is_some()
+        || expect.source_in.is_some()
+        || expect.mtls.is_some()
+        || expect.captured.is_some()
 }
 
 /// Every pod with a sidecar that may have answered: looked up now, because pods come and go between steps.

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::scenario::Call;
+
 /// How long a change may take to reach every proxy. Long on purpose: on an idle machine it takes
 /// well under a second, and an expired wait is a verdict.
 const GATE_LIMIT: Duration = Duration::from_secs(60);
@@ -41,6 +43,14 @@ impl Patience {
         match self {
             Self::Long => GATE_LIMIT,
             Self::Short => Duration::from_secs(8),
+        }
+    }
+
+    /// How long one call may take. What comes later than expected has failed: nobody need wait for it.
+    fn timeout(self, call: &Call) -> Duration {
+        match (self, &call.expect.latency) {
+            (Self::Short, Some(latency)) => latency.value.0.min(call.timeout()),
+            _ => call.timeout(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{EndpointsIn, Percent, Span, WorkloadRef};
+use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
 use crate::source::Located;
 
 /// One scenario: an environment, and steps that prove one thing about it.
@@ -259,6 +259,9 @@ pub struct Expect {
     /// calls, or one for each version.
     #[serde(default)]
     pub endpoints_in: Option<Located<EndpointsIn>>,
+    /// The CIDR that the calls come from, by the server's proxy log: `cluster1.pods`.
+    #[serde(default)]
+    pub source_in: Option<Located<PodsOf>>,
     /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
     #[serde(default)]
     pub mtls: Option<Located<bool>>,

@@ -146,6 +146,7 @@ fn a_sound_scenario_has_no_problems() {
 #[case::workloads_twice(expect(&["only: v1"]).replace(WORKLOADS, &format!("{WORKLOADS}  - sleep: {{ cluster: cluster1, namespace: Other }}\n  - helloworld: {{ version: v1, cluster: cluster1, replicas: 3 }}\n  - helloworld: {{ version: v 3, cluster: cluster1 }}\n")))]
 #[case::scales(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n  - scale: {{ version: v1, cluster: cluster1, replicas: -1 }}\n{}", call("expect: { only: v1 }"))))]
 #[case::scale_of_what_is_not_there(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::blind_to_nothing_known(expect(&["only: v1"]) + "blind: { istiod-dwn: it goes on, istiod-down: ' ', masquerade: callers are told by certificate }\n")]
 fn mistakes_are_told_all_at_once_with_their_places(#[case] scenario: String) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = problems_of(&scenario);

@@ -28,7 +28,18 @@ pub fn judge(
     }
     let judge = Judge { seen, ranges, detect };
     let Expect {
-        reached, only, never, split: shares, endpoints_in, mtls, latency, refused, resolves, captured, ..
+        reached,
+        only,
+        never,
+        split: shares,
+        endpoints_in,
+        source_in,
+        mtls,
+        latency,
+        refused,
+        resolves,
+        captured,
+        ..
     } = &expect.value;
     let mut findings = Vec::new();
     findings.extend(reached.as_ref().map(|at| judge.finding(at, "reached", judge.reached(at))));
@@ -37,6 +48,7 @@ pub fn judge(
     findings.extend(shares.as_ref().map(|at| split::judge(at, seen, detect)));
     findings.extend(judge.status(expect));
     findings.extend(endpoints_in.as_ref().map(|at| judge.finding(at, "endpoints_in", judge.endpoints_in(at))));
+    findings.extend(source_in.as_ref().map(|at| judge.finding(at, "source_in", judge.source(&at.0))));
     findings.extend(mtls.as_ref().map(|at| judge.finding(at, "mtls", judge.mtls(at.value))));
     findings.extend(latency.as_ref().map(|at| judge.finding(at, "latency", judge.latency(at.value))));
     findings.extend(refused.as_ref().map(|at| judge.finding(at, "refused", judge.refused(at.value))));
@@ -155,10 +167,7 @@ impl Judge<'_> {
     fn endpoints(&self, wanted: Option<&str>, cluster: &str) -> Found {
         let who = wanted.map_or("every reply".to_owned(), |version| format!("every reply of {version}"));
         let Some(range) = self.ranges.get(cluster) else {
-            let known = self.ranges.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let observed = format!("the pod CIDR of {cluster} is not known (known: {known})");
-            let expected = format!("{who} from {cluster}.pods");
-            return Found { class: Class::Broken, expected, observed, needs: 0 };
+            return self.unknown_range(format!("{who} from {cluster}.pods"), cluster);
         };
         let replies = self.replies();
         let replies: Vec<&CallSeen> =
@@ -170,6 +179,27 @@ impl Judge<'_> {
         let observed = format!("endpoints {} by the caller's proxy", list(&endpoints));
         let found = self.holds(lines.iter().all(|line| inside(line.upstream)), expected, observed);
         self.unless_missing(found, replies.len(), lines.len(), "caller's")
+    }
+
+    /// Where the calls came from, by the servers' proxies.
+    fn source(&self, cluster: &str) -> Found {
+        let Some(range) = self.ranges.get(cluster) else {
+            return self.unknown_range(format!("every call from {cluster}.pods"), cluster);
+        };
+        let replies = self.replies();
+        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
+        let sources = count(lines.iter().map(|line| line.downstream.map_or("none".into(), |from| from.ip().to_string())));
+        let inside = |address: Option<SocketAddr>| address.is_some_and(|address| range.contains(&address.ip()));
+        let expected = format!("every call from {cluster}.pods ({range})");
+        let observed = format!("callers {} by the server's proxy", list(&sources));
+        let found = self.holds(lines.iter().all(|line| inside(line.downstream)), expected, observed);
+        self.unless_missing(found, replies.len(), lines.len(), "server's")
+    }
+
+    fn unknown_range(&self, expected: String, cluster: &str) -> Found {
+        let known = self.ranges.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let observed = format!("the pod CIDR of {cluster} is not known (known: {known})");
+        Found { class: Class::Broken, expected, observed, needs: 0 }
     }
 
     fn mtls(&self, wanted: bool) -> Found {

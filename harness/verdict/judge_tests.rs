@@ -20,7 +20,8 @@ fn reply(version: &str) -> CallSeen {
 }
 
 fn line() -> ProxyLine {
-    ProxyLine { upstream: None, upstream_cluster: None, peer: None, status: 200, flags: "-".into(), details: None }
+    let (downstream, upstream, upstream_cluster, peer, details) = (None, None, None, None, None);
+    ProxyLine { downstream, upstream, upstream_cluster, peer, status: 200, flags: "-".into(), details }
 }
 
 /// A reply that the caller's proxy saw going to `upstream`.
@@ -32,6 +33,12 @@ fn through(version: &str, upstream: &str) -> CallSeen {
 /// A reply that the server's proxy saw coming from `peer`.
 fn from(peer: Option<&str>) -> CallSeen {
     let server_proxy = Some(ProxyLine { peer: peer.map(str::to_owned), ..line() });
+    CallSeen { server_proxy, ..reply("v2") }
+}
+
+/// A reply that the server's proxy saw coming from the address `source`.
+fn coming_from(source: &str) -> CallSeen {
+    let server_proxy = Some(ProxyLine { downstream: Some(source.parse().unwrap()), ..line() });
     CallSeen { server_proxy, ..reply("v2") }
 }
 
@@ -140,6 +147,16 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("endpoints_in: { v2: cluster2.pods }", &[(through("v1", "10.10.1.5:5000"), 132)],
     "inconclusive | every reply of v2 from cluster2.pods (10.20.0.0/16) | \
      no such reply to judge by: v1 132 of 132 calls on 1 connection")]
+// source_in
+#[case("source_in: cluster1.pods", &[(coming_from("10.10.1.5:33012"), 100), (coming_from("10.10.1.5:33014"), 32)],
+    "pass | every call from cluster1.pods (10.10.0.0/16) | callers 10.10.1.5 132 by the server's proxy")]
+#[case("source_in: cluster1.pods", &[(coming_from("10.10.1.5:33012"), 131), (coming_from("172.20.0.2:33014"), 1)],
+    "fail | every call from cluster1.pods (10.10.0.0/16) | callers 10.10.1.5 131, 172.20.0.2 1 by the server's proxy")]
+#[case("source_in: cluster1.pods", &[(coming_from("10.10.1.5:33012"), 131), (reply("v2"), 1)], "inconclusive | every \
+     call from cluster1.pods (10.10.0.0/16) | callers 10.10.1.5 131 by the server's proxy: no line in the server's \
+     proxy's log for 1 of 132 replies")]
+#[case("source_in: cluster3.pods", &[(coming_from("10.10.1.5:33012"), 132)], "broken | every call from cluster3.pods | \
+     the pod cidr of cluster3 is not known (known: cluster1, cluster2)")]
 // mtls
 #[case("mtls: true", &[(from(Some(SPIFFE)), 132)], "pass | mutual tls: the server's proxy saw the caller's identity on \
      every reply | peer spiffe://cluster.local/ns/app1/sa/sleep 132 of 132 calls on 1 connection")]

@@ -29,8 +29,9 @@ pub(super) fn shares(expect: &Expect) -> Vec<f64> {
 
 /// Whether nothing but name resolution is expected.
 fn only_resolves(expect: &Expect) -> bool {
-    let Expect { reached, only, never, split, status, endpoints_in, mtls, latency, refused, resolves, captured } =
-        expect;
+    let Expect {
+        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+    } = expect;
     resolves.as_ref().is_some_and(|resolves| !resolves.value)
         && reached.is_none()
         && only.is_none()
@@ -38,6 +39,7 @@ fn only_resolves(expect: &Expect) -> bool {
         && split.is_none()
         && status.is_none()
         && endpoints_in.is_none()
+        && source_in.is_none()
         && mtls.is_none()
         && latency.is_none()
         && refused.is_none()

@@ -9,8 +9,9 @@ fn written(expect: &Expect) -> Vec<(&'static str, Located<()>)> {
     fn place<T>(name: &'static str, value: &Option<Located<T>>) -> Option<(&'static str, Located<()>)> {
         value.as_ref().map(|value| (name, value.with(())))
     }
-    let Expect { reached, only, never, split, status, endpoints_in, mtls, latency, refused, resolves, captured } =
-        expect;
+    let Expect {
+        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+    } = expect;
     let all = [
         place("reached", reached),
         place("only", only),
@@ -18,6 +19,7 @@ fn written(expect: &Expect) -> Vec<(&'static str, Located<()>)> {
         place("split", split),
         place("status", status),
         place("endpoints_in", endpoints_in),
+        place("source_in", source_in),
         place("mtls", mtls),
         place("latency", latency),
         place("refused", refused),
@@ -32,7 +34,7 @@ pub(super) fn check(checks: &mut Checks<'_>, call: &Call, sidecar: bool) {
     let expect = &call.expect;
     let written = written(expect);
     if written.is_empty() {
-        let help = "expected at least one of: reached, only, never, split, status, endpoints_in, mtls, latency, refused, resolves, captured";
+        let help = "expected at least one of: reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured";
         checks.wrong(expect, "nothing is expected", help);
     }
     check_versions(checks, expect);
@@ -102,6 +104,9 @@ fn check_split(checks: &mut Checks<'_>, expect: &Expect) {
 }
 
 fn check_endpoints(checks: &mut Checks<'_>, expect: &Expect) {
+    if let Some(source) = &expect.source_in {
+        checks.cluster_named(source, &source.0);
+    }
     let Some(endpoints) = &expect.endpoints_in else { return };
     match &endpoints.value {
         EndpointsIn::All(range) => checks.cluster_named(endpoints, &range.0),
@@ -136,7 +141,8 @@ const PAIRS: [(&str, &str, &str); 3] = [
 ];
 
 /// What needs a reply.
-const OF_A_REPLY: [&str; 8] = ["reached", "only", "never", "split", "status", "endpoints_in", "mtls", "latency"];
+const OF_A_REPLY: [&str; 9] =
+    ["reached", "only", "never", "split", "status", "endpoints_in", "source_in", "mtls", "latency"];
 
 fn check_contradictions(checks: &mut Checks<'_>, call: &Call, written: &[(&'static str, Located<()>)]) {
     let expect = &call.expect;
