@@ -312,7 +312,18 @@ fn call(call: &Call, topology: &Topology, changed: bool) -> CallPlan {
 /// What is expected, one phrase each.
 fn phrases(expect: &Expect, topology: &Topology) -> Vec<String> {
     let Expect {
-        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+        reached,
+        only,
+        never,
+        split,
+        status,
+        endpoints_in,
+        source_in,
+        mtls,
+        latency,
+        refused,
+        resolves,
+        captured,
     } = expect;
     let join = |items: Vec<String>, last: &str| match items.split_last() {
         Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),

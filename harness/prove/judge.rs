@@ -2,7 +2,7 @@
 
 use super::{Cell, Outcome, rung_name};
 use crate::diagnose::RungId;
-use crate::report::ScenarioReport;
+use crate::report::{ScenarioReport, StepReport};
 use crate::run::{Injection, Sabotaged};
 use crate::verdict::Class;
 
@@ -59,6 +59,5 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
 
 /// The first broken rung, by the ladder of the step that did not pass.
 fn first_broken(report: &ScenarioReport) -> Option<RungId> {
-    let rung = report.steps.iter().find_map(|step| step.first_broken_rung())?;
-    serde_json::from_value(rung.name.clone().into()).ok()
+    report.steps.iter().find_map(StepReport::first_broken_rung).map(|rung| rung.rung)
 }

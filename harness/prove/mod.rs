@@ -10,6 +10,8 @@ mod html;
 mod judge;
 mod text;
 
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -151,7 +153,7 @@ impl Outcome {
             Self::Caught => "caught",
             Self::Survived => "survived",
             Self::Blind => "blind",
-            Self::DoesNotApply => "does not apply",
+            Self::DoesNotApply => "not applicable",
             Self::Missed => "missed",
             Self::Inconclusive => "inconclusive",
             Self::WrongRung => "wrong rung",

@@ -131,7 +131,9 @@ pub fn markdown(matrix: &Matrix) -> String {
         }
     }
     let bad: Vec<String> = bad(matrix)
-        .map(|(column, cell)| format!("- `{}`, `{}`: {}: {}", short(&column.name), cell.fault, cell.outcome.word(), cell.why))
+        .map(|(column, cell)| {
+            format!("- `{}`, `{}`: {}: {}", short(&column.name), cell.fault, cell.outcome.word(), cell.why)
+        })
         .collect();
     if !bad.is_empty() {
         let _ = writeln!(text, "\n## Not as it should be\n\n{}", bad.join("\n"));

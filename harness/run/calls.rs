@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Patience, RunError};
 use super::environment::Environment;
+use super::{Patience, RunError};
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::CallsReport;
@@ -81,10 +81,7 @@ fn needs_replies(expect: &Expect) -> bool {
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
 fn needs_logs(expect: &Expect) -> bool {
-    expect.endpoints_in.is_some()
-        || expect.source_in.is_some()
-        || expect.mtls.is_some()
-        || expect.captured.is_some()
+    expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 
 /// Every pod with a sidecar that may have answered: looked up now, because pods come and go between steps.

@@ -86,12 +86,7 @@ pub async fn put_back(environment: &Environment) -> Result<(), RunError> {
 }
 
 impl<'a> Doing<'a> {
-    fn new(
-        environment: &'a mut Environment,
-        kit: &'a Kit,
-        chosen: &'a Chosen,
-        sabotage: Option<Attempt>,
-    ) -> Self {
+    fn new(environment: &'a mut Environment, kit: &'a Kit, chosen: &'a Chosen, sabotage: Option<Attempt>) -> Self {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
         let undo = UndoList::open(&environment.dir);
@@ -196,7 +191,8 @@ impl<'a> Doing<'a> {
         for (index, step) in behind {
             let Step::Call(call) = &step.value else { continue };
             if !call.already()
-                && let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience()).await?
+                && let Called { findings, .. } =
+                    calls::send(self.environment, &self.running, call, self.patience()).await?
                 && let Some(vacuous) = verdict::negative_control(&findings)
             {
                 self.controls.insert(index, vacuous);

@@ -188,7 +188,8 @@ impl Judge<'_> {
         };
         let replies = self.replies();
         let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
-        let sources = count(lines.iter().map(|line| line.downstream.map_or("none".into(), |from| from.ip().to_string())));
+        let sources =
+            count(lines.iter().map(|line| line.downstream.map_or("none".into(), |from| from.ip().to_string())));
         let inside = |address: Option<SocketAddr>| address.is_some_and(|address| range.contains(&address.ip()));
         let expected = format!("every call from {cluster}.pods ({range})");
         let observed = format!("callers {} by the server's proxy", list(&sources));

@@ -30,7 +30,18 @@ pub(super) fn shares(expect: &Expect) -> Vec<f64> {
 /// Whether nothing but name resolution is expected.
 fn only_resolves(expect: &Expect) -> bool {
     let Expect {
-        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+        reached,
+        only,
+        never,
+        split,
+        status,
+        endpoints_in,
+        source_in,
+        mtls,
+        latency,
+        refused,
+        resolves,
+        captured,
     } = expect;
     resolves.as_ref().is_some_and(|resolves| !resolves.value)
         && reached.is_none()

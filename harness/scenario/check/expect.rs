@@ -10,7 +10,18 @@ fn written(expect: &Expect) -> Vec<(&'static str, Located<()>)> {
         value.as_ref().map(|value| (name, value.with(())))
     }
     let Expect {
-        reached, only, never, split, status, endpoints_in, source_in, mtls, latency, refused, resolves, captured,
+        reached,
+        only,
+        never,
+        split,
+        status,
+        endpoints_in,
+        source_in,
+        mtls,
+        latency,
+        refused,
+        resolves,
+        captured,
     } = expect;
     let all = [
         place("reached", reached),
