@@ -9,7 +9,7 @@ use super::{INTERRUPTED, Making};
 use crate::failure::Failure;
 use crate::fault::{self, Entry};
 use crate::project::Project;
-use crate::prove::{self, FaultRow, Matrix};
+use crate::prove::{self, Column, FaultRow, Matrix};
 use crate::report;
 use crate::run::settings::Keep;
 use crate::run::{Selection, Session, interrupt};
@@ -43,10 +43,10 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
     let chosen = selection.open(project)?;
     let started = Instant::now();
     let mut session = Session::new(settings)?;
-    let mut columns = Vec::new();
+    let mut columns: Vec<Column> = chosen.iter().map(Column::of).collect();
     let ended = interrupt::unless_interrupted(async {
-        for one in &chosen {
-            columns.push(prove::prove(&mut session, one, &faults).await);
+        for (one, column) in chosen.iter().zip(&mut columns) {
+            prove::prove(&mut session, one, &faults, column).await;
         }
     });
     let interrupted = ended.await.is_err();

@@ -9,26 +9,15 @@ use crate::run::{Chosen, Sabotage, Session};
 use crate::ui;
 use crate::verdict::Class;
 
-/// Runs one scenario without a fault, then once with each of `faults`, then without one again.
+/// Runs one scenario without a fault, then once with each of `faults`, then without one again. Fills `column` on the way, so
+/// that what was found is there when the work is cut off.
 ///
 /// The runs without a fault are part of the session's reports. Whenever a fault was not mended, the scenario is run without
 /// one at once: if it does not pass, no further fault is tried.
-pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry]) -> Column {
+pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry], column: &mut Column) {
     let started = Instant::now();
-    let scenario = &chosen.loaded.scenario;
-    let mut column = Column {
-        name: chosen.name.clone(),
-        file: chosen.loaded.path().display().to_string(),
-        purpose: scenario.purpose.value.clone(),
-        before: Class::Pass,
-        after: None,
-        cells: Vec::new(),
-        seconds: 0.0,
-    };
-    let healthy = session.run(chosen).await;
-    column.before = healthy.class();
-    column.file.clone_from(&healthy.file);
-    if column.before == Class::Pass {
+    column.before = Some(session.run(chosen).await.class());
+    if column.before == Some(Class::Pass) {
         for fault in faults {
             let (cell, mended) = cell(session, chosen, fault).await;
             ui::say(text::cell_line(&column.name, &cell));
@@ -40,7 +29,6 @@ pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry]) -> 
         column.after = Some(session.run(chosen).await.class());
     }
     column.seconds = started.elapsed().as_secs_f64();
-    column
 }
 
 /// One fault in one scenario, and whether all was put back.

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::diagnose::RungId;
+use crate::run::Chosen;
 use crate::verdict::Class;
 
 pub use drive::prove;
@@ -71,7 +72,7 @@ pub struct Column {
     /// Its purpose, in its own words.
     pub purpose: String,
     /// What it came to without a fault, ahead of the first one. Unless it passed, no fault was tried.
-    pub before: Class,
+    pub before: Option<Class>,
     /// What it came to without a fault, behind the last one.
     pub after: Option<Class>,
     /// One per fault, in the order of [`Matrix::faults`].
@@ -186,11 +187,22 @@ fn rung_name(rung: RungId) -> String {
 }
 
 impl Column {
+    /// The column of a scenario that nothing is known of yet.
+    pub fn of(chosen: &Chosen) -> Self {
+        Self {
+            name: chosen.name.clone(),
+            file: chosen.shown(),
+            purpose: chosen.loaded.scenario.purpose.value.clone(),
+            before: None,
+            after: None,
+            cells: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+
     /// Whether the scenario passed without a fault, and every cell is as it should be.
     pub fn is_good(&self) -> bool {
-        self.before == Class::Pass
-            && self.after.is_none_or(|after| after == Class::Pass)
-            && self.cells.iter().all(|cell| cell.outcome.is_good())
+        [self.before, self.after] == [Some(Class::Pass); 2] && self.cells.iter().all(|cell| cell.outcome.is_good())
     }
 
     /// How many cells came to that.

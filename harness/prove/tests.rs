@@ -105,7 +105,7 @@ fn sample() -> Matrix {
         name: format!("vpn::{name}"),
         file: format!("scenarios/vpn/{name}.yaml"),
         purpose: "Fails when it must.".into(),
-        before: Class::Pass,
+        before: Some(Class::Pass),
         after: Some(Class::Pass),
         cells,
         seconds: 9.5,

@@ -49,6 +49,7 @@ pub fn terminal(matrix: &Matrix) -> String {
                 None => text += "    ",
             }
         }
+        text.truncate(text.trim_end().len());
         text.push('\n');
     }
     text.push('\n');
@@ -84,7 +85,7 @@ pub(super) fn bad(matrix: &Matrix) -> impl Iterator<Item = (&Column, &Cell)> {
 pub(super) fn told(column: &Column) -> String {
     let counts = Outcome::ALL.into_iter().map(|outcome| (column.count(outcome), outcome.word()));
     let mut parts: Vec<String> = counts.filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-    let without = [("without a fault", Some(column.before)), ("without a fault again", column.after)];
+    let without = [("without a fault", column.before), ("without a fault again", column.after)];
     let passed = crate::verdict::Class::Pass;
     let trouble = without.into_iter().filter_map(|(when, class)| Some((when, class.filter(|c| *c != passed)?)));
     parts.extend(trouble.map(|(when, class)| format!("{} {when}", word(class))));

@@ -38,18 +38,11 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
     let scenario = &chosen.loaded.scenario;
     ScenarioReport {
         name: chosen.name.clone(),
-        file: shown(chosen),
+        file: chosen.shown(),
         purpose: scenario.purpose.value.clone(),
         text: chosen.loaded.source.text.clone(),
         ..ScenarioReport::default()
     }
-}
-
-/// The file as a reader in the project's folder names it: annotations on GitHub need that.
-fn shown(chosen: &Chosen) -> String {
-    let path = chosen.loaded.path();
-    let project = std::path::absolute(&chosen.loaded.project).unwrap_or_default();
-    path.strip_prefix(&project).unwrap_or(path).display().to_string()
 }
 
 /// Runs a scenario. Whatever happens, what it changed is put back.

@@ -29,6 +29,15 @@ pub struct Chosen {
     pub topology: Topology,
 }
 
+impl Chosen {
+    /// Its file as a reader in the project's folder names it: annotations on GitHub need that.
+    pub fn shown(&self) -> String {
+        let path = self.loaded.path();
+        let project = std::path::absolute(&self.loaded.project).unwrap_or_default();
+        path.strip_prefix(&project).unwrap_or(path).display().to_string()
+    }
+}
+
 impl Selection {
     /// The scenario files, unread but for their labels where labels are asked for.
     ///
