@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, remove_rule, succeeds};
+use super::nodes::{Rule, add_rule, can_be_entered, remove_rule, succeeds};
 use super::{Answer, Fault, FaultError, World};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
@@ -26,7 +26,7 @@ fn rules(world: &World<'_>, cluster: &Cluster) -> Vec<Rule> {
 }
 
 /// Fails unless the API server answers, or does not answer, the nodes of all other clusters.
-async fn check(world: &World<'_>, cluster: &Cluster, answers: bool) -> Result<(), FaultError> {
+pub(super) async fn check(world: &World<'_>, cluster: &Cluster, answers: bool) -> Result<(), FaultError> {
     let url = format!("{}/livez", cluster.peer_api_server);
     for other in world.clusters.iter().filter(|c| c.name != cluster.name) {
         let Some(node) = other.nodes.first() else { continue };
@@ -51,7 +51,8 @@ impl Fault for ApiServerUnreachable {
         Some(RungId::ApiServer)
     }
 
-    fn applies(&self, world: &World<'_>, _cluster: &Cluster) -> Result<(), String> {
+    fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
+        can_be_entered(cluster)?;
         let alone = world.clusters.len() < 2;
         if alone { Err("there is no other cluster".to_owned()) } else { Ok(()) }
     }

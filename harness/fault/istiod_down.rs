@@ -40,8 +40,7 @@ impl Fault for IstiodDown {
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        let primary = world.topology.cluster(&cluster.name).is_some_and(|c| c.is_primary());
-        primary.then_some(()).ok_or_else(|| "it runs no control plane".to_owned())
+        world.has_control_plane(cluster)
     }
 
     /// How many pods it has.

@@ -20,18 +20,22 @@ use crate::journal::{EnvDir, JournalError};
 use crate::provider::Cluster;
 use crate::topology::Topology;
 
+mod api_server_paused;
 mod api_server_unreachable;
+mod between_pods;
+mod configuration;
 mod error;
 mod istiod_down;
+mod latency;
 #[cfg(test)]
 mod live;
-mod masquerade;
 mod nodes;
 mod proxy_stuck;
-mod remote_secret_missing;
+mod reader_role_too_small;
+mod remote_secret;
 mod route_missing;
-mod rules;
 mod stub_service_missing;
+mod watchers;
 
 pub use error::FaultError;
 use error::{kube_error, no_effect};
@@ -82,18 +86,27 @@ trait Fault: std::marker::Sync {
 /// Not for another thread: the futures of [`crate::apply`] are not provably fit for that.
 type Answer<'a, T> = LocalBoxFuture<'a, Result<T, FaultError>>;
 
-/// The catalogue, simplest first.
+/// The catalogue, by rung.
 const CATALOGUE: &[&dyn Fault] = &[
-    &remote_secret_missing::RemoteSecretMissing,
-    &stub_service_missing::StubServiceMissing,
     &route_missing::RouteMissing::ONE_WAY,
     &route_missing::RouteMissing::BOTH_WAYS,
-    &masquerade::Masquerade,
-    &api_server_unreachable::ApiServerUnreachable,
+    &between_pods::BetweenPods::MASQUERADE,
+    &between_pods::BetweenPods::LOSS,
+    &latency::Latency,
     &istiod_down::IstiodDown,
+    &api_server_unreachable::ApiServerUnreachable,
+    &api_server_paused::ApiServerPaused,
+    &remote_secret::RemoteSecret::MISSING,
+    &remote_secret::RemoteSecret::WRONG_TOKEN,
+    &remote_secret::RemoteSecret::LOOPBACK,
+    &reader_role_too_small::ReaderRoleTooSmall,
+    &stub_service_missing::StubServiceMissing,
+    &configuration::Configuration::REJECTED,
     &proxy_stuck::ProxyStuck,
-    &rules::Rules::SUBSET_LABEL_WRONG,
-    &rules::Rules::WEIGHTS_DIFFER,
+    &configuration::Configuration::SUBSET_LABEL_WRONG,
+    &configuration::Configuration::WEIGHTS_DIFFER,
+    &configuration::Configuration::VIRTUAL_SERVICE_ELSEWHERE,
+    &configuration::Configuration::MTLS_MISMATCH,
 ];
 
 /// An entry of the catalogue.
@@ -154,6 +167,20 @@ impl World<'_> {
         pairs.filter_map(|(_, to)| self.clusters.iter().find(|c| c.name == to.name)).collect()
     }
 
+    /// Why no other cluster's pods reach this one's directly.
+    fn has_peers(&self, cluster: &Cluster) -> Result<(), String> {
+        if self.peers(cluster).is_empty() { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
+    }
+
+    /// Why it runs no control plane.
+    fn has_control_plane(&self, cluster: &Cluster) -> Result<(), String> {
+        match self.topology.cluster(&cluster.name) {
+            Some(spec) if !spec.is_primary() => Err(format!("its control plane is in {}", spec.control_plane)),
+            Some(_) => Ok(()),
+            None => Err("the topology does not name it".to_owned()),
+        }
+    }
+
     /// Waits until every proxy holds the endpoints that there are now.
     async fn endpoints_settle(&self) -> Result<(), FaultError> {
         let change = Change::endpoints(self.namespaces.iter().cloned());
@@ -195,8 +222,16 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
     let content = serde_json::to_vec_pretty(&note)
         .map_err(|e| FaultError::Note { path: env.path().join(note_name(name, cluster)), why: e.to_string() })?;
     env.write_private(&note_name(name, cluster), &content)?;
-    fault.inject(world, target, &note.state).await?;
-    Ok(started.elapsed())
+    match fault.inject(world, target, &note.state).await {
+        Ok(()) => Ok(started.elapsed()),
+        Err(error) => {
+            // What turned out not to apply has broken nothing.
+            if let FaultError::DoesNotApply { .. } = error {
+                forget(env, name, cluster)?;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Mends what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
@@ -210,9 +245,13 @@ pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
         return Err(FaultError::not_broken(name, cluster, &all));
     };
     fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
-    let path = env.path().join(note_name(name, cluster));
-    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })?;
+    forget(env, name, cluster)?;
     Ok(started.elapsed())
+}
+
+fn forget(env: &EnvDir, name: &str, cluster: &str) -> Result<(), JournalError> {
+    let path = env.path().join(note_name(name, cluster));
+    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })
 }
 
 /// What is to be mended among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::nodes::{run, succeeds};
+use super::nodes::{can_be_entered, run, succeeds};
 use super::{Answer, Fault, FaultError, World, note, state};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
@@ -89,8 +89,8 @@ impl Fault for RouteMissing {
     }
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        let alone = world.peers(cluster).is_empty();
-        if alone { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
+        can_be_entered(cluster)?;
+        world.has_peers(cluster)
     }
 
     fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
