@@ -23,6 +23,7 @@ mod hidden;
 mod look;
 mod run;
 mod supply;
+mod why;
 
 /// Wrong input or a missing prerequisite: nothing was started.
 pub const WRONG_INPUT: u8 = 4;
@@ -70,6 +71,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Find the first broken rung between a workload and a service.
+    Why(why::WhyArgs),
     /// The catalogue of faults.
     Fault(look::FaultArgs),
     /// Print the JSON Schema of scenario files.
@@ -179,6 +182,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
+        Command::Why(args) => why::main(args).await,
         Command::Schema | Command::Hidden(_) => Ok(0),
     }
 }
