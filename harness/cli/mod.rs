@@ -25,6 +25,7 @@ mod look;
 mod prove;
 mod run;
 mod supply;
+mod why;
 
 /// Wrong input or a missing prerequisite: nothing was started.
 pub const WRONG_INPUT: u8 = 4;
@@ -74,6 +75,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Find the first broken rung between a workload and a service.
+    Why(why::WhyArgs),
     /// The catalogue of faults; break and mend one in a kept environment.
     Fault(fault::FaultArgs),
     /// Print the JSON Schema of scenario files.
@@ -184,6 +187,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
+        Command::Why(args) => why::main(args).await,
         Command::Schema | Command::Hidden(_) => Ok(0),
     }
 }

@@ -13,7 +13,7 @@ use super::{Chosen, GATE_LIMIT, Patience, RunError};
 use crate::apply::{self, Manifest};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::report::{GateTiming, ScenarioReport, StepReport};
-use crate::scenario::{Apply, Located, Step, Workload};
+use crate::scenario::{Apply, Call, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
 use crate::{fault, ui};
@@ -125,6 +125,12 @@ impl<'a> Doing<'a> {
             let done = self.step(index, step, &mut told).await;
             told.seconds = started.elapsed().as_secs_f64();
             told.error = done.err().map(|error| error.to_string());
+            if failed(&told)
+                && let Some(call) = call_of(&scenario.steps, index)
+            {
+                task.step(format!("step {}: the first broken rung", index + 1));
+                told.ladder = calls::why(self.environment, &self.running, call).await;
+            }
             // A later step builds on this one: what it would find says nothing more.
             let stop = told.class() != Class::Pass;
             self.report.steps.push(told);
@@ -280,6 +286,18 @@ async fn put_back_in(
         gate::after(before, GATE_LIMIT).await?;
     }
     Ok(())
+}
+
+/// Whether what was called did not answer as it should, or could not be done; a vacuous step is neither.
+fn failed(step: &StepReport) -> bool {
+    step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
+}
+
+/// The call whose way is looked at when a step fails: the step itself, or the one that a change is made for; for a change behind
+/// all calls, the last one.
+fn call_of(steps: &[Located<Step>], failed: usize) -> Option<&Call> {
+    let mut nearest = (failed..steps.len()).chain((0..failed).rev());
+    nearest.find_map(|at| if let Step::Call(call) = &steps[at].value { Some(call) } else { None })
 }
 
 fn is_call(step: &Located<Step>) -> bool {
