@@ -24,8 +24,10 @@ mod api_server_paused;
 mod api_server_unreachable;
 mod between_pods;
 mod configuration;
+mod control_plane;
 mod error;
 mod istiod_down;
+mod istiod_restarted;
 mod latency;
 #[cfg(test)]
 mod live;
@@ -94,6 +96,7 @@ const CATALOGUE: &[&dyn Fault] = &[
     &between_pods::BetweenPods::LOSS,
     &latency::Latency,
     &istiod_down::IstiodDown,
+    &istiod_restarted::IstiodRestarted,
     &api_server_unreachable::ApiServerUnreachable,
     &api_server_paused::ApiServerPaused,
     &remote_secret::RemoteSecret::MISSING,
