@@ -31,13 +31,19 @@ mod istiod_restarted;
 mod latency;
 #[cfg(test)]
 mod live;
+mod namespace_label_missing;
 mod nodes;
+mod pods_not_ready;
 mod proxy_stuck;
 mod reader_role_too_small;
 mod remote_secret;
+mod root_differs;
 mod route_missing;
+mod service_port_unnamed;
 mod stub_service_missing;
 mod watchers;
+mod webhook_ca_missing;
+mod workloads;
 
 pub use error::FaultError;
 use error::{kube_error, no_effect};
@@ -103,7 +109,12 @@ const CATALOGUE: &[&dyn Fault] = &[
     &remote_secret::RemoteSecret::WRONG_TOKEN,
     &remote_secret::RemoteSecret::LOOPBACK,
     &reader_role_too_small::ReaderRoleTooSmall,
+    &root_differs::RootDiffers,
+    &webhook_ca_missing::WebhookCaMissing,
+    &namespace_label_missing::NamespaceLabelMissing,
     &stub_service_missing::StubServiceMissing,
+    &service_port_unnamed::ServicePortUnnamed,
+    &pods_not_ready::PodsNotReady,
     &configuration::Configuration::REJECTED,
     &proxy_stuck::ProxyStuck,
     &configuration::Configuration::SUBSET_LABEL_WRONG,
