@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::api_server_unreachable::check;
 use super::nodes::{can_be_entered, run};
-use super::{Answer, Fault, FaultError, World};
+use super::{Answer, Fault, FaultError, World, watchers};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
@@ -45,8 +45,7 @@ impl Fault for ApiServerPaused {
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
         can_be_entered(cluster)?;
-        let alone = world.clusters.len() < 2;
-        if alone { Err("there is no other cluster".to_owned()) } else { Ok(()) }
+        watchers::could_exist(world, cluster)
     }
 
     fn plan<'a>(&'a self, _world: World<'a>, _cluster: &'a Cluster) -> Answer<'a, Value> {

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use serde_json::Value;
 
 use super::nodes::{Rule, add_rule, can_be_entered, remove_rule, succeeds};
-use super::{Answer, Fault, FaultError, World};
+use super::{Answer, Fault, FaultError, World, watchers};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
@@ -53,8 +53,7 @@ impl Fault for ApiServerUnreachable {
 
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
         can_be_entered(cluster)?;
-        let alone = world.clusters.len() < 2;
-        if alone { Err("there is no other cluster".to_owned()) } else { Ok(()) }
+        watchers::could_exist(world, cluster)
     }
 
     fn plan<'a>(&'a self, _world: World<'a>, _cluster: &'a Cluster) -> Answer<'a, Value> {

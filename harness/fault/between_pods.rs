@@ -28,10 +28,10 @@ impl BetweenPods {
     };
     pub const LOSS: Self = Self {
         name: "packet-loss",
-        breaks: "Three of ten packets from this cluster's pods to those of the others are lost.",
+        breaks: "Six of ten packets from this cluster's pods to those of the others are lost.",
         table: "filter",
         chain: "FORWARD",
-        target: &["-m", "statistic", "--mode", "random", "--probability", "0.3", "-j", "DROP"],
+        target: &["-m", "statistic", "--mode", "random", "--probability", "0.6", "-j", "DROP"],
     };
 
     fn rules(&self, world: &World<'_>, cluster: &Cluster) -> Vec<Rule> {

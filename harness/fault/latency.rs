@@ -9,9 +9,9 @@ use super::{Answer, Fault, FaultError, World, note, state};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
-/// The link to the other clusters' pods is busy for 50 ms with every packet.
+/// The link to the other clusters' pods is busy for more than a second with every packet.
 ///
-/// A token bucket (htb) that counts 6,250 bytes more than each packet has, at 1 Mbit/s, does it on every kernel that has
+/// A token bucket (htb) that counts 6,250 bytes more than each packet has, at 42 kbit/s, does it on every kernel that has
 /// traffic control at all. (netem would delay each packet by itself, but not every kernel has it.)
 pub(super) struct Latency;
 
@@ -44,10 +44,10 @@ fn commands(device: &str, cluster: &Cluster, peers: &[&Cluster]) -> Vec<String> 
         format!("tc qdisc add dev {device} root handle {HANDLE} htb default 1"),
         format!("tc class add dev {device} parent {HANDLE} classid {FREE} htb rate 10gbit"),
         format!(
-            "tc class add dev {device} parent {HANDLE} classid {SLOW} htb rate 1mbit burst 1 cburst 1 overhead 6250"
+            "tc class add dev {device} parent {HANDLE} classid {SLOW} htb rate 42kbit burst 1 cburst 1 overhead 6250"
         ),
-        // A full queue drops: no packet waits longer than 1.5 s.
-        format!("tc qdisc add dev {device} parent {SLOW} pfifo limit 30"),
+        // A full queue drops: no packet waits longer than 15 s.
+        format!("tc qdisc add dev {device} parent {SLOW} pfifo limit 10"),
     ];
     commands.extend(peers.iter().map(|peer| {
         let ends = format!("match ip src {} match ip dst {}", cluster.pods, peer.pods);
@@ -62,7 +62,7 @@ impl Fault for Latency {
     }
 
     fn breaks(&self) -> &'static str {
-        "Packets from this cluster's pods to those of the others leave 50 ms apart: replies come late."
+        "Packets from this cluster's pods to those of the others leave more than a second apart: replies come late."
     }
 
     fn rung(&self) -> Option<RungId> {

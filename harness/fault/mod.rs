@@ -24,18 +24,26 @@ mod api_server_paused;
 mod api_server_unreachable;
 mod between_pods;
 mod configuration;
+mod control_plane;
 mod error;
 mod istiod_down;
+mod istiod_restarted;
 mod latency;
 #[cfg(test)]
 mod live;
+mod namespace_label_missing;
 mod nodes;
+mod pods_not_ready;
 mod proxy_stuck;
 mod reader_role_too_small;
 mod remote_secret;
+mod root_differs;
 mod route_missing;
+mod service_port_unnamed;
 mod stub_service_missing;
 mod watchers;
+mod webhook_ca_missing;
+mod workloads;
 
 pub use error::FaultError;
 use error::{kube_error, no_effect};
@@ -94,13 +102,19 @@ const CATALOGUE: &[&dyn Fault] = &[
     &between_pods::BetweenPods::LOSS,
     &latency::Latency,
     &istiod_down::IstiodDown,
+    &istiod_restarted::IstiodRestarted,
     &api_server_unreachable::ApiServerUnreachable,
     &api_server_paused::ApiServerPaused,
     &remote_secret::RemoteSecret::MISSING,
     &remote_secret::RemoteSecret::WRONG_TOKEN,
     &remote_secret::RemoteSecret::LOOPBACK,
     &reader_role_too_small::ReaderRoleTooSmall,
+    &root_differs::RootDiffers,
+    &webhook_ca_missing::WebhookCaMissing,
+    &namespace_label_missing::NamespaceLabelMissing,
     &stub_service_missing::StubServiceMissing,
+    &service_port_unnamed::ServicePortUnnamed,
+    &pods_not_ready::PodsNotReady,
     &configuration::Configuration::REJECTED,
     &proxy_stuck::ProxyStuck,
     &configuration::Configuration::SUBSET_LABEL_WRONG,

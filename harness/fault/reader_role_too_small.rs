@@ -81,13 +81,11 @@ impl Fault for ReaderRoleTooSmall {
         .boxed_local()
     }
 
-    /// Learning of the cluster anew is quicker than the next of the growing pauses between its attempts.
     fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, whole: &'a Value) -> Answer<'a, ()> {
         async move {
             let Whole { rules, watchers } = state(whole)?;
             put(cluster, &rules).await?;
-            watchers::learn(world, cluster, &watchers).await?;
-            world.endpoints_settle().await
+            watchers::learn_after_failure(world, cluster, &watchers).await
         }
         .boxed_local()
     }

@@ -73,8 +73,11 @@ impl Fault for RemoteSecret {
 
     fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, watchers: &'a Value) -> Answer<'a, ()> {
         async move {
-            watchers::learn(world, cluster, &state::<Vec<String>>(watchers)?).await?;
-            world.endpoints_settle().await
+            let watchers: Vec<String> = state(watchers)?;
+            match self.flaw {
+                None => watchers::learn(world, cluster, &watchers).await,
+                Some(_) => watchers::learn_after_failure(world, cluster, &watchers).await,
+            }
         }
         .boxed_local()
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 
 use super::error::{kube_error, no_effect};
-use super::{FaultError, LIMIT, World};
+use super::{FaultError, LIMIT, World, control_plane};
 use crate::mesh::{NAMESPACE, istiod, remote_secret};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
@@ -39,22 +39,41 @@ pub(super) async fn forget(world: World<'_>, cluster: &Cluster, watchers: &[Stri
     for watcher in watchers {
         let watcher = world.cluster(watcher)?;
         remote_secret::remove(watcher, &cluster.name).await?;
-        status(watcher, &cluster.name, |status| status.is_none(), "to forget it").await?;
+        status(watcher, &cluster.name, |status| status.is_none(), "to forget").await?;
     }
     world.endpoints_settle().await
 }
 
-/// Gives the control planes whole remote secrets; returns when they have read the cluster. What secret there was goes first:
-/// istiod replaces a cluster that never synced in such a way that it cannot forget it later (seen with 1.31).
+/// Gives the control planes whole remote secrets; returns when they have read the cluster.
 pub(super) async fn learn(world: World<'_>, cluster: &Cluster, watchers: &[String]) -> Result<(), FaultError> {
     for watcher in watchers {
-        let watcher = world.cluster(watcher)?;
-        remote_secret::remove(watcher, &cluster.name).await?;
-        status(watcher, &cluster.name, |status| status.is_none(), "to forget it").await?;
-        remote_secret::restore(watcher, cluster, world.owner).await?;
-        status(watcher, &cluster.name, |status| status == Some("synced"), "to have synced").await?;
+        remote_secret::restore(world.cluster(watcher)?, cluster, world.owner).await?;
     }
-    Ok(())
+    synced(world, cluster, watchers).await
+}
+
+/// As [`learn`], for control planes that have tried to read the cluster in vain. They are restarted: an istiod that is told to
+/// forget a cluster that it never synced waits for ever for its informers to end, and takes up no remote secret any more (seen
+/// with 1.31: `multicluster.deleteCluster` in `informerFactory.Shutdown`).
+pub(super) async fn learn_after_failure(
+    world: World<'_>,
+    cluster: &Cluster,
+    watchers: &[String],
+) -> Result<(), FaultError> {
+    for watcher in watchers {
+        let watcher = world.cluster(watcher)?;
+        remote_secret::restore(watcher, cluster, world.owner).await?;
+        control_plane::restart(world, watcher).await?;
+    }
+    synced(world, cluster, watchers).await
+}
+
+async fn synced(world: World<'_>, cluster: &Cluster, watchers: &[String]) -> Result<(), FaultError> {
+    for watcher in watchers {
+        let is_synced = |status: Option<&str>| status == Some("synced");
+        status(world.cluster(watcher)?, &cluster.name, is_synced, "to have synced").await?;
+    }
+    world.endpoints_settle().await
 }
 
 /// Waits until what the control plane in `watcher` says of a cluster (`None`: it does not know it) is as wanted.
@@ -64,7 +83,7 @@ pub(super) async fn status(
     wanted: impl Fn(Option<&str>) -> bool,
     words: &str,
 ) -> Result<(), FaultError> {
-    let what = format!("the control plane in {} {words}: {cluster}", watcher.name);
+    let what = format!("the control plane in {} {words} {cluster}", watcher.name);
     let wanted = &wanted;
     let waited = wait::until(what, LIMIT, Duration::from_millis(50), || async move {
         match istiod::clusters(watcher).await {

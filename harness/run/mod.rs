@@ -46,6 +46,18 @@ impl Patience {
         }
     }
 
+    /// What `work` answers, unless it goes on for too long: an API server that answers nothing would keep a step for minutes.
+    async fn within<T>(self, work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+        const LIMIT: Duration = Duration::from_secs(15);
+        match self {
+            Self::Long => work.await,
+            Self::Short => match tokio::time::timeout(LIMIT, work).await {
+                Ok(done) => done,
+                Err(_) => Err(RunError::Input(format!("the step was not over after {LIMIT:?}"))),
+            },
+        }
+    }
+
     /// How long one call may take. What comes later than expected has failed: nobody need wait for it.
     fn timeout(self, call: &Call) -> Duration {
         match (self, &call.expect.latency) {

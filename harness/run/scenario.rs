@@ -145,8 +145,9 @@ impl<'a> Doing<'a> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
             self.sabotage(index).await?;
-            let Called { calls, findings } =
-                calls::send(self.environment, &self.running, call, self.patience()).await?;
+            let patience = self.patience();
+            let sent = calls::send(self.environment, &self.running, call, patience);
+            let Called { calls, findings } = patience.within(sent).await?;
             told.calls = Some(calls);
             told.findings = findings;
             told.control = self.controls.remove(&index);
@@ -157,7 +158,7 @@ impl<'a> Doing<'a> {
             self.try_before(index).await?;
         }
         self.sabotage(index).await?;
-        match self.change(step).await? {
+        match self.patience().within(self.change(step)).await? {
             Ok(gate) => told.gate = timings(&gate),
             Err(shut) => told.findings.push(Finding::at(
                 step,
@@ -177,7 +178,7 @@ impl<'a> Doing<'a> {
         let namespaces = self.running.iter().map(|w| w.namespace.clone()).collect();
         if attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await? {
             // Some faults replace pods.
-            workload::look_again(&self.environment.clusters, &mut self.running).await?;
+            workload::look_again(&self.environment.clusters, &mut self.running).await;
         }
         Ok(())
     }

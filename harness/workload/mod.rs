@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -27,6 +28,9 @@ mod desired;
 mod inventory;
 pub mod pods;
 mod ready;
+
+/// How long a cluster may take to answer where its answer can be done without.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Where the workloads' images are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,13 +228,28 @@ fn left_or_wanted(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<
 }
 
 /// The namespaces that workloads are in, by what [`reconcile`] wrote down in the clusters. `owner` is the environment's
-/// identifier.
+/// identifier. A cluster that does not answer within three seconds is left out: it may be what is to be mended.
 ///
 /// # Errors
-/// [`WorkloadError`] when a cluster does not answer.
+/// [`WorkloadError`] when no cluster answers.
 pub async fn namespaces(clusters: &[Cluster], owner: &str) -> Result<BTreeSet<String>, WorkloadError> {
-    let all = try_join_all(clusters.iter().map(|cluster| inventory::read(cluster, owner))).await?;
-    Ok(all.iter().flatten().filter_map(Item::workload_namespace).collect())
+    let looks = clusters.iter().map(|cluster| tokio::time::timeout(LOOK, inventory::read(cluster, owner)));
+    let (mut all, mut failed) = (BTreeSet::new(), None);
+    let mut answered = clusters.is_empty();
+    for look in join_all(looks).await {
+        match look {
+            Ok(Ok(items)) => {
+                answered = true;
+                all.extend(items.iter().filter_map(Item::workload_namespace));
+            }
+            Ok(Err(error)) => failed = Some(error),
+            Err(_) => {}
+        }
+    }
+    match failed {
+        Some(error) if !answered => Err(error),
+        _ => Ok(all),
+    }
 }
 
 /// Changes how many pods the `helloworld` of `version` has, and waits until it has exactly those, ready.
@@ -251,20 +270,19 @@ pub async fn scale(
     ready::scaled(cluster, namespace, &name).await
 }
 
-/// Looks up again which pods the `sleep`s and `helloworld`s have. One that has none at the moment keeps those that it had.
-///
-/// # Errors
-/// [`WorkloadError`] when a cluster does not answer.
-pub async fn look_again(clusters: &[Cluster], running: &mut [RunningWorkload]) -> Result<(), WorkloadError> {
+/// Looks up again which pods the `sleep`s and `helloworld`s have. One that has none at the moment, or whose cluster does not
+/// answer within three seconds, keeps those that it had.
+pub async fn look_again(clusters: &[Cluster], running: &mut [RunningWorkload]) {
     for workload in running.iter_mut().filter(|w| w.role != Role::Manifest) {
         let Some(cluster) = clusters.iter().find(|c| c.name == workload.cluster) else { continue };
         let selector = format!("{}={}", desired::WORKLOAD_LABEL, workload.name);
-        let now = pods(cluster, &workload.namespace, &selector).await?;
-        if !now.is_empty() {
+        let look = tokio::time::timeout(LOOK, pods(cluster, &workload.namespace, &selector));
+        if let Ok(Ok(now)) = look.await
+            && !now.is_empty()
+        {
             workload.pods = now;
         }
     }
-    Ok(())
 }
 
 /// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
