@@ -103,6 +103,9 @@ pub enum FaultError {
     /// Objects could not be put back.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The workloads' pods could not be listed.
+    #[error(transparent)]
+    Workload(#[from] crate::workload::WorkloadError),
     /// The note could not be written.
     #[error(transparent)]
     Journal(#[from] JournalError),

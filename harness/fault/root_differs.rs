@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -87,7 +87,12 @@ fn serves(world: World<'_>, control_plane: &Cluster, cluster: &Cluster) -> bool 
 
 /// Waits until the control plane has written its root where proxies read it.
 async fn root_written(world: World<'_>, cluster: &Cluster, root: &str) -> Result<(), FaultError> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     for namespace in world.namespaces {
+        // Not every cluster has every namespace.
+        if namespaces.get_opt(namespace).await.map_err(kube_error(cluster, "read a namespace"))?.is_none() {
+            continue;
+        }
         let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
         let what = format!("the new root in ConfigMap {namespace}/{ROOT_MAP} of {}", cluster.name);
         let waited = wait::until(what, LIMIT, Duration::from_millis(50), || async {
