@@ -269,11 +269,7 @@ async fn put_back_in(
     namespaces: &BTreeSet<String>,
     undo: &mut UndoList,
 ) -> Result<(), RunError> {
-    if !fault::broken(&environment.dir)?.is_empty() {
-        // Those of the scenario that broke it, which may not be this one.
-        let namespaces = environment.workload_namespaces().await?;
-        fault::mend_all(&environment.dir, environment.world(&namespaces)).await?;
-    }
+    fault::mend_all(&environment.dir, environment.world(namespaces)).await?;
     if undo.is_empty() {
         return Ok(());
     }
