@@ -169,6 +169,10 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         anstream::println!("{schema}");
         return Ok(0);
     }
+    // It looks at clusters, which need not be of any project.
+    if let Command::Why(args) = cli.command {
+        return why::main(args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
     match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
@@ -182,8 +186,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
-        Command::Why(args) => why::main(args).await,
-        Command::Schema | Command::Hidden(_) => Ok(0),
+        Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
     }
 }
 
