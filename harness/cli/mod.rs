@@ -73,6 +73,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Find the first broken rung between a workload and a service.
     Why(why::WhyArgs),
+    /// Print what a workload of a kept environment logged.
+    Logs(exec::LogsArgs),
     /// The catalogue of faults.
     Fault(look::FaultArgs),
     /// Print the JSON Schema of scenario files.
@@ -186,6 +188,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
+        Command::Logs(args) => exec::logs(args).await,
         Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
     }
 }
