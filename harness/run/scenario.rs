@@ -199,7 +199,11 @@ impl Doing<'_> {
 
     /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
     async fn put_back(&mut self) -> Result<(), RunError> {
-        fault::mend_all(&self.environment.dir, self.environment.world(&self.namespaces())).await?;
+        if !fault::broken(&self.environment.dir)?.is_empty() {
+            // Those of the scenario that broke it, which may not be this one.
+            let namespaces = self.environment.workload_namespaces().await?;
+            fault::mend_all(&self.environment.dir, self.environment.world(&namespaces)).await?;
+        }
         if self.undo.is_empty() {
             return Ok(());
         }
