@@ -75,8 +75,8 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
         return Part::Holds(format!("{server} ({}) answers istiod of {}", read.name(), plane.name()));
     }
     let here = match read.silent() {
-        Some(_) => ", nor this machine",
-        None => "; this machine is answered",
+        Some(_) => "; it does not answer this machine either",
+        None => "; it does answer this machine",
     };
     let command = format!("curl -k -m 2 {url}");
     Part::from(Broken {

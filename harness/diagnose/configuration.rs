@@ -112,9 +112,9 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
 }
 
 /// What the proxy rejected last, in Envoy's words.
-fn rejected(connected: &Connected) -> Option<(&str, &str)> {
+fn rejected(connected: &Connected) -> Option<(&str, String)> {
     let told = connected.sync.iter().find(|(_, s)| !s.last_error.is_empty())?;
-    Some((short(told.0), &told.1.last_error))
+    Some((short(told.0), told.1.last_error.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 /// Whether a new connection from the proxy's pod to its control plane stands: one that is open tells nothing until it is

@@ -25,6 +25,9 @@ const NEAR: Duration = Duration::from_millis(20);
 /// The same where the clusters may be anywhere.
 const FAR: Duration = Duration::from_millis(500);
 
+/// So many packets sent again are more than other connections of a pod come to in a second.
+const RESENT: u64 = 4;
+
 /// A pod that stands for its cluster.
 struct End<'a> {
     facts: &'a Facts,
@@ -54,8 +57,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         match end(scene, facts) {
             Some(end) => ends.push(end),
             None => {
-                let why = facts.pods.as_ref().err().map_or("no pod runs there to look from", String::as_str);
-                parts.push(Part::Unseen(format!("{}: {why}", facts.name())));
+                let none = || format!("no pod runs in {} to look from", facts.name());
+                parts.push(Part::Unseen(facts.pods.as_ref().err().cloned().unwrap_or_else(none)));
             }
         }
     }
@@ -167,7 +170,10 @@ fn judge(
             fix: "take the delay off the way: `tc qdisc` on both nodes, and what is between them".into(),
         });
     }
-    if !reach.errors.is_empty() || late > 0 && resent > 0 {
+    // A busy machine is late as well, and other connections of the pod have troubles of their own: what was sent again must
+    // be enough to explain it.
+    let explained = late > 0 && resent >= RESENT.max(late as u64);
+    if explained || reach.errors.len() * 2 > all {
         return Part::from(Broken {
             expected: format!("{caller} connects to {called} without losing packets"),
             observed: format!("{late} of {all} connections waited for packets or failed; {resent} were sent again"),
@@ -176,7 +182,7 @@ fn judge(
                 .into(),
         });
     }
-    let way = format!("{} → {} and back in {:.1} ms", from.at.address, to.at.address, way * 1e3);
+    let way = format!("{} → {} and back in {:.2} ms", from.at.address, to.at.address, way * 1e3);
     match stranger(from, to, other, known) {
         Some(stranger) => Part::from(Broken {
             expected: format!("{called} sees the caller's own address, {}", from.at.address),

@@ -147,13 +147,16 @@ fn empty_arms(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> Vec<Part> {
                 expected: format!("{}% of the calls have an endpoint in {name}{rule}", (share * 100.0).round()),
                 observed,
                 command: command.clone(),
-                fix: match subset {
-                    Some(subset) => format!(
-                        "make the labels of subset {subset} in the DestinationRule those of the pods that are meant"
-                    ),
-                    None => "see the pods behind the service".into(),
-                },
-            }))
+                fix: match (subset, &hosts) {
+                (Some(subset), None) => {
+                    format!("define subset {subset} in a DestinationRule in the service's namespace, where its control plane reads it")
+                }
+                (Some(subset), Some(_)) => {
+                    format!("make the labels of subset {subset} in the DestinationRule those of the pods that are meant")
+                }
+                (None, _) => "see the pods behind the service".into(),
+            },
+        }))
         },
     );
     empty.collect()

@@ -40,7 +40,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     Climbed { id: RungId::Trust, expected: "one root at both ends".into(), command, parts }
 }
 
-/// The roots in the secrets that control planes take their CA from. That of a cluster without one is not in use.
+/// The roots in the secrets that control planes take their CA from. A cluster without the secret has nothing to differ.
 fn secrets(scene: &Scene<'_>) -> Vec<Part> {
     let mut roots: BTreeMap<String, (&Facts, String)> = BTreeMap::new();
     let mut parts = Vec::new();

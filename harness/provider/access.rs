@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodAt, PodRef, ProviderError, Stream, kind, kube_access, netns};
+use super::{Cluster, ExecOutput, PodAt, PodRef, ProviderError, Stream, kind, kube_access, memory, netns};
 use crate::tool::{Output, quote};
 
 /// How to get into a cluster's pods and nodes.
@@ -115,6 +115,14 @@ impl Access {
                 Some(format!("ip netns exec {namespace}"))
             }
             Self::Kind | Self::Existing => None,
+        }
+    }
+
+    pub(super) async fn memory(&self, cluster: &Cluster) -> Option<u64> {
+        match self {
+            Self::Kind => memory::in_containers(cluster).await.ok(),
+            Self::Netns { env } => Some(memory::of_processes(netns::access::pids(env, cluster))),
+            Self::Existing => None,
         }
     }
 }

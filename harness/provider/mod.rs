@@ -20,6 +20,7 @@ pub mod access;
 pub mod contexts;
 pub mod kind;
 mod kube_access;
+mod memory;
 pub mod netns;
 
 /// Who makes the clusters.
@@ -204,6 +205,11 @@ impl Cluster {
     /// What a person types ahead of a command to run it with a pod's network; `None`: `kubectl exec` is the way in.
     pub fn pod_net_by_hand(&self, pod: &PodRef) -> Option<String> {
         self.access.pod_net_by_hand(self, pod)
+    }
+
+    /// Bytes of memory that everything on its nodes and in its pods takes; `None` where nobody can look.
+    pub async fn memory(&self) -> Option<u64> {
+        self.access.memory(self).await
     }
 }
 
