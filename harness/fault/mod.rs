@@ -300,10 +300,14 @@ pub fn select<'a>(
 /// The first [`FaultError`].
 pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, FaultError> {
     let all = broken(env)?;
+    let mut failed = None;
     for one in &all {
-        mend(env, world, &one.name, &one.cluster).await?;
+        // One that cannot be mended must not keep the others broken.
+        if let Err(error) = mend(env, world, &one.name, &one.cluster).await {
+            failed.get_or_insert(error);
+        }
     }
-    Ok(all)
+    failed.map_or(Ok(all), Err)
 }
 
 /// What is broken in this environment now.

@@ -116,7 +116,7 @@ fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 
-/// Every pod with a sidecar that may have answered: looked up now, because pods come and go between steps.
+/// Every ready pod with a sidecar: looked up now, because pods come and go between steps. One that is not ready may have no log.
 async fn servers<'a>(
     environment: &'a Environment,
     running: &[RunningWorkload],
@@ -127,7 +127,7 @@ async fn servers<'a>(
         let selector = format!("app=helloworld,version={version}");
         let cluster = environment.cluster(&workload.cluster)?;
         let pods = workload::pods(cluster, &workload.namespace, &selector).await?;
-        all.extend(pods.iter().filter(|p| p.sidecar).map(|p| (cluster, p.reference())));
+        all.extend(pods.iter().filter(|p| p.ready && p.sidecar).map(|p| (cluster, p.reference())));
     }
     Ok(all)
 }

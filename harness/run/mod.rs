@@ -48,7 +48,7 @@ impl Patience {
 
     /// What `work` answers, unless it goes on for too long: an API server that answers nothing would keep a step for minutes.
     async fn within<T>(self, work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
-        const LIMIT: Duration = Duration::from_secs(15);
+        const LIMIT: Duration = Duration::from_secs(10);
         match self {
             Self::Long => work.await,
             Self::Short => match tokio::time::timeout(LIMIT, work).await {

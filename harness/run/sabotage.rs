@@ -64,6 +64,16 @@ impl Attempt {
         Self { sabotage: sabotage.clone(), injection: Injection::NotTried }
     }
 
+    /// The fault and its cluster, once it is in, or half in.
+    pub fn in_force(&self) -> Option<(&str, &str)> {
+        match &self.injection {
+            Injection::Done { cluster, .. } | Injection::Failed { cluster, .. } => {
+                Some((&self.sabotage.fault, cluster))
+            }
+            Injection::NotTried | Injection::Never(_) => None,
+        }
+    }
+
     pub fn end(self) -> Injection {
         self.injection
     }

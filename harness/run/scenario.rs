@@ -67,7 +67,8 @@ pub async fn run_with(environment: &mut Environment, kit: &Kit, chosen: &Chosen,
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
-    let put_back = doing.put_back().await.map_err(|error| error.to_string());
+    let mended = doing.mend_sabotage().await;
+    let put_back = mended.and(doing.put_back().await).map_err(|error| error.to_string());
     task.done();
     let injection = doing.sabotage.map(Attempt::end).unwrap_or_default();
     Sabotaged { report: doing.report, injection, put_back }
@@ -234,6 +235,16 @@ impl<'a> Doing<'a> {
             }
         }
         Ok(gate::after(before, self.patience().gate()).await)
+    }
+
+    /// Mends the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.
+    async fn mend_sabotage(&self) -> Result<(), RunError> {
+        let Some((name, cluster)) = self.sabotage.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
+        let (dir, namespaces) = (&self.environment.dir, self.namespaces());
+        if fault::broken(dir)?.iter().any(|broken| broken.name == name && broken.cluster == cluster) {
+            fault::mend(dir, self.environment.world(&namespaces), name, cluster).await?;
+        }
+        Ok(())
     }
 
     async fn put_back(&mut self) -> Result<(), RunError> {
