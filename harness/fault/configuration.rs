@@ -1,5 +1,7 @@
 //! Faults in Istio's own configuration: objects that are changed, added, or moved.
 
+use std::collections::BTreeSet;
+
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
@@ -149,7 +151,7 @@ impl Configuration {
                 }
                 Find::Policies { spec } => {
                     self.is_strict(cluster).await?;
-                    swaps.extend(policies(cluster, namespace, spec).await?);
+                    swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
                 Find::New { kind, spec } => swaps.push(Swap {
                     kind: kind.to_owned(),
@@ -187,7 +189,13 @@ impl Configuration {
         for swap in &swaps {
             swap.put(cluster, side).await?;
         }
-        match (gate::after(before, LIMIT).await, self.rejected && side == Side::Broken) {
+        let mut told = gate::after(before, LIMIT).await;
+        if self.rejected && side == Side::Whole && matches!(told, Err(GateError::Rejected { .. })) {
+            // That rejection was on its way already; what was sent after it counts.
+            let again = gate::before(world.clusters, Change::manifests(&cluster.name, &manifests)).await?;
+            told = gate::after(again, LIMIT).await;
+        }
+        match (told, self.rejected && side == Side::Broken) {
             (Ok(_), false) | (Err(GateError::Rejected { .. }), true) => Ok(()),
             (Ok(_), true) => {
                 Err(FaultError::NoEffect("every proxy took the configuration, none rejected it".to_owned()))
@@ -211,16 +219,21 @@ fn named(kind: &str, object: &DynamicObject) -> Swap {
 
 /// The rule of every service: the one that there is, or a new one.
 async fn policies(
+    world: World<'_>,
     cluster: &Cluster,
     namespace: &str,
     spec: fn(&str, Option<&Value>) -> Value,
 ) -> Result<Vec<Swap>, FaultError> {
     const KIND: &str = "DestinationRule";
     let rules = list(cluster, KIND, namespace).await?;
-    let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
-    let services = services.list(&ListParams::default()).await.map_err(kube_error(cluster, "list services"))?;
-    let of_service = |service: &Service| {
-        let name = service.name_any();
+    // A service may be in other clusters only: rules of this one are about it all the same.
+    let mut services = BTreeSet::new();
+    for cluster in world.clusters {
+        let api: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
+        let list = api.list(&ListParams::default()).await.map_err(kube_error(cluster, "list services"))?;
+        services.extend(list.items.iter().map(ResourceExt::name_any));
+    }
+    let of_service = |name: &String| {
         let host = format!("{name}.{namespace}.svc.cluster.local");
         let ours = |rule: &&DynamicObject| [&name, &host].into_iter().any(|h| spec_of(rule)["host"] == json!(h));
         let existing: Vec<&DynamicObject> = rules.iter().filter(ours).collect();
@@ -235,7 +248,7 @@ async fn policies(
         });
         changed.collect()
     };
-    Ok(services.items.iter().flat_map(of_service).collect())
+    Ok(services.iter().flat_map(of_service).collect())
 }
 
 impl Fault for Configuration {

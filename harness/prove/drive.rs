@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::{Cell, Column, judge, text};
+use super::{Cell, Column, Outcome, judge, text};
 use crate::fault::Entry;
 use crate::report::ScenarioReport;
-use crate::run::{Chosen, Sabotage, Session};
+use crate::run::{Chosen, Injection, Sabotage, Sabotaged, Session};
 use crate::ui;
 use crate::verdict::Class;
 
@@ -32,17 +32,34 @@ pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry], col
 }
 
 /// One fault in one scenario, and whether all was put back.
+///
+/// The first cluster of the topology that the fault applies to: callers are in the primary, which topologies name first. If the
+/// scenario passes there, what is broken may be nothing that it uses: then the next one.
 async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, bool) {
-    // The first cluster that a fault applies to: callers are in the primary, which topologies name first.
-    let clusters = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
-    let sabotage = Sabotage { fault: fault.name.into(), clusters };
     let blind = chosen.loaded.scenario.blind.get(fault.name).map(|why| why.as_str());
-    match session.run_with(chosen, &sabotage).await {
-        Ok(told) => (judge(fault.name, fault.rung, blind, &told), told.put_back.is_ok()),
-        Err(error) => {
-            let report = ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() };
-            let told = crate::run::Sabotaged { report, injection: Default::default(), put_back: Ok(()) };
-            (judge(fault.name, fault.rung, blind, &told), false)
+    let mut clusters: Vec<String> = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
+    let mut missed: Option<Cell> = None;
+    loop {
+        let sabotage = Sabotage { fault: fault.name.into(), clusters: clusters.clone() };
+        let told = session.run_with(chosen, &sabotage).await.unwrap_or_else(|error| Sabotaged {
+            report: ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() },
+            injection: Injection::NotTried,
+            put_back: Ok(()),
+        });
+        let mut cell = judge(fault.name, fault.rung, blind, &told);
+        let mended = told.put_back.is_ok() && told.injection != Injection::NotTried;
+        let seconds = missed.as_ref().map_or(0.0, |cell| cell.seconds) + cell.seconds;
+        if let Some(earlier) = missed.take().filter(|_| cell.outcome == Outcome::DoesNotApply) {
+            cell = earlier;
         }
+        cell.seconds = seconds;
+        clusters = match clusters.iter().position(|c| Some(c) == cell.cluster.as_ref()) {
+            Some(at) if cell.outcome == Outcome::Missed && mended => clusters.split_off(at + 1),
+            _ => Vec::new(),
+        };
+        if clusters.is_empty() {
+            return (cell, mended);
+        }
+        missed = Some(cell);
     }
 }

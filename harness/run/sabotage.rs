@@ -78,13 +78,13 @@ impl Attempt {
         self.injection
     }
 
-    /// Tries the clusters in turn, unless the fault is in already; answers whether it has been put in now.
+    /// Tries the clusters in turn, unless the fault is in already.
     ///
     /// A fault of rules applies only where rules are: so it is tried again ahead of each step, and is in force from the earliest
     /// one at which it can be.
-    pub async fn put_in(&mut self, env: &EnvDir, world: World<'_>, step: usize) -> Result<bool, RunError> {
+    pub async fn put_in(&mut self, env: &EnvDir, world: World<'_>, step: usize) -> Result<(), RunError> {
         if let Injection::Done { .. } = self.injection {
-            return Ok(false);
+            return Ok(());
         }
         let mut refused = BTreeMap::new();
         for cluster in &self.sabotage.clusters {
@@ -92,7 +92,7 @@ impl Attempt {
                 Ok(took) => {
                     let (cluster, seconds) = (cluster.clone(), took.as_secs_f64());
                     self.injection = Injection::Done { cluster, step, seconds };
-                    return Ok(true);
+                    return Ok(());
                 }
                 Err(FaultError::DoesNotApply { cluster, why, .. }) => drop(refused.insert(cluster, why)),
                 Err(error) => {
@@ -102,6 +102,6 @@ impl Attempt {
             }
         }
         self.injection = Injection::Never(refused);
-        Ok(false)
+        Ok(())
     }
 }

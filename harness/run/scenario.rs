@@ -177,11 +177,7 @@ impl<'a> Doing<'a> {
     async fn sabotage(&mut self, step: usize) -> Result<(), RunError> {
         let Some(attempt) = &mut self.sabotage else { return Ok(()) };
         let namespaces = self.running.iter().map(|w| w.namespace.clone()).collect();
-        if attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await? {
-            // Some faults replace pods.
-            workload::look_again(&self.environment.clusters, &mut self.running).await;
-        }
-        Ok(())
+        attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await
     }
 
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.

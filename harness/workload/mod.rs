@@ -270,21 +270,6 @@ pub async fn scale(
     ready::scaled(cluster, namespace, &name).await
 }
 
-/// Looks up again which pods the `sleep`s and `helloworld`s have. One that has none at the moment, or whose cluster does not
-/// answer within three seconds, keeps those that it had.
-pub async fn look_again(clusters: &[Cluster], running: &mut [RunningWorkload]) {
-    for workload in running.iter_mut().filter(|w| w.role != Role::Manifest) {
-        let Some(cluster) = clusters.iter().find(|c| c.name == workload.cluster) else { continue };
-        let selector = format!("{}={}", desired::WORKLOAD_LABEL, workload.name);
-        let look = tokio::time::timeout(LOOK, pods(cluster, &workload.namespace, &selector));
-        if let Ok(Ok(now)) = look.await
-            && !now.is_empty()
-        {
-            workload.pods = now;
-        }
-    }
-}
-
 /// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
 ///
 /// # Errors
