@@ -100,6 +100,12 @@ fn verifies(scene: &Scene<'_>, at: (&Facts, &Proxy), shows: (&Facts, &Proxy)) ->
     let (roots, (_, chain)) = (at.1.certificates().0, shows.1.certificates());
     let (who, whom) =
         (format!("{} ({})", at.1.pod.name, at.0.name()), format!("{} ({})", shows.1.pod.name, shows.0.name()));
+    // Envoy loads certificates when something in its configuration asks for them.
+    for (holder, held) in [(&who, &roots), (&whom, &chain)] {
+        if pems(held).is_empty() {
+            return Part::Unseen(format!("{holder} holds no certificate: nothing asks it for mutual TLS"));
+        }
+    }
     match signed(&chain, &roots, ASN1Time::now()) {
         Ok(()) => Part::Holds("the proxies verify each other".to_owned()),
         Err(why) => Part::from(Broken {

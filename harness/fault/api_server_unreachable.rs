@@ -1,12 +1,16 @@
 //! The control plane cannot reach the cluster's API server.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use serde_json::Value;
 
+use super::error::no_effect;
 use super::nodes::{Rule, add_rule, can_be_entered, remove_rule, succeeds};
-use super::{Answer, Fault, FaultError, World, watchers};
+use super::{Answer, Fault, FaultError, LIMIT, World, watchers};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
+use crate::wait::{self, Poll};
 
 pub(super) struct ApiServerUnreachable;
 
@@ -25,15 +29,22 @@ fn rules(world: &World<'_>, cluster: &Cluster) -> Vec<Rule> {
     sources.map(rule).collect()
 }
 
-/// Fails unless the API server answers, or does not answer, the nodes of all other clusters.
+/// Waits until the API server answers, or does not answer, the nodes of all other clusters: a process that is stopped may still
+/// say what it had begun.
 pub(super) async fn check(world: &World<'_>, cluster: &Cluster, answers: bool) -> Result<(), FaultError> {
     let url = format!("{}/livez", cluster.peer_api_server);
     for other in world.clusters.iter().filter(|c| c.name != cluster.name) {
         let Some(node) = other.nodes.first() else { continue };
-        if succeeds(other, &node.name, &["curl", "-sk", "-o", "/dev/null", "-m", "2", &url]).await? != answers {
-            let word = if answers { "still does not answer" } else { "still answers" };
-            return Err(FaultError::NoEffect(format!("{url} {word} node {} of {}", node.name, other.name)));
-        }
+        let (word, still) = if answers { ("answer", "it does not") } else { ("answer no more", "it still does") };
+        let what = format!("{url} to {word} when node {} of {} asks", node.name, other.name);
+        let look = || async {
+            match succeeds(other, &node.name, &["curl", "-sk", "-o", "/dev/null", "-m", "2", &url]).await {
+                Ok(success) if success == answers => Poll::Ready(()),
+                Ok(_) => Poll::NotYet(still.to_owned()),
+                Err(error) => Poll::Failed(error),
+            }
+        };
+        wait::until(what, LIMIT, Duration::from_millis(100), look).await.map_err(no_effect)?;
     }
     Ok(())
 }

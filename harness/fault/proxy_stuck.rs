@@ -19,15 +19,18 @@ pub(super) struct ProxyStuck;
 /// Where proxies get their configuration from.
 const XDS_PORT: &str = "15012";
 
-/// Drops what a pod sends to its control plane, before any service address is translated. The connection stays open at both
-/// ends until its keep-alive gives up, after half a minute.
+/// Drops what a pod and its control plane send to each other, before any service address is translated. The connection stays open
+/// at both ends until its keep-alive gives up, after half a minute. (Dropping one direction is not enough: what is sent arrives,
+/// and is in force, though it is never acknowledged.)
 ///
 /// (Stopping pilot-agent would be simpler, but it is the first process of its container, and the kernel lets nobody
 /// inside the container stop that one.)
-fn rule(pod: IpAddr) -> Rule {
+fn rules(pod: IpAddr) -> [Rule; 2] {
     let pod = pod.to_string();
-    let words = ["-p", "tcp", "-s", pod.as_str(), "--dport", XDS_PORT, "-j", "DROP"].map(str::to_owned);
-    Rule { table: "mangle", chain: "PREROUTING", words: words.into() }
+    [["-s", pod.as_str(), "--dport", XDS_PORT], ["-d", pod.as_str(), "--sport", XDS_PORT]].map(|ends| {
+        let words = ["-p", "tcp"].into_iter().chain(ends).chain(["-j", "DROP"]).map(str::to_owned).collect();
+        Rule { table: "mangle", chain: "PREROUTING", words }
+    })
 }
 
 impl Fault for ProxyStuck {
@@ -69,7 +72,9 @@ impl Fault for ProxyStuck {
         async move {
             for pod in state::<Vec<IpAddr>>(pods)? {
                 for node in &cluster.nodes {
-                    add_rule(cluster, &node.name, &rule(pod)).await?;
+                    for rule in rules(pod) {
+                        add_rule(cluster, &node.name, &rule).await?;
+                    }
                 }
             }
             Ok(())
@@ -82,7 +87,9 @@ impl Fault for ProxyStuck {
         async move {
             for pod in state::<Vec<IpAddr>>(pods)? {
                 for node in &cluster.nodes {
-                    remove_rule(cluster, &node.name, &rule(pod)).await?;
+                    for rule in rules(pod) {
+                        remove_rule(cluster, &node.name, &rule).await?;
+                    }
                 }
             }
             let own = world.topology.cluster(&cluster.name).map_or(&cluster.name, |c| &c.control_plane);

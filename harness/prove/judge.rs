@@ -2,7 +2,7 @@
 
 use super::{Cell, Outcome, rung_name};
 use crate::diagnose::RungId;
-use crate::report::{ScenarioReport, StepReport};
+use crate::report::{Rung, ScenarioReport, StepReport};
 use crate::run::{Injection, Sabotaged};
 use crate::verdict::Class;
 
@@ -24,7 +24,7 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &
     };
     let (cluster, step, class, rung) = match &told.injection {
         Injection::Done { cluster, step, .. } => {
-            (Some(cluster.clone()), Some(*step), Some(report.class()), first_broken(report))
+            (Some(cluster.clone()), Some(*step), Some(report.class()), first_broken(report).map(|r| r.rung))
         }
         _ => (None, None, None, None),
     };
@@ -47,9 +47,18 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
             (Outcome::Stale, format!("{} (`blind` says: {reason})", report.headline()))
         }
         (Class::Fail | Class::Broken, None) => match first_broken(report) {
-            Some(rung) if rung == expected => (Outcome::Caught, report.headline()),
+            Some(rung) if rung.rung == expected => (Outcome::Caught, report.headline()),
             other => {
-                let named = other.map_or("none".to_owned(), rung_name);
+                let told = |rung: &Rung| {
+                    let value = |value: &Option<String>| value.clone().unwrap_or_default();
+                    format!(
+                        "{} (should be: {}; is: {})",
+                        rung_name(rung.rung),
+                        value(&rung.expected),
+                        value(&rung.observed)
+                    )
+                };
+                let named = other.map_or("none".to_owned(), told);
                 let expected = rung_name(expected);
                 (Outcome::WrongRung, format!("first broken rung: {named}, expected {expected}; {}", report.headline()))
             }
@@ -58,6 +67,6 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
 }
 
 /// The first broken rung, by the ladder of the step that did not pass.
-fn first_broken(report: &ScenarioReport) -> Option<RungId> {
-    report.steps.iter().find_map(StepReport::first_broken_rung).map(|rung| rung.rung)
+fn first_broken(report: &ScenarioReport) -> Option<&Rung> {
+    report.steps.iter().find_map(StepReport::first_broken_rung)
 }
