@@ -235,7 +235,7 @@ async fn policies(
     }
     let of_service = |name: &String| {
         let host = format!("{name}.{namespace}.svc.cluster.local");
-        let ours = |rule: &&DynamicObject| [&name, &host].into_iter().any(|h| spec_of(rule)["host"] == json!(h));
+        let ours = |rule: &&DynamicObject| [name, &host].into_iter().any(|h| spec_of(rule)["host"] == json!(h));
         let existing: Vec<&DynamicObject> = rules.iter().filter(ours).collect();
         if existing.is_empty() {
             let name = format!("meshproof-{name}");
