@@ -7,6 +7,7 @@ use kube::api::Api;
 
 use super::error::{kube_error, no_effect};
 use super::{FaultError, LIMIT, World, control_plane};
+use crate::gate;
 use crate::mesh::{NAMESPACE, istiod, remote_secret};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
@@ -40,6 +41,8 @@ pub(super) async fn forget(world: World<'_>, cluster: &Cluster, watchers: &[Stri
         let watcher = world.cluster(watcher)?;
         remote_secret::remove(watcher, &cluster.name).await?;
         status(watcher, &cluster.name, |status| status.is_none(), "to forget").await?;
+        // A control plane that has just started knows no cluster either, and no proxy.
+        gate::connected(world.clusters, watcher, LIMIT).await?;
     }
     world.endpoints_settle().await
 }
