@@ -86,7 +86,7 @@ impl Climbed {
                     };
                 }
                 Part::Holds(what) => holds.push(what),
-                Part::Unseen(why) => unseen.push(why),
+                Part::Unseen(why) => unseen.push(abridged(&why)),
             }
         }
         unseen.dedup();
@@ -106,6 +106,17 @@ impl Climbed {
             fix: None,
         }
     }
+}
+
+/// The start of a reason: API servers repeat the whole request ahead of what they say.
+fn abridged(why: &str) -> String {
+    const LIMIT: usize = 240;
+    if why.chars().count() <= LIMIT {
+        return why.to_owned();
+    }
+    let half = |text: &mut dyn Iterator<Item = char>| text.take(LIMIT / 2).collect::<String>();
+    let tail: String = half(&mut why.chars().rev()).chars().rev().collect();
+    format!("{} … {tail}", half(&mut why.chars()))
 }
 
 /// A rung above the first broken one.
