@@ -187,7 +187,13 @@ impl Configuration {
         for swap in &swaps {
             swap.put(cluster, side).await?;
         }
-        match (gate::after(before, LIMIT).await, self.rejected && side == Side::Broken) {
+        let mut told = gate::after(before, LIMIT).await;
+        if self.rejected && side == Side::Whole && matches!(told, Err(GateError::Rejected { .. })) {
+            // That rejection was on its way already; what was sent after it counts.
+            let again = gate::before(world.clusters, Change::manifests(&cluster.name, &manifests)).await?;
+            told = gate::after(again, LIMIT).await;
+        }
+        match (told, self.rejected && side == Side::Broken) {
             (Ok(_), false) | (Err(GateError::Rejected { .. }), true) => Ok(()),
             (Ok(_), true) => {
                 Err(FaultError::NoEffect("every proxy took the configuration, none rejected it".to_owned()))

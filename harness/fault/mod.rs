@@ -29,8 +29,6 @@ mod error;
 mod istiod_down;
 mod istiod_restarted;
 mod latency;
-#[cfg(test)]
-mod live;
 mod namespace_label_missing;
 mod nodes;
 mod pods_not_ready;
