@@ -117,7 +117,8 @@ impl std::fmt::Display for Seen {
 async fn call(cluster: &Cluster, calls: u32, timeout: Duration) -> Seen {
     let pods = workload::pods(cluster, "app1", "app=sleep").await.unwrap();
     let url = "http://helloworld.app1:5000/hello".to_owned();
-    let request = Request { url, headers: BTreeMap::new(), calls, new_connections: true, timeout };
+    let headers = BTreeMap::new();
+    let request = Request { url, headers, calls, new_connections: true, timeout, fail_early: false };
     let sent = probe::send(cluster, &pods[0].reference(), "sleep", &request).await.unwrap();
     let (mut answers, mut of_v2) = (BTreeMap::new(), Vec::new());
     for seen in sent.observations.calls {
