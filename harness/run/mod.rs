@@ -8,6 +8,7 @@ pub mod record;
 pub mod settings;
 
 mod calls;
+mod put_back;
 mod sabotage;
 mod scenario;
 mod selection;

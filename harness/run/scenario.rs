@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::kit::Kit;
 use super::sabotage::{Attempt, Sabotage, Sabotaged};
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, Patience, RunError};
+use super::{Chosen, GATE_LIMIT, Patience, RunError, put_back};
 use crate::apply::{self, Manifest};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::report::{GateTiming, ScenarioReport, StepReport};
@@ -72,11 +72,6 @@ pub async fn run_with(environment: &mut Environment, kit: &Kit, chosen: &Chosen,
     task.done();
     let injection = doing.sabotage.map(Attempt::end).unwrap_or_default();
     Sabotaged { report: doing.report, injection, put_back }
-}
-
-/// Takes off what a scenario that was cut off changed.
-pub async fn put_back(environment: &Environment) -> Result<(), RunError> {
-    put_back_in(environment, &BTreeSet::new(), &mut UndoList::open(&environment.dir)).await
 }
 
 impl<'a> Doing<'a> {
@@ -244,7 +239,7 @@ impl<'a> Doing<'a> {
     }
 
     async fn put_back(&mut self) -> Result<(), RunError> {
-        put_back_in(self.environment, &self.namespaces(), &mut self.undo).await
+        put_back::all(self.environment, &self.namespaces(), &mut self.undo).await
     }
 
     fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
@@ -268,28 +263,6 @@ impl<'a> Doing<'a> {
         });
         found.next().unwrap_or("app1")
     }
-}
-
-/// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
-async fn put_back_in(
-    environment: &Environment,
-    namespaces: &BTreeSet<String>,
-    undo: &mut UndoList,
-) -> Result<(), RunError> {
-    fault::mend_all(&environment.dir, environment.world(namespaces)).await?;
-    if undo.is_empty() {
-        return Ok(());
-    }
-    let clusters = &environment.clusters;
-    let mut gates = vec![gate::before(clusters, Change::endpoints(namespaces.iter().cloned())).await?];
-    for (cluster, objects) in undo.objects()? {
-        gates.push(gate::before(clusters, Change::manifests(&cluster, &objects)).await?);
-    }
-    undo.run(clusters).await?;
-    for before in gates {
-        gate::after(before, GATE_LIMIT).await?;
-    }
-    Ok(())
 }
 
 /// Whether what was called did not answer as it should, or could not be done; a vacuous step is neither.

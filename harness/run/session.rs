@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::environment::Environment;
 use super::kit::Kit;
 use super::settings::Settings;
-use super::{Chosen, RunError, Sabotage, Sabotaged, reap, scenario};
+use super::{Chosen, RunError, Sabotage, Sabotaged, put_back, reap, scenario};
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::supply::Versions;
@@ -166,7 +166,7 @@ impl Session {
         if !environment.found && !self.settings.keep.after(false) {
             return;
         }
-        if let Err(error) = scenario::put_back(environment).await {
+        if let Err(error) = put_back::left_over(environment).await {
             ui::say(format!("warning: {error} (the next scenario on this environment tries again)"));
         }
     }
