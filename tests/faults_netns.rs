@@ -178,7 +178,7 @@ async fn knock(environment: &Environment) {
     let [one, two, ..] = &environment.clusters[..] else { return };
     let caller = workload::pods(one, "app1", "app=sleep").await.unwrap().remove(0).reference();
     for pod in workload::pods(two, "app1", "app=helloworld").await.unwrap() {
-        let url = format!("http://{}:15021/healthz/ready", pod.ip.unwrap());
+        let url = format!("http://{}:15020/healthz/ready", pod.ip.unwrap());
         one.exec(&caller, "sleep", &["curl", "-s", "-m", "5", &url], b"").await.unwrap();
     }
 }
