@@ -48,7 +48,7 @@ pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
             notes.push(read(&path).map_err(|why| FaultError::Note { path, why })?);
         }
     }
-    notes.sort_by(|a: &Broken, b| b.since.cmp(&a.since));
+    notes.sort_by_key(|note: &Broken| std::cmp::Reverse(note.since));
     Ok(notes)
 }
 

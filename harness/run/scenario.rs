@@ -103,6 +103,12 @@ impl Doing<'_> {
             let done = self.step(index, step, &mut told).await;
             told.seconds = started.elapsed().as_secs_f64();
             told.error = done.err().map(|error| error.to_string());
+            if let Step::Call(call) = &step.value
+                && failed(&told)
+            {
+                task.step(format!("step {}: the first broken rung", index + 1));
+                told.ladder = calls::why(self.environment, &self.running, call).await;
+            }
             // A later step builds on this one: what it would find says nothing more.
             let stop = told.class() != Class::Pass;
             self.report.steps.push(told);
@@ -231,6 +237,11 @@ impl Doing<'_> {
         });
         found.next().unwrap_or("app1")
     }
+}
+
+/// Whether what was called did not answer as it should, or could not be called; a vacuous step is neither.
+fn failed(step: &StepReport) -> bool {
+    step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
 }
 
 fn is_call(step: &Located<Step>) -> bool {
