@@ -13,6 +13,12 @@ impl From<miette::Report> for Failure {
     }
 }
 
+impl From<Vec<miette::Report>> for Failure {
+    fn from(reports: Vec<miette::Report>) -> Self {
+        Self(reports)
+    }
+}
+
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
         Self(problems.reports().collect())

@@ -18,6 +18,7 @@ use meshproof::report;
 use meshproof::run::settings::{Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, interrupt};
 use meshproof::scenario::{self, Found};
+use meshproof::topology::Topology;
 use meshproof::verdict::Class;
 
 #[derive(Parser)]
@@ -113,7 +114,7 @@ impl Shared {
     fn run(&self, chosen: &Chosen) -> Result<Completion, Failed> {
         let mut state = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Unopened = *state {
-            *state = self.open();
+            *state = self.open(&chosen.topology);
         }
         let session = match &mut *state {
             State::Open(session) => session,
@@ -138,8 +139,9 @@ impl Shared {
     }
 
     /// Looks at the prerequisites, then opens the session. Makes no cluster yet.
-    fn open(&self) -> State {
-        let bad = self.runtime.block_on(doctor::showstoppers(&self.settings));
+    fn open(&self, topology: &Topology) -> State {
+        let bad = doctor::showstoppers(&self.settings, std::slice::from_ref(topology));
+        let bad = self.runtime.block_on(bad);
         if !bad.is_empty() {
             return State::Unfit(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         }

@@ -54,6 +54,7 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     settings.keep = Keep::Always;
     settings.from_phase = args.phase;
     let topology = Topology::load(&project.topologies(), &args.topology)?;
+    super::fit(&settings, std::slice::from_ref(&topology)).await?;
     let mut session = Session::new(settings)?;
     let options = MeshOptions::default();
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };

@@ -27,6 +27,7 @@ pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
     let provider_of = |purpose: &Purpose| match purpose {
         Purpose::Kind => ProviderName::Kind,
         Purpose::Netns => ProviderName::Netns,
+        Purpose::Workloads | Purpose::Mesh => ProviderName::Existing,
     };
     let mut providers: Vec<ProviderName> = args.purposes.iter().map(provider_of).collect();
     if providers.is_empty() {

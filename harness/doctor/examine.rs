@@ -21,6 +21,11 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
         Source::Registry => (versions.registry.istio_minor, versions.registry.kubernetes_minor),
         _ => (minor(&versions.packages.istio.version)?, minor(&versions.packages.kubernetes)?),
     };
+    if provider == ProviderName::Existing {
+        let mut findings = about_existing(settings, std::slice::from_ref(&topology)).await;
+        findings.extend(leftovers::leftovers(&state_root()));
+        return Ok(findings);
+    }
     let mut findings = host::capacity();
     findings.push(host::disk(crate::supply::Cache::open().map_err(|e| miette::miette!("{e}"))?.root()));
     findings.extend(about_provider(provider).await);
@@ -42,10 +47,13 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// What alone would keep a run from starting: a quick look, for every run.
-pub async fn showstoppers(settings: &Settings) -> Vec<Finding> {
+/// What alone would keep a run on these topologies from starting: a quick look, for every run.
+pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
     let provider = settings.provider().await;
-    let mut findings = about_provider(provider).await;
+    let mut findings = match provider {
+        ProviderName::Existing => about_existing(settings, topologies).await,
+        _ => about_provider(provider).await,
+    };
     findings.retain(|f| f.severity == Severity::Bad);
     findings
 }
@@ -54,7 +62,8 @@ pub async fn showstoppers(settings: &Settings) -> Vec<Finding> {
 pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
     match settings.provider().await {
         ProviderName::Netns => install::missing(install::FOR_NETNS),
-        _ => install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect(),
+        ProviderName::Existing => Vec::new(),
+        ProviderName::Kind => install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect(),
     }
 }
 
@@ -77,8 +86,23 @@ async fn about_provider(provider: ProviderName) -> Vec<Finding> {
             }
             findings
         }
+        // By topology: see `about_existing`.
         ProviderName::Existing => Vec::new(),
     }
+}
+
+/// The clusters that were given, for each topology that will be run on them.
+async fn about_existing(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
+    let existing = &settings.existing;
+    let mut findings: Vec<Finding> = Vec::new();
+    for topology in topologies {
+        for finding in provider::existing::preflight(&existing.given, topology, existing.install_mesh).await {
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+    }
+    findings
 }
 
 /// The topology's ranges against what this machine routes.

@@ -15,6 +15,12 @@ pub enum Access {
     Kind,
     /// Pods through the API server; nodes not at all.
     Existing,
+    /// As [`Access::Existing`], where the clusters are those of a netns environment: their nodes serve no logs and no exec
+    /// to an API server, so that their pods are entered as in that environment. Nodes not at all.
+    ExistingNetns {
+        /// That environment's folder.
+        env: PathBuf,
+    },
     /// Pods and nodes through their namespaces on this machine.
     Netns {
         /// The environment's folder, where the node agents write down what runs.
@@ -33,7 +39,7 @@ impl Access {
     ) -> Result<ExecOutput, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
-            Self::Netns { env } => netns::access::exec(env, cluster, pod, container, argv, stdin).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::exec(env, cluster, pod, container, argv, stdin).await,
         }
     }
 
@@ -45,7 +51,7 @@ impl Access {
     ) -> Result<Box<dyn Stream>, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::dial(cluster, pod, port).await,
-            Self::Netns { env } => netns::access::dial(env, cluster, pod, port).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::dial(env, cluster, pod, port).await,
         }
     }
 
@@ -58,7 +64,7 @@ impl Access {
     ) -> Result<String, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
-            Self::Netns { env } => netns::access::logs(env, cluster, pod, container, since).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::logs(env, cluster, pod, container, since).await,
         }
     }
 
@@ -71,7 +77,7 @@ impl Access {
         match self {
             Self::Kind => kind::node::exec(node, argv).await,
             Self::Netns { env } => netns::access::node_exec(env, cluster, node, argv).await,
-            Self::Existing => Err(ProviderError::Refused {
+            Self::Existing | Self::ExistingNetns { .. } => Err(ProviderError::Refused {
                 what: format!(
                     "node {node} of cluster {} cannot be entered: the cluster was not made here",
                     cluster.name

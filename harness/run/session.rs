@@ -180,7 +180,10 @@ fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentRep
     EnvironmentReport {
         id: environment.record.id.clone(),
         reused: environment.found,
-        mesh: format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        mesh: match &environment.record.found_mesh {
+            Some(found) => found.in_words(),
+            None => format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        },
         topology: (&environment.topology).into(),
         phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),
     }

@@ -6,6 +6,7 @@ use super::record::Phase;
 use crate::project::Project;
 use crate::provider;
 use crate::provider::ProviderName;
+use crate::provider::existing::Given;
 use crate::supply::{Minor, Overrides, Source, Versions};
 use crate::ui;
 
@@ -16,6 +17,8 @@ pub struct Settings {
     pub project: Project,
     /// Who makes clusters; `None`: kind where a container engine answers, netns elsewhere.
     pub provider: Option<ProviderName>,
+    /// The clusters of the provider `existing`.
+    pub existing: Existing,
     /// Where binaries and images come from.
     pub source: Source,
     /// Another Istio minor than `versions.yaml` starts with.
@@ -32,6 +35,15 @@ pub struct Settings {
     pub wait_for_kept: bool,
     /// The folder of all environments' folders.
     pub state_root: PathBuf,
+}
+
+/// What is to be used of clusters that were not made here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The clusters.
+    pub given: Given,
+    /// Whether a mesh is put there for the run; otherwise the mesh that is there is used as it is.
+    pub install_mesh: bool,
 }
 
 impl Settings {
