@@ -1,6 +1,6 @@
 //! All checks that fit what a command is about to do.
 
-use super::{Finding, Severity, host, install, leftovers, network};
+use super::{Finding, Severity, existing, host, install, leftovers, network};
 use crate::failure::Failure;
 use crate::journal::state_root;
 use crate::provider::{self, ProviderName, netns};
@@ -22,7 +22,7 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
         _ => (minor(&versions.packages.istio.version)?, minor(&versions.packages.kubernetes)?),
     };
     if provider == ProviderName::Existing {
-        let mut findings = about_existing(settings, std::slice::from_ref(&topology)).await;
+        let mut findings = existing::look(&settings.existing, std::slice::from_ref(&topology)).await;
         findings.extend(leftovers::leftovers(&state_root()));
         return Ok(findings);
     }
@@ -51,7 +51,7 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
 pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
     let provider = settings.provider().await;
     let mut findings = match provider {
-        ProviderName::Existing => about_existing(settings, topologies).await,
+        ProviderName::Existing => existing::look(&settings.existing, topologies).await,
         _ => about_provider(provider).await,
     };
     findings.retain(|f| f.severity == Severity::Bad);
@@ -86,23 +86,9 @@ async fn about_provider(provider: ProviderName) -> Vec<Finding> {
             }
             findings
         }
-        // By topology: see `about_existing`.
+        // By topology: see `existing`.
         ProviderName::Existing => Vec::new(),
     }
-}
-
-/// The clusters that were given, for each topology that will be run on them.
-async fn about_existing(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
-    let existing = &settings.existing;
-    let mut findings: Vec<Finding> = Vec::new();
-    for topology in topologies {
-        for finding in provider::existing::preflight(&existing.given, topology, existing.install_mesh).await {
-            if !findings.contains(&finding) {
-                findings.push(finding);
-            }
-        }
-    }
-    findings
 }
 
 /// The topology's ranges against what this machine routes.

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 mod examine;
+mod existing;
 pub mod host;
 pub mod install;
 pub mod leftovers;

@@ -60,6 +60,19 @@ pub async fn create(topology: &Topology, env: &EnvDir, given: &Given) -> Result<
     attach(topology, env).await
 }
 
+/// The clusters behind the contexts that were given, for a look: nothing is written, and their ranges are not compared.
+///
+/// # Errors
+/// When a context is missing or a cluster does not answer.
+pub async fn reach(topology: &Topology, given: &Given) -> Result<Vec<Cluster>, ProviderError> {
+    let targets = given.targets(topology)?;
+    let each = topology.clusters.iter().zip(&targets).map(|(spec, target)| async move {
+        let access = target.netns.clone().map_or(Access::Existing, |env| Access::ExistingNetns { env });
+        cluster(spec, target, target.file.clone(), access).await.map(|(cluster, _)| cluster)
+    });
+    try_join_all(each).await
+}
+
 /// The clusters of an environment that was begun before.
 ///
 /// # Errors

@@ -29,6 +29,8 @@ pub struct Given {
 pub(super) struct Target {
     /// Its name in the topology.
     pub(super) cluster: String,
+    /// The kubeconfig that has its context.
+    pub(super) file: PathBuf,
     /// The netns environment that it is part of.
     pub(super) netns: Option<PathBuf>,
     endpoint: Cluster,
@@ -154,6 +156,7 @@ fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result
     let user = users.find(|u| Some(&u.name) == inner.user.as_ref()).and_then(|u| u.auth_info.clone());
     Ok(Target {
         cluster: cluster.to_owned(),
+        file: path.clone(),
         netns: netns_environment(path),
         endpoint: endpoint.ok_or_else(|| empty("cluster"))?,
         user: user.unwrap_or_default(),
