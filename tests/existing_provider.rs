@@ -108,7 +108,8 @@ impl Fixture {
             let discovery = Discovery::new(client.clone()).run().await.unwrap();
             for (resource, capabilities) in discovery.groups().flat_map(|g| g.recommended_resources()) {
                 // Events tell of what has been, leases of who is there.
-                if !capabilities.supports_operation(verbs::LIST) || ["Event", "Lease"].contains(&resource.kind.as_str()) {
+                if !capabilities.supports_operation(verbs::LIST) || ["Event", "Lease"].contains(&resource.kind.as_str())
+                {
                     continue;
                 }
                 let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);

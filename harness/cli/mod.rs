@@ -277,7 +277,8 @@ impl Making {
         let existing = provider == Some(ProviderName::Existing);
         if existing && contexts.is_empty() {
             return Err(miette::miette!(
-                help = "`--context cluster1=CONTEXT --context cluster2=CONTEXT`; `kubectl config get-contexts` lists them",
+                help =
+                    "`--context cluster1=CONTEXT --context cluster2=CONTEXT`; `kubectl config get-contexts` lists them",
                 "`--provider existing` needs a context for each cluster of the topology"
             ));
         }

@@ -63,7 +63,9 @@ pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
     match settings.provider().await {
         ProviderName::Netns => install::missing(install::FOR_NETNS),
         ProviderName::Existing => Vec::new(),
-        ProviderName::Kind => install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect(),
+        ProviderName::Kind => {
+            install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect()
+        }
     }
 }
 

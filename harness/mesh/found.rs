@@ -203,12 +203,7 @@ mod tests {
 
     #[test]
     fn every_difference_is_told() {
-        let other = FoundMesh {
-            mtls: Mtls::Permissive,
-            outbound: "10.0.0.0/8".into(),
-            dns_capture: true,
-            ..found()
-        };
+        let other = FoundMesh { mtls: Mtls::Permissive, outbound: "10.0.0.0/8".into(), dns_capture: true, ..found() };
         insta::assert_snapshot!(other.differences(&MeshOptions::default(), &vpn()).join("\n"), @r"
         `mtls: strict`, and it is permissive
         `outbound: all` (*), and sidecars capture 10.0.0.0/8

@@ -45,7 +45,8 @@ impl Prepared {
     /// What [`super::install`] will make in that cluster outside the mesh's namespace.
     pub fn outside_namespace(&self, cluster: &str) -> Vec<&Manifest> {
         let all = self.manifests.get(cluster).into_iter().flatten();
-        all.filter(|m| m.namespace() != Some(NAMESPACE) && !(m.kind() == "Namespace" && m.name() == NAMESPACE)).collect()
+        all.filter(|m| m.namespace() != Some(NAMESPACE) && !(m.kind() == "Namespace" && m.name() == NAMESPACE))
+            .collect()
     }
 }
 

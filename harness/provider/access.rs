@@ -39,7 +39,9 @@ impl Access {
     ) -> Result<ExecOutput, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
-            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::exec(env, cluster, pod, container, argv, stdin).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => {
+                netns::access::exec(env, cluster, pod, container, argv, stdin).await
+            }
         }
     }
 
@@ -64,7 +66,9 @@ impl Access {
     ) -> Result<String, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
-            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::logs(env, cluster, pod, container, since).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => {
+                netns::access::logs(env, cluster, pod, container, since).await
+            }
         }
     }
 

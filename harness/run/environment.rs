@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{RunError, external};
 use super::kit::{self, Kit};
 use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
 use super::settings::Settings;
+use super::{RunError, external};
 use crate::fault::World;
 use crate::gate::{self, Change};
 use crate::journal::EnvDir;

@@ -79,10 +79,7 @@ fn namespaces(objects: &BTreeMap<String, Vec<Manifest>>) -> BTreeMap<String, BTr
 }
 
 /// The objects that would be outside those namespaces.
-fn strays(
-    objects: &BTreeMap<String, Vec<Manifest>>,
-    namespaces: &BTreeMap<String, BTreeSet<String>>,
-) -> Vec<String> {
+fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let mut strays = Vec::new();
     for (cluster, manifests) in objects {
         let inside = |m: &&Manifest| {
@@ -104,7 +101,8 @@ fn strays(
 
 /// Why a scenario cannot be judged on a mesh that is used as it is.
 fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<String> {
-    let mut why: Vec<String> = same_mesh(found, &scenario.mesh, topology).err().map(|e| e.to_string()).into_iter().collect();
+    let mut why: Vec<String> =
+        same_mesh(found, &scenario.mesh, topology).err().map(|e| e.to_string()).into_iter().collect();
     for step in scenario.steps.iter() {
         match &step.value {
             Step::Fault(fault) => why.push(format!(
@@ -206,7 +204,14 @@ pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prep
         env.own(&Owned::Labelled { cluster: external, api_version, kind, label })?;
         env.own(&object(env, cluster, "v1", "Namespace", None, mesh::NAMESPACE))?;
         for manifest in prepared.outside_namespace(&cluster.name) {
-            env.own(&object(env, cluster, manifest.api_version(), manifest.kind(), manifest.namespace(), manifest.name()))?;
+            env.own(&object(
+                env,
+                cluster,
+                manifest.api_version(),
+                manifest.kind(),
+                manifest.namespace(),
+                manifest.name(),
+            ))?;
         }
     }
     Ok(())
@@ -231,12 +236,21 @@ async fn present(cluster: &Cluster, prepared: &Prepared, owner: &str) -> Result<
         let api: Api<ConfigMap> = Api::all(cluster.client.clone());
         let written = api.list(&ListParams::default().labels(OF_ISTIOD)).await;
         let written = written.map_err(failed(cluster, "look for what a control plane left"))?.items;
-        there.extend(written.iter().map(|m| format!("ConfigMap {}/{}", m.namespace().unwrap_or_default(), m.name_any())));
+        there.extend(
+            written.iter().map(|m| format!("ConfigMap {}/{}", m.namespace().unwrap_or_default(), m.name_any())),
+        );
     }
     Ok(there)
 }
 
-fn object(env: &EnvDir, cluster: &Cluster, api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Owned {
+fn object(
+    env: &EnvDir,
+    cluster: &Cluster,
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> Owned {
     Owned::Object {
         cluster: existing::external(cluster),
         api_version: api_version.to_owned(),
@@ -250,4 +264,75 @@ fn object(env: &EnvDir, cluster: &Cluster, api_version: &str, kind: &str, namesp
 fn failed(cluster: &Cluster, what: impl Into<String>) -> impl FnOnce(kube::Error) -> ProviderError {
     let (cluster, what) = (cluster.name.clone(), format!("cannot {}", what.into()));
     move |source| ProviderError::Kube { cluster, what, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn objects(text: &str) -> BTreeMap<String, Vec<Manifest>> {
+        BTreeMap::from([("cluster1".to_owned(), apply::parse("f.yaml", text).unwrap())])
+    }
+
+    const OWN: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: app1}\n---\n";
+
+    #[rstest]
+    #[case::inside("{apiVersion: v1, kind: Service, metadata: {name: s, namespace: app1}}", None)]
+    #[case::elsewhere(
+        "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: istio-system}}",
+        Some("Service istio-system/s")
+    )]
+    #[case::the_default_namespace("{apiVersion: v1, kind: Service, metadata: {name: s}}", Some("Service s"))]
+    #[case::of_the_whole_cluster(
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: r}}",
+        Some("ClusterRole r")
+    )]
+    fn what_is_outside_the_runs_namespaces_is_named(#[case] object: &str, #[case] expected: Option<&str>) {
+        let objects = objects(&format!("{OWN}{object}\n"));
+        let found = strays(&objects, &namespaces(&objects));
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+        let start = expected.map(|e| format!("{e} would be outside this run's namespaces in cluster1, f.yaml:4"));
+        assert!(start.is_none_or(|start| found[0].starts_with(&start)), "{found:?}");
+    }
+
+    #[test]
+    fn a_namespace_of_another_cluster_is_not_enough() {
+        let own = namespaces(&objects(OWN));
+        let other = BTreeMap::from([(
+            "cluster2".to_owned(),
+            apply::parse("f.yaml", "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: app1}}").unwrap(),
+        )]);
+        assert_eq!(strays(&other, &own).len(), 1);
+    }
+
+    #[test]
+    fn all_that_does_not_fit_a_mesh_that_is_there_is_told() {
+        let text = "
+name: n
+purpose: p
+topology: vpn
+mesh: { mtls: disabled }
+workloads: [{ sleep: { cluster: cluster1 } }]
+steps:
+  - fault: { name: istiod-down, cluster: cluster1 }
+  - call: { from: sleep@cluster1, to: http://x, expect: { mtls: false } }
+  - call: { from: sleep@cluster1, to: http://x, expect: { only: v1 } }
+";
+        let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
+        let found = FoundMesh {
+            version: "1.30.4".into(),
+            mtls: crate::scenario::Mtls::Strict,
+            outbound: "*".into(),
+            dns_capture: false,
+            unreadable_log: Some("the access log is text".into()),
+        };
+        let topology = Topology {
+            name: "vpn".into(),
+            purpose: String::new(),
+            trust_domain: "cluster.local".into(),
+            clusters: Vec::new(),
+        };
+        insta::assert_snapshot!(unfit(&found, &scenario, &topology).join("\n"));
+    }
 }

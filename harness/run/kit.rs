@@ -97,7 +97,14 @@ impl Kit {
     fn for_netns(supplied: Supplied) -> Result<Self, RunError> {
         let tag = istio_tag(&supplied)?;
         let workloads = local_images(&tag);
-        Ok(Self { provider: ProviderName::Netns, supplied, workloads, hub: LOCAL_HUB.into(), tag, making: Making::Netns })
+        Ok(Self {
+            provider: ProviderName::Netns,
+            supplied,
+            workloads,
+            hub: LOCAL_HUB.into(),
+            tag,
+            making: Making::Netns,
+        })
     }
 
     /// Nothing but images, which the clusters pull; with a mesh to install, istioctl for its charts.
@@ -107,7 +114,9 @@ impl Kit {
         let source = match settings.source {
             // Its nodes know the images that were built here, under the names of this machine alone.
             source if on_netns => source,
-            Source::Packages => return Err(RunError::Input(format!("{NO_PACKAGES} (hint: leave out `--source packages`)"))),
+            Source::Packages => {
+                return Err(RunError::Input(format!("{NO_PACKAGES} (hint: leave out `--source packages`)")));
+            }
             _ => Source::Registry,
         };
         let supplied = supply::ensure(purpose, source, versions, &settings.overrides).await?;
@@ -187,7 +196,8 @@ impl Kit {
     }
 }
 
-const NO_PACKAGES: &str = "clusters that exist pull their images from a registry, and what is built from packages is in none";
+const NO_PACKAGES: &str =
+    "clusters that exist pull their images from a registry, and what is built from packages is in none";
 
 /// The tag of Istio's images.
 fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {

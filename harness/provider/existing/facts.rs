@@ -16,11 +16,21 @@ use crate::topology::ClusterSpec;
 
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodeFacts {
+    name: String,
+    address: IpAddr,
+    /// None where pods get their addresses from elsewhere.
+    pods: Option<IpNet>,
+    control_plane: bool,
+}
+
 /// What a cluster says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Its nodes, control planes first. A node without a pod CIDR gets its pods' addresses from elsewhere.
-    pub(super) nodes: Vec<(String, IpAddr, Option<IpNet>)>,
+    /// Its nodes, control planes first.
+    pub(super) nodes: Vec<NodeFacts>,
     /// The service range, by its ServiceCIDR objects; empty where the cluster is too old to have any.
     pub(super) services: Vec<IpNet>,
     /// The address of the service `kubernetes`.
@@ -48,27 +58,22 @@ pub(super) async fn read(client: &Client, cluster: &str) -> Result<Facts, Provid
     let (nodes, kubernetes, slices, ranges) =
         try_join!(nodes.list(&all), services.get_opt("kubernetes"), slices.list(&of_kubernetes), ranges)
             .map_err(kube_error(cluster, "cannot read nodes and the service `kubernetes`"))?;
-    let mut nodes: Vec<(bool, _)> = nodes.items.iter().filter_map(node).collect();
-    nodes.sort_by(|(a_control, a), (b_control, b)| (!a_control, &a.0).cmp(&(!b_control, &b.0)));
+    let mut nodes: Vec<NodeFacts> = nodes.items.iter().filter_map(node).collect();
+    nodes.sort_by(|a, b| (!a.control_plane, &a.name).cmp(&(!b.control_plane, &b.name)));
     let ranges = ranges.into_iter().filter_map(|r| r.spec?.cidrs).flatten();
     let kubernetes = kubernetes.and_then(|s| s.spec?.cluster_ip?.parse().ok());
     let api_server = slices.items.into_iter().find_map(|slice| {
         let port = slice.ports?.into_iter().find_map(|p| p.port)?;
         Some((slice.endpoints.into_iter().flatten().find_map(|e| e.addresses.into_iter().next())?, port))
     });
-    Ok(Facts {
-        nodes: nodes.into_iter().map(|(_, node)| node).collect(),
-        services: ranges.filter_map(|r| r.parse().ok()).collect(),
-        kubernetes,
-        api_server,
-    })
+    Ok(Facts { nodes, services: ranges.filter_map(|r| r.parse().ok()).collect(), kubernetes, api_server })
 }
 
-fn node(node: &v1::Node) -> Option<(bool, (String, IpAddr, Option<IpNet>))> {
+fn node(node: &v1::Node) -> Option<NodeFacts> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let address = addresses.iter().find(|a| a.type_ == "InternalIP")?.address.parse().ok()?;
     let pods = node.spec.as_ref().and_then(|s| s.pod_cidr.as_ref()?.parse().ok());
-    Some((node.labels().contains_key(CONTROL_PLANE), (node.name_any(), address, pods)))
+    Some(NodeFacts { name: node.name_any(), address, pods, control_plane: node.labels().contains_key(CONTROL_PLANE) })
 }
 
 impl Facts {
@@ -78,11 +83,11 @@ impl Facts {
         if self.nodes.is_empty() {
             wrong.push(format!("{name} has no node with an internal address"));
         }
-        for (node, _, pods) in &self.nodes {
-            if let Some(pods) = pods.filter(|pods| !spec.pods.contains(pods)) {
+        for node in &self.nodes {
+            if let Some(pods) = node.pods.filter(|pods| !spec.pods.contains(pods)) {
                 wrong.push(format!(
-                    "node {node} of {name} hands out {pods}, and the topology says that {name}'s pods are in {}",
-                    spec.pods
+                    "node {} of {name} hands out {pods}, and the topology says that {name}'s pods are in {}",
+                    node.name, spec.pods
                 ));
             }
         }
@@ -105,14 +110,14 @@ impl Facts {
 
     /// Whether the cluster tells where its pods get their addresses.
     pub(super) fn tells_pods(&self) -> bool {
-        self.nodes.iter().all(|(_, _, pods)| pods.is_some())
+        self.nodes.iter().all(|node| node.pods.is_some())
     }
 
     pub(super) fn nodes(&self, all_pods: IpNet) -> Vec<Node> {
-        let node = |(name, address, pods): &(String, IpAddr, Option<IpNet>)| Node {
-            name: name.clone(),
-            address: *address,
-            pods: pods.unwrap_or(all_pods),
+        let node = |node: &NodeFacts| Node {
+            name: node.name.clone(),
+            address: node.address,
+            pods: node.pods.unwrap_or(all_pods),
         };
         self.nodes.iter().map(node).collect()
     }
@@ -150,7 +155,12 @@ mod tests {
 
     fn facts(pods: &str, services: &[&str], kubernetes: &str) -> Facts {
         Facts {
-            nodes: vec![("n1".into(), "172.18.0.2".parse().unwrap(), pods.parse().ok())],
+            nodes: vec![NodeFacts {
+                name: "n1".into(),
+                address: "172.18.0.2".parse().unwrap(),
+                pods: pods.parse().ok(),
+                control_plane: true,
+            }],
             services: services.iter().map(|s| s.parse().unwrap()).collect(),
             kubernetes: kubernetes.parse().ok(),
             api_server: Some(("172.18.0.2".into(), 6443)),

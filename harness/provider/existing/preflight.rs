@@ -52,7 +52,11 @@ async fn look(spec: &ClusterSpec, target: &Target, topology: &Topology, everythi
             format!("see that pods' addresses are in {}: `kubectl get pods -A -o wide`", spec.pods),
         )
     };
-    vec![Finding::good(subject("API server"), target.server()), ranges, rights(&client, &subject("rights"), everything).await]
+    vec![
+        Finding::good(subject("API server"), target.server()),
+        ranges,
+        rights(&client, &subject("rights"), everything).await,
+    ]
 }
 
 /// Whether this user may do what will be done.
@@ -77,7 +81,11 @@ async fn rights(client: &Client, subject: &str, everything: bool) -> Finding {
         }
     }
     if !refused.is_empty() {
-        let why = if everything { "a mesh is made of objects of the whole cluster" } else { "workloads get namespaces of their own" };
+        let why = if everything {
+            "a mesh is made of objects of the whole cluster"
+        } else {
+            "workloads get namespaces of their own"
+        };
         let mend = "give a context of a user who may (cluster-admin, or a role for it)";
         return Finding::bad(subject, refused.join("; "), why, mend);
     }

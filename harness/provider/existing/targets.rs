@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext};
+use kube::config::{
+    AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+};
 use kube::{Client, Config};
 
 use super::netns_environment;
@@ -67,8 +69,9 @@ impl Given {
     fn misfits(&self, topology: &Topology) -> Vec<String> {
         let names: Vec<&str> = topology.clusters.iter().map(|c| c.name.as_str()).collect();
         let unknown = self.contexts.keys().filter(|name| !names.contains(&name.as_str()));
-        let unknown = unknown
-            .map(|name| format!("`{name}` is no cluster of the topology {} (it has {})", topology.name, names.join(", ")));
+        let unknown = unknown.map(|name| {
+            format!("`{name}` is no cluster of the topology {} (it has {})", topology.name, names.join(", "))
+        });
         let missing = names.iter().filter(|name| !self.contexts.contains_key(**name));
         unknown.chain(missing.map(|name| format!("no context is given for {name}"))).collect()
     }
@@ -181,7 +184,11 @@ impl Target {
         let context = Context { cluster: name.clone(), user: Some(name.clone()), ..Context::default() };
         Kubeconfig {
             clusters: vec![NamedCluster { name: name.clone(), cluster: Some(self.endpoint.clone()), ..<_>::default() }],
-            auth_infos: vec![NamedAuthInfo { name: name.clone(), auth_info: Some(self.user.clone()), ..<_>::default() }],
+            auth_infos: vec![NamedAuthInfo {
+                name: name.clone(),
+                auth_info: Some(self.user.clone()),
+                ..<_>::default()
+            }],
             contexts: vec![NamedContext { name: name.clone(), context: Some(context), ..<_>::default() }],
             current_context: Some(name.clone()),
             ..Kubeconfig::default()
