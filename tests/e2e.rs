@@ -141,9 +141,11 @@ impl Shared {
     /// Looks at the prerequisites, then opens the session. Makes no cluster yet.
     fn open(&self, topology: &Topology) -> State {
         let bad = doctor::showstoppers(&self.settings, std::slice::from_ref(topology));
-        let bad = self.runtime.block_on(bad);
+        let mut bad: Vec<String> = self.runtime.block_on(bad).iter().map(ToString::to_string).collect();
+        let in_the_way = doctor::in_the_way(&self.settings, std::slice::from_ref(topology));
+        bad.extend(self.runtime.block_on(in_the_way).iter().map(|problem| format!("{}: {problem}", problem.place())));
         if !bad.is_empty() {
-            return State::Unfit(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            return State::Unfit(bad.join("\n"));
         }
         match Session::new(self.settings.clone()) {
             Ok(session) => State::Open(Box::new(session)),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::doctor::Finding;
 use crate::failure::{self, Failure};
 use crate::journal::state_root;
 use crate::project::Project;
@@ -208,15 +209,12 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
 /// # Errors
 /// With every finding that would keep it from starting.
 async fn fit(settings: &Settings, topologies: &[Topology]) -> Result<(), Failure> {
-    let bad = crate::doctor::showstoppers(settings, topologies).await;
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let told = bad.iter().map(|f| {
+    let told = |f: &Finding| {
         let help = if f.why.is_empty() { f.mend.clone() } else { format!("{}\nwhy it matters: {}", f.mend, f.why) };
         miette::miette!(help = help, "{}: {}", f.subject, f.found)
-    });
-    Err(told.collect::<Vec<_>>().into())
+    };
+    let reports = crate::doctor::showstoppers(settings, topologies).await.iter().map(told).collect();
+    Failure::none_of(reports, crate::doctor::in_the_way(settings, topologies).await)
 }
 
 impl Making {

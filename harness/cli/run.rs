@@ -57,6 +57,11 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
     let topologies = distinct(&chosen);
     super::fit(&settings, &topologies).await?;
     let mut session = Session::new(settings)?;
+    let prepared = interrupt::unless_interrupted(session.prepare()).await;
+    match prepared {
+        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
+        Err(interrupt::Interrupted) => return Ok(INTERRUPTED),
+    }
     let ended = interrupt::unless_interrupted(async {
         for one in &chosen {
             let scenario = session.run(one).await;

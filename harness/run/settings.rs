@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::record::Phase;
+use crate::failure::Failure;
 use crate::project::Project;
 use crate::provider;
 use crate::provider::ProviderName;
@@ -51,12 +52,12 @@ impl Settings {
     ///
     /// # Errors
     /// When `versions.yaml` is wrong, or has no such pair.
-    pub fn versions(&self) -> miette::Result<Versions> {
-        let versions = Versions::load(&self.project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    pub fn versions(&self) -> Result<Versions, Failure> {
+        let versions = Versions::load(&self.project.versions())?;
         if self.istio.is_none() && self.kubernetes.is_none() {
             return Ok(versions);
         }
-        versions.with_pair(self.istio, self.kubernetes).map_err(|e| miette::miette!("{e}"))
+        Ok(versions.with_pair(self.istio, self.kubernetes)?)
     }
 
     /// Who makes clusters: as asked, else kind where a container engine answers, netns elsewhere.
