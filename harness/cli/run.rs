@@ -54,6 +54,7 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
             miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
         );
     }
+    settings.versions()?;
     let topologies = distinct(&chosen);
     super::fit(&settings, &topologies).await?;
     let mut session = Session::new(settings)?;

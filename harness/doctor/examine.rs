@@ -3,8 +3,8 @@
 use super::{Finding, Severity, existing, host, install, leftovers, network, supply};
 use crate::failure::Failure;
 use crate::journal::state_root;
-use crate::run::record::environments;
 use crate::provider::{self, ProviderName, netns};
+use crate::run::record::environments;
 use crate::run::settings::Settings;
 use crate::source::Problem;
 use crate::supply::{Minor, Source};

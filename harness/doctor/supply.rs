@@ -26,15 +26,19 @@ fn told(provider: ProviderName, seen: Vec<Result<Status, SupplyError>>) -> Findi
     if let Some(status) = seen.iter().flatten().find(|status| status.complete()) {
         let bytes: u64 = status.items.iter().map(|item| item.size).sum();
         let gib = bytes as f64 / f64::from(1u32 << 30);
-        return Finding::good("supply", format!("everything for {provider} is here, from {} ({gib:.1} GiB)", status.origin));
+        return Finding::good(
+            "supply",
+            format!("everything for {provider} is here, from {} ({gib:.1} GiB)", status.origin),
+        );
     }
     let mend = format!("meshproof supply --for {provider}");
     match seen.into_iter().next_back() {
         Some(Ok(status)) => {
             let missing: Vec<&str> = status.items.iter().filter(|i| !i.present).map(|i| i.what.as_str()).collect();
-            let time = status.missing_time().map_or("up to half an hour from packages, minutes from a registry".into(), |t| {
-                format!("{} s last time", t.as_secs())
-            });
+            let time =
+                status.missing_time().map_or("up to half an hour from packages, minutes from a registry".into(), |t| {
+                    format!("{} s last time", t.as_secs())
+                });
             let why = format!("the first run gets what is missing ({time})");
             Finding::warning("supply", format!("missing: {}", missing.join(", ")), why, mend)
         }

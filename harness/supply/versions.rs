@@ -434,8 +434,16 @@ mod tests {
         "istio: \"1.30\", kubernetes: \"1.37\"",
         "Istio 1.30 does not support Kubernetes 1.37"
     )]
-    #[case::unsupported_default("kubernetes-minor: \"1.34\"", "kubernetes-minor: \"1.37\"", "Istio 1.30 does not support Kubernetes 1.37")]
-    #[case::unsupported_packages("  kubernetes: v1.34.4", "  kubernetes: v1.37.0", "Istio 1.31 does not support Kubernetes 1.37")]
+    #[case::unsupported_default(
+        "kubernetes-minor: \"1.34\"",
+        "kubernetes-minor: \"1.37\"",
+        "Istio 1.30 does not support Kubernetes 1.37"
+    )]
+    #[case::unsupported_packages(
+        "  kubernetes: v1.34.4",
+        "  kubernetes: v1.37.0",
+        "Istio 1.31 does not support Kubernetes 1.37"
+    )]
     #[case::unknown_istio("istio-minor: \"1.30\"", "istio-minor: \"1.12\"", "Istio 1.12 is not in versions.yaml")]
     #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
     #[case::told_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "told twice")]
