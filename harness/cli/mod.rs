@@ -74,6 +74,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Print what a workload of a kept environment logged.
+    Logs(exec::LogsArgs),
     /// The catalogue of faults.
     Fault(look::FaultArgs),
     /// Print the JSON Schema of scenario files.
@@ -200,6 +202,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
+        Command::Logs(args) => exec::logs(args).await,
         Command::Schema | Command::Hidden(_) => Ok(0),
     }
 }
