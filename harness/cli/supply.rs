@@ -22,7 +22,8 @@ pub struct SupplyArgs {
 
 /// Gets everything that environments are made of.
 pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
-    let settings = args.making.settings(project.clone())?;
+    let mut settings = args.making.settings(project.clone())?;
+    settings.existing.install_mesh |= args.purposes.contains(&Purpose::Mesh);
     let versions = settings.versions()?;
     let provider_of = |purpose: &Purpose| match purpose {
         Purpose::Kind => ProviderName::Kind,

@@ -25,6 +25,9 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
     };
     if provider == ProviderName::Existing {
         let mut findings = existing::look(&settings.existing, std::slice::from_ref(&topology)).await;
+        if settings.existing.install_mesh {
+            findings.push(supply::look(settings, provider, &versions).await.1);
+        }
         findings.extend(leftovers::leftovers(&state_root()));
         return Ok(findings);
     }

@@ -7,7 +7,11 @@ use crate::supply::{self, Origin, Purpose, Source, Status, SupplyError, Versions
 
 /// Whether everything is here, and the finding that tells. Asks no registry.
 pub(super) async fn look(settings: &Settings, provider: ProviderName, versions: &Versions) -> (bool, Finding) {
-    let purpose = if provider == ProviderName::Kind { Purpose::Kind } else { Purpose::Netns };
+    let purpose = match provider {
+        ProviderName::Kind => Purpose::Kind,
+        ProviderName::Netns => Purpose::Netns,
+        ProviderName::Existing => Purpose::Mesh,
+    };
     let origins: &[Origin] = match settings.source {
         Source::Auto => &[Origin::Registry, Origin::Packages],
         Source::Registry => &[Origin::Registry],

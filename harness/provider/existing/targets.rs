@@ -81,6 +81,9 @@ impl Given {
     /// # Errors
     /// When some are and some are not: they cannot run the same images.
     pub fn on_netns(&self) -> Result<bool, ProviderError> {
+        if self.contexts.is_empty() {
+            return Ok(false);
+        }
         let files = self.read()?;
         // A context that is not there is told when the topology is known.
         let found = self.contexts.iter().filter_map(|(cluster, context)| find(&files, cluster, context).ok());
@@ -213,5 +216,63 @@ impl Target {
         let mut config = config.map_err(|e| refused(e.to_string()))?;
         config.connect_timeout = Some(CONNECT);
         Client::try_from(config).map_err(|e| refused(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "
+clusters: [{ name: c, cluster: { server: 'https://one:6443', certificate-authority: ca.crt } }]
+contexts: [{ name: same, context: { cluster: c, user: u } }, { name: broken, context: { cluster: nowhere, user: u } }]
+";
+    const TWO: &str = "
+clusters: [{ name: c, cluster: { server: 'https://two:6443' } }]
+contexts: [{ name: same, context: { cluster: c, user: u } }, { name: other, context: { cluster: c, user: u } }]
+users: [{ name: u, user: { token: t } }]
+";
+
+    fn files() -> (tempfile::TempDir, Vec<(PathBuf, Kubeconfig)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let config = read(&path).unwrap();
+            (path, config)
+        };
+        let files = vec![file("one", ONE), file("two", TWO)];
+        (folder, files)
+    }
+
+    #[test]
+    fn as_kubectl_does_the_first_file_wins_for_each_part() {
+        let (folder, files) = files();
+        let target = find(&files, "cluster1", "same").unwrap();
+        assert_eq!((target.server().as_str(), target.file), ("https://one:6443", folder.path().join("one")));
+        assert_eq!(target.netns, None);
+        assert!(target.user.token.is_some(), "the user is in the second file");
+        let ca = target.endpoint.certificate_authority.unwrap();
+        assert_eq!(Path::new(&ca), folder.path().join("ca.crt"), "paths count from the file's folder");
+    }
+
+    #[test]
+    fn a_context_that_is_not_there_lists_those_that_are() {
+        let (_folder, files) = files();
+        let known = find(&files, "cluster1", "nope").unwrap_err();
+        assert_eq!(known, "no context `nope` for cluster1 (known: same, broken, same, other)");
+        let broken = find(&files, "cluster1", "broken").unwrap_err();
+        assert!(broken.starts_with("context `broken` for cluster1 names no cluster that "), "{broken}");
+    }
+
+    #[test]
+    fn the_copy_for_an_environment_leads_to_the_same_cluster_under_its_own_name() {
+        let (folder, files) = files();
+        let copy = folder.path().join("cluster1.kubeconfig");
+        std::fs::write(&copy, find(&files, "cluster1", "same").unwrap().kubeconfig().unwrap()).unwrap();
+        let external = External { kubeconfig: copy, context: "cluster1".into() };
+        let again = target("cluster1", &external).unwrap();
+        assert_eq!(again.server(), "https://one:6443");
+        assert!(again.user.token.is_some());
     }
 }
