@@ -426,7 +426,7 @@ mod tests {
 
     #[rstest]
     #[case::unknown_field("kind: v0.33.0", "kindd: v0.33.0", "unknown field `kindd`")]
-    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "mirrors: [a]")]
+    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "fields are missing here")]
     #[case::bad_image("docker.io/curlimages/curl:8.16.0", "docker.io/Curl", "is not the name of an image")]
     #[case::bad_version("istio-minor: \"1.30\"", "istio-minor: \"new\"", "is not a version such as")]
     #[case::unsupported(

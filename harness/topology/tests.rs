@@ -194,7 +194,7 @@ fn ports_of_the_machine_that_are_in_use_are_found_at_their_places() {
     assert_eq!(places(|_| false), Vec::<String>::new());
     assert_eq!(
         places(|port| port == 7002),
-        ["kind-configs/vpn/cluster2.yaml:6:33: port 7002 of this machine is in use"]
+        ["kind-configs/vpn/cluster2.yaml:6:38: port 7002 of this machine is in use"]
     );
     assert_eq!(places(|_| true).len(), 2, "0 is any free port");
 }
