@@ -56,29 +56,43 @@ impl Removal {
         Ok(Self { cluster: external.context.clone(), client: client(external).await? })
     }
 
+    /// Three stages, each when the one before it is over: everything but definitions, definitions, what was written besides.
+    /// (Kubernetes empties a namespace by the kinds that it serves: one that goes meanwhile makes it start again, later
+    /// every time.)
     async fn all(&self, owned: Vec<Owned>) -> Vec<String> {
-        let (mut problems, mut going, mut last) = (Vec::new(), Vec::new(), Vec::new());
+        let definition = |one: &Owned| matches!(one, Owned::Object { kind, .. } if kind == "CustomResourceDefinition");
+        let (definitions, rest): (Vec<Owned>, Vec<Owned>) = owned.into_iter().partition(definition);
+        let (objects, last): (Vec<Owned>, Vec<Owned>) =
+            rest.into_iter().partition(|one| matches!(one, Owned::Object { .. }));
+        for stage in [objects, definitions] {
+            let problems = self.objects(stage).await;
+            if !problems.is_empty() {
+                return problems;
+            }
+        }
+        let mut problems = Vec::new();
+        for one in last {
+            if let Owned::Labelled { api_version, kind, label, .. } = one {
+                let done = self.labelled(&api_version, &kind, &label).await;
+                problems.extend(done.err().map(|error| format!("every {kind} with {label}: {error}")));
+            }
+        }
+        problems
+    }
+
+    /// Tells all of them to go, then waits for each.
+    async fn objects(&self, owned: Vec<Owned>) -> Vec<String> {
+        let (mut problems, mut going) = (Vec::new(), Vec::new());
         for one in owned {
-            match one {
-                Owned::Object { api_version, kind, namespace, name, label, .. } => {
-                    match self.tell(&api_version, &kind, namespace.as_deref(), &name, &label).await {
-                        Ok(one) => going.extend(one),
-                        Err(error) => problems.push(format!("{kind} {name}: {error}")),
-                    }
+            if let Owned::Object { api_version, kind, namespace, name, label, .. } = one {
+                match self.tell(&api_version, &kind, namespace.as_deref(), &name, &label).await {
+                    Ok(one) => going.extend(one),
+                    Err(error) => problems.push(format!("{kind} {name}: {error}")),
                 }
-                Owned::Labelled { api_version, kind, label, .. } => last.push((api_version, kind, label)),
-                _ => {}
             }
         }
         for one in going {
             problems.extend(self.gone(&one).await.err().map(|error| format!("{}: {error}", one.what)));
-        }
-        // Whoever writes them may still be there if anything is.
-        if problems.is_empty() {
-            for (api_version, kind, label) in last {
-                let done = self.labelled(&api_version, &kind, &label).await;
-                problems.extend(done.err().map(|error| format!("every {kind} with {label}: {error}")));
-            }
         }
         problems
     }
