@@ -10,7 +10,8 @@ use crate::project::Project;
 use crate::report;
 use crate::run::record::Phase;
 use crate::run::settings::Keep;
-use crate::run::{Selection, Session, interrupt};
+use crate::run::{Chosen, Selection, Session, interrupt};
+use crate::topology::Topology;
 
 /// Arguments of `meshproof run`.
 #[derive(Debug, Args)]
@@ -53,7 +54,15 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
             miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
         );
     }
+    settings.versions()?;
+    let topologies = distinct(&chosen);
+    super::fit(&settings, &topologies).await?;
     let mut session = Session::new(settings)?;
+    let prepared = interrupt::unless_interrupted(session.prepare()).await;
+    match prepared {
+        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
+        Err(interrupt::Interrupted) => return Ok(INTERRUPTED),
+    }
     let ended = interrupt::unless_interrupted(async {
         for one in &chosen {
             let scenario = session.run(one).await;
@@ -67,4 +76,15 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
     }
     anstream::println!("{}\nreports: {}", report::terminal::summary(&ended.report), ended.folder.display());
     Ok(if interrupted { INTERRUPTED } else { ended.report.class().exit_code() })
+}
+
+/// The topologies of the scenarios, each once.
+fn distinct(chosen: &[Chosen]) -> Vec<Topology> {
+    let mut topologies: Vec<Topology> = Vec::new();
+    for one in chosen {
+        if !topologies.contains(&one.topology) {
+            topologies.push(one.topology.clone());
+        }
+    }
+    topologies
 }

@@ -119,7 +119,7 @@ fn address(environment: &Environment, to: &str) -> String {
 }
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
-fn needs_logs(expect: &Expect) -> bool {
+pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 

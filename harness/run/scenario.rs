@@ -8,9 +8,10 @@ use super::calls::{self, Called};
 use super::environment::Environment;
 use super::kit::Kit;
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, RunError};
+use super::{Chosen, GATE_LIMIT, RunError, external};
 use crate::apply::{self, Manifest};
 use crate::gate::{self, Change, GateError, GateReport};
+use crate::provider::ProviderName;
 use crate::report::{GateTiming, ScenarioReport, StepReport};
 use crate::scenario::{Apply, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
@@ -74,6 +75,9 @@ impl Doing<'_> {
         self.put_back().await?;
         task.step("mesh options and workloads");
         let scenario = &self.chosen.loaded.scenario;
+        if self.environment.record.provider == ProviderName::Existing {
+            external::claim(self.environment, self.kit, self.chosen).await?;
+        }
         self.environment.reconcile_mesh(&scenario.mesh).await?;
         let locate = |named: &Path| self.chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
         let owner = &self.environment.record.id;
@@ -170,7 +174,7 @@ impl Doing<'_> {
         match step {
             Step::Call(_) => return Ok(Ok(GateReport::default())),
             Step::Apply(step) => {
-                let manifests = self.manifests(step)?;
+                let manifests = manifests(self.chosen, step)?;
                 let cluster = self.environment.cluster(&step.cluster)?;
                 before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
                 self.undo.will_apply(cluster, &manifests).await?;
@@ -220,13 +224,6 @@ impl Doing<'_> {
         Ok(())
     }
 
-    fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
-        let path = self.chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
-        Ok(apply::parse(&path.display().to_string(), &text)?)
-    }
-
     /// The namespaces that the scenario's workloads are in.
     fn namespaces(&self) -> BTreeSet<String> {
         self.running.iter().map(|w| w.namespace.clone()).collect()
@@ -246,6 +243,14 @@ impl Doing<'_> {
 /// Whether what was called did not answer as it should, or could not be called; a vacuous step is neither.
 fn failed(step: &StepReport) -> bool {
     step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
+}
+
+/// The manifests of an `apply` step.
+pub(super) fn manifests(chosen: &Chosen, step: &Apply) -> Result<Vec<Manifest>, RunError> {
+    let path = chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
+    Ok(apply::parse(&path.display().to_string(), &text)?)
 }
 
 fn is_call(step: &Located<Step>) -> bool {

@@ -9,6 +9,7 @@ use super::environment::Environment;
 use super::kit::Kit;
 use super::settings::Settings;
 use super::{Chosen, RunError, reap, scenario};
+use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::supply::Versions;
@@ -40,7 +41,7 @@ impl Session {
     ///
     /// # Errors
     /// When `versions.yaml` is wrong or the reports' folder cannot be made.
-    pub fn new(settings: Settings) -> miette::Result<Self> {
+    pub fn new(settings: Settings) -> Result<Self, Failure> {
         let versions = settings.versions()?;
         let now = jiff::Zoned::now();
         let run = format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), std::process::id());
@@ -107,6 +108,17 @@ impl Session {
             }
         };
         Ok((self.environment.insert(environment), kit))
+    }
+
+    /// Gets what environments are made of, before any is made: what cannot be had is not a scenario's fault.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn prepare(&mut self) -> Result<(), RunError> {
+        if self.kit.is_none() {
+            self.kit = Some(self.get_kit().await?);
+        }
+        Ok(())
     }
 
     /// Cleans up after dead runs and gets what environments are made of.
@@ -185,7 +197,10 @@ fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentRep
     EnvironmentReport {
         id: environment.record.id.clone(),
         reused: environment.found,
-        mesh: format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        mesh: match &environment.record.found_mesh {
+            Some(found) => found.in_words(),
+            None => format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        },
         topology: (&environment.topology).into(),
         phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),
         memory: BTreeMap::new(),
