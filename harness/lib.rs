@@ -9,6 +9,7 @@ pub mod apply;
 pub mod cli;
 pub mod diagnose;
 pub mod doctor;
+pub mod evidence;
 pub mod failure;
 pub mod fault;
 pub mod gate;

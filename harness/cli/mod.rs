@@ -216,6 +216,7 @@ impl Making {
             kubernetes: self.kubernetes,
             overrides,
             keep: Keep::Never,
+            evidence: false,
             from_phase: None,
             wait_for_kept: false,
             state_root: state_root(),

@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// Leave the environment running if a scenario does not pass.
     #[arg(long, conflicts_with = "keep")]
     keep_on_failure: bool,
+    /// Keep evidence of scenarios that pass, too (of others it is always kept).
+    #[arg(long)]
+    evidence: bool,
     /// Begin again at this phase on a kept environment.
     #[arg(long, value_enum)]
     phase: Option<Phase>,
@@ -46,6 +49,7 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
         _ => Keep::Never,
     };
     settings.from_phase = args.phase;
+    settings.evidence = args.evidence;
     let selection = Selection { files: args.files, filter: args.filter, labels: args.labels };
     let chosen = selection.open(project)?;
     if chosen.is_empty() {

@@ -10,6 +10,7 @@ use super::kit::Kit;
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, RunError};
 use crate::apply::{self, Manifest};
+use crate::evidence::{self, Keeping, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::report::{GateTiming, ScenarioReport, StepReport};
 use crate::scenario::{Apply, Located, Step, Workload};
@@ -27,6 +28,7 @@ struct Doing<'a> {
     /// Per call step: what is wrong with its negative control.
     controls: BTreeMap<usize, Finding>,
     started: Instant,
+    witness: Witness,
     report: ScenarioReport,
 }
 
@@ -49,20 +51,23 @@ fn shown(chosen: &Chosen) -> String {
     path.strip_prefix(&project).unwrap_or(path).display().to_string()
 }
 
-/// Runs a scenario. Whatever happens, what it changed is put back.
-pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> ScenarioReport {
+/// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
+pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
     let mut report = begun(chosen);
     report.environment = Some(environment.record.id.clone());
     let undo = UndoList::open(&environment.dir);
     let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
-    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, report };
+    let witness = Witness::new();
+    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, witness, report };
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
+    doing.keep_evidence(keeping).await;
     if let Err(error) = doing.put_back().await {
         let also = format!("what the scenario changed could not be put back: {error}");
         doing.report.error = Some(doing.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
+        doing.keep_evidence(keeping).await;
     }
     task.done();
     doing.report
@@ -113,6 +118,16 @@ impl Doing<'_> {
         Ok(())
     }
 
+    /// Writes down why the scenario did not pass, while everything is as it was then. Once: what comes later is another story.
+    async fn keep_evidence(&mut self, keeping: &Keeping) {
+        if self.report.evidence.is_empty() && keeping.wants(&self.report) {
+            let namespaces = self.namespaces();
+            let clusters = &self.environment.clusters;
+            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces };
+            self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
+        }
+    }
+
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
@@ -126,7 +141,9 @@ impl Doing<'_> {
         if first_of_a_run {
             self.try_before(index).await?;
         }
-        match self.change(step).await? {
+        let namespaces = self.namespaces();
+        self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
+        match self.change(index, step).await? {
             Ok(gate) => told.gate = timings(&gate),
             Err(shut) => told.findings.push(Finding::at(
                 step,
@@ -146,10 +163,12 @@ impl Doing<'_> {
         let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
         for (index, step) in behind {
             let Step::Call(call) = &step.value else { continue };
-            if !call.already()
-                && let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?
-                && let Some(vacuous) = verdict::negative_control(&findings)
-            {
+            if call.already() {
+                continue;
+            }
+            self.witness.note(format!("tries what step {} expects, which must not hold yet", index + 1));
+            let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?;
+            if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }
         }
@@ -157,7 +176,7 @@ impl Doing<'_> {
     }
 
     /// Makes a change and waits until every proxy has it; the inner error is the gate's.
-    async fn change(&mut self, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
+    async fn change(&mut self, index: usize, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
         let clusters = self.environment.clusters.clone();
         let namespaces = self.namespaces();
         let before;
@@ -168,6 +187,7 @@ impl Doing<'_> {
                 let cluster = self.environment.cluster(&step.cluster)?;
                 before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
                 self.undo.will_apply(cluster, &manifests).await?;
+                self.witness.applies(index, &cluster.name, &manifests);
                 apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
             }
             Step::Scale(step) => {
@@ -188,6 +208,7 @@ impl Doing<'_> {
                 return Ok(Ok(GateReport::default()));
             }
         }
+        self.witness.changed(index);
         Ok(gate::after(before, GATE_LIMIT).await)
     }
 

@@ -1,0 +1,298 @@
+//! What the clusters, the control planes, the proxies' logs and the nodes say, asked all at once.
+//!
+//! Nothing here is an error of the run: what does not answer in time is written down as that.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::fmt::Write;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, join_all};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use serde_json::Value;
+
+use super::bundle::{File, Found};
+use super::concern::Target;
+use super::timeline::{self, Moment};
+use crate::apply::Reason;
+use crate::gate;
+use crate::mesh::NAMESPACE;
+use crate::provider::{Cluster, PodRef};
+use crate::{wait, workload};
+
+/// One look may take this long. There are at most two after each other.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// Envoy writes its access log out every second: the last calls are in it after this.
+const LOG_FLUSH: Duration = Duration::from_millis(1100);
+
+/// Kinds that say how a mesh is set up.
+const KINDS: &[(&str, &str, &str)] = &[
+    ("", "v1", "Namespace"),
+    ("", "v1", "Service"),
+    ("", "v1", "Pod"),
+    ("", "v1", "Secret"),
+    ("apps", "v1", "Deployment"),
+    ("discovery.k8s.io", "v1", "EndpointSlice"),
+    ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration"),
+    ("networking.istio.io", "v1", "VirtualService"),
+    ("networking.istio.io", "v1", "DestinationRule"),
+    ("networking.istio.io", "v1", "ServiceEntry"),
+    ("networking.istio.io", "v1", "Gateway"),
+    ("networking.istio.io", "v1", "Sidecar"),
+    ("networking.istio.io", "v1alpha3", "EnvoyFilter"),
+    ("security.istio.io", "v1", "PeerAuthentication"),
+    ("security.istio.io", "v1", "AuthorizationPolicy"),
+];
+
+/// What the nodes are asked: addresses, routes, and every rule that drops or translates.
+const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "rule"], &["iptables-save"]];
+
+/// What is asked, and of what time.
+pub struct Asked<'a> {
+    /// The clusters.
+    pub clusters: &'a [Cluster],
+    /// The namespaces of the workloads.
+    pub namespaces: &'a BTreeSet<String>,
+    /// Where the calls went.
+    pub targets: &'a BTreeSet<Target>,
+    /// The proxies whose logs are read.
+    pub proxies: &'a [(&'a Cluster, PodRef)],
+    /// When the scenario began.
+    pub since: Timestamp,
+}
+
+/// Asks everything and everyone.
+pub async fn all(asked: &Asked<'_>) -> Found {
+    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    for cluster in asked.clusters {
+        let name = &cluster.name;
+        looks.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
+        looks.push(limited(format!("events of {name}"), events(cluster, asked)).boxed_local());
+        looks.push(control_plane(cluster, asked).boxed_local());
+        for node in &cluster.nodes {
+            looks.push(
+                limited(format!("routes and rules of node {} in {name}", node.name), self::node(cluster, &node.name))
+                    .boxed_local(),
+            );
+        }
+    }
+    for (cluster, pod) in asked.proxies {
+        let what = format!("log of the proxy of {}/{}/{}", cluster.name, pod.namespace, pod.name);
+        looks.push(limited(what, proxy_log(cluster, pod, asked)).boxed_local());
+    }
+    let mut all = Found::default();
+    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
+    match tokio::time::timeout(LIMIT, look).await {
+        Ok(found) => found,
+        Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
+    }
+}
+
+fn concerns(asked: &Asked<'_>, namespace: Option<&String>) -> bool {
+    namespace.is_none_or(|namespace| namespace == NAMESPACE || asked.namespaces.contains(namespace))
+}
+
+async fn objects(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+    let each = KINDS.iter().map(|(group, version, kind)| async move {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
+        let listed = match api.list(&ListParams::default()).await {
+            // A kind that the cluster does not know has no objects.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Found::default(),
+            Err(error) => return Found::missing(format!("{kind} objects of {}", cluster.name), Reason(&error)),
+            Ok(listed) => listed,
+        };
+        let mut objects = Vec::new();
+        for mut object in listed.items.into_iter().filter(|o| concerns(asked, o.metadata.namespace.as_ref())) {
+            object.metadata.managed_fields = None;
+            // Lists leave out what all of their items are.
+            object.types.get_or_insert_with(|| kube::api::TypeMeta {
+                api_version: resource.api_version.clone(),
+                kind: resource.kind.clone(),
+            });
+            objects.extend(serde_json::to_value(&object));
+        }
+        if objects.is_empty() {
+            return Found::default();
+        }
+        let path = format!("{}/objects/{}.yaml", cluster.name, kind);
+        Found {
+            files: vec![File::yaml(path, format!("{kind} objects as the cluster holds them"), objects)],
+            ..Found::default()
+        }
+    });
+    let mut all = Found::default();
+    join_all(each).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+async fn events(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+    let api: Api<Event> = Api::all(cluster.client.clone());
+    let listed = match api.list(&ListParams::default()).await {
+        Ok(listed) => listed,
+        Err(error) => return Found::missing(format!("events of {}", cluster.name), Reason(&error)),
+    };
+    let who = format!("{} kubernetes", cluster.name);
+    let moment = |event: &Event| {
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        let at = last
+            .or_else(|| event.event_time.as_ref().map(|time| time.0))
+            .or_else(|| Some(event.metadata.creation_timestamp.as_ref()?.0))?;
+        let object = &event.involved_object;
+        let word = |text: &Option<String>| text.clone().unwrap_or_default();
+        let what = format!(
+            "{} {} {}/{}: {}: {}",
+            word(&event.type_),
+            word(&object.kind),
+            word(&object.namespace),
+            word(&object.name),
+            word(&event.reason),
+            word(&event.message)
+        );
+        Some(Moment::new(at, &who, what))
+    };
+    let mut moments: Vec<Moment> =
+        listed.items.iter().filter(|e| concerns(asked, e.metadata.namespace.as_ref())).filter_map(moment).collect();
+    moments.sort();
+    let text: String = moments.iter().map(|m| format!("{} {}\n", m.at, m.what)).collect();
+    let files = vec![File::text(format!("{}/events.txt", cluster.name), "events of Kubernetes, oldest first", &text)];
+    Found { files, moments, ..Found::default() }
+}
+
+/// The istiods of a cluster: their state and their logs.
+async fn control_plane(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+    let name = &cluster.name;
+    let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
+        Ok(Ok(pods)) => pods,
+        Ok(Err(error)) => return Found::missing(format!("istiod in {name}"), error),
+        Err(_) => {
+            return Found::missing(
+                format!("istiod in {name}"),
+                format!("the API server did not answer within {LIMIT:?}"),
+            );
+        }
+    };
+    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    for pod in pods.iter().map(workload::PodInfo::reference) {
+        let place = format!("istiod {} in {name}", pod.name);
+        for (page, what) in [
+            ("syncz", "which configuration istiod sent to each proxy, and what the proxy acknowledged"),
+            ("clusterz", "the clusters that istiod reads, and whether it has synced them"),
+            ("networkz", "the gateways between networks that istiod knows"),
+            ("configz", "the configuration that istiod holds"),
+            ("registryz", "the services that istiod knows, of the called hosts"),
+            ("endpointz", "the endpoints that istiod knows, of the called hosts"),
+        ] {
+            looks.push(
+                limited(format!("/debug/{page} of {place}"), debug_page(cluster, pod.clone(), page, what, asked))
+                    .boxed_local(),
+            );
+        }
+        looks.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
+    }
+    let mut all = Found::default();
+    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: &Asked<'_>) -> Found {
+    let missing =
+        |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
+    let answer = match gate::istiod_says(cluster, &pod, &format!("/debug/{page}")).await {
+        Ok(answer) => answer,
+        Err(error) => return missing(&error),
+    };
+    let mut value: Value = match serde_json::from_slice(&answer) {
+        Ok(value) => value,
+        Err(error) => return missing(&error),
+    };
+    if matches!(page, "registryz" | "endpointz") {
+        let concerns = |text: &str| asked.targets.iter().any(|target| text.contains(&target.host));
+        match &mut value {
+            Value::Array(entries) => entries.retain(|entry| concerns(&entry.to_string())),
+            Value::Object(by_host) => by_host.retain(|host, _| concerns(host)),
+            _ => {}
+        }
+    }
+    Found {
+        files: vec![File::json(format!("{}/istiod/{}/{page}.json", cluster.name, pod.name), what, value)],
+        ..Found::default()
+    }
+}
+
+async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: &Asked<'_>) -> Found {
+    let log = match cluster.logs(&pod, "discovery", Some(age(asked))).await {
+        Ok(log) => log,
+        Err(error) => return Found::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
+    };
+    let moments = timeline::of_log(&format!("{} istiod", cluster.name), &log);
+    let file = File::text(
+        format!("{}/istiod/{}/log.txt", cluster.name, pod.name),
+        "log of istiod since the scenario began",
+        &log,
+    );
+    Found { files: vec![file], moments, ..Found::default() }
+}
+
+async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: &Asked<'_>) -> Found {
+    wait::pass(LOG_FLUSH).await;
+    let log = match cluster.logs(pod, "istio-proxy", Some(age(asked))).await {
+        Ok(log) => log,
+        Err(error) => return Found::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
+    };
+    let who = format!("{} {}/{}", cluster.name, pod.namespace, pod.name);
+    let (calls, rest): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| timeline::time_of_call(line).is_some());
+    let of_this_scenario = |line: &&str| timeline::time_of_call(line).is_some_and(|time| time >= asked.since);
+    let calls: Vec<&str> = calls.into_iter().filter(of_this_scenario).collect();
+    let lines = |lines: &[&str]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let mut moments = timeline::of_access_log(&who, &lines(&calls));
+    moments.extend(timeline::of_log(&who, &lines(&rest)));
+    let folder = format!("{}/proxies/{}.{}", cluster.name, pod.name, pod.namespace);
+    let files = vec![
+        File::text(
+            format!("{folder}/access-log.jsonl"),
+            format!("access log of the proxy: {} calls", calls.len()),
+            &lines(&calls),
+        ),
+        File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &lines(&rest)),
+    ];
+    Found { files, moments, ..Found::default() }
+}
+
+/// How long ago the scenario began, and a second more: a log's times are not the harness's.
+fn age(asked: &Asked<'_>) -> Duration {
+    Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
+}
+
+async fn node(cluster: &Cluster, node: &str) -> Found {
+    let mut text = String::new();
+    let outputs = join_all(NODE_COMMANDS.iter().map(|argv| cluster.node_exec(node, argv))).await;
+    let mut found = Found::default();
+    for (argv, output) in NODE_COMMANDS.iter().zip(outputs) {
+        match output {
+            Ok(output) => {
+                let _ = writeln!(text, "$ {}\n{}\n{}", argv.join(" "), output.text(), output.error_text());
+            }
+            Err(error) => {
+                found.extend(Found::missing(format!("`{}` on node {node} in {}", argv.join(" "), cluster.name), error))
+            }
+        }
+    }
+    if !text.is_empty() {
+        found.files.push(File::text(
+            format!("{}/nodes/{node}.txt", cluster.name),
+            "addresses, routes and NAT rules of the node",
+            &text,
+        ));
+    }
+    found
+}
