@@ -296,3 +296,50 @@ async fn node(cluster: &Cluster, node: &str) -> Found {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::look::Look;
+    use crate::provider::Node;
+    use crate::provider::access::Access;
+
+    /// A cluster whose API server takes connections and never answers.
+    async fn mute() -> (Cluster, tokio::net::TcpListener) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let cluster = Cluster {
+            name: "cluster2".into(),
+            client: kube::Client::try_from(config).unwrap(),
+            kubeconfig: "none".into(),
+            peer_api_server: String::new(),
+            pods: "10.20.0.0/16".parse().unwrap(),
+            services: "10.120.0.0/16".parse().unwrap(),
+            nodes: vec![Node { name: "node1".into(), address: address.ip(), pods: "10.20.0.0/24".parse().unwrap() }],
+            access: Access::Existing,
+        };
+        (cluster, listener)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_does_not_answer_is_written_down_and_holds_nobody_up() {
+        let (cluster, _listener) = mute().await;
+        let (clusters, namespaces, targets) = ([cluster], BTreeSet::from(["app1".to_owned()]), BTreeSet::new());
+        let proxies = [(&clusters[0], PodRef { namespace: "app1".into(), name: "helloworld-v2".into() })];
+        let since = Timestamp::now();
+        let asked = Asked { clusters: &clusters, namespaces: &namespaces, targets: &targets, proxies: &proxies, since };
+        let (found, look) = tokio::join!(all(&asked), Look::take("at-the-end".into(), &clusters, &namespaces, &[]));
+        let took = Timestamp::now().duration_since(since).unsigned_abs();
+        assert!(took < LIMIT * 2, "{took:?}");
+        assert!(found.files.is_empty() && look.proxies.is_empty());
+        let mut missing = found.missing.join("\n");
+        missing = missing.lines().filter(|line| !line.contains("`ip")).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(missing, @r"
+        objects of cluster2: no answer within 4s
+        events of cluster2: no answer within 4s
+        istiod in cluster2: the API server did not answer within 4s
+        log of the proxy of cluster2/app1/helloworld-v2: no answer within 4s
+        ");
+    }
+}

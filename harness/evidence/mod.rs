@@ -201,7 +201,7 @@ pub async fn keep(
         Ok(()) => {
             task.done();
             let link = |what: &str, file: &str| Evidence { what: what.into(), path: format!("{name}/{file}") };
-            vec![link("evidence", "README.md"), link("line of time", "timeline.txt")]
+            vec![link("evidence bundle", "README.md"), link("time line", "timeline.txt")]
         }
     }
 }

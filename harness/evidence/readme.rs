@@ -93,8 +93,12 @@ pub fn text(report: &ScenarioReport, difference: &Option<Difference>, files: &[F
         text += "\n## Not collected\n\n";
         text.extend(missing.iter().map(|line| format!("- {line}\n")));
     }
-    text += "\n## Files\n\nTimes are UTC. Private keys, tokens and passwords are replaced by `[redacted]`.\n\n| file | what |\n|---|---|\n";
-    text.extend(files.iter().map(|file| format!("| [{0}]({0}) | {1} |\n", file.path, file.what)));
+    text += "\n## Files\n\nTimes are UTC. Private keys, tokens and passwords are replaced by `[redacted]`.\n\n";
+    let width = files.iter().map(|file| file.path.len()).max().unwrap_or_default();
+    let row = |path: &str, what: &str| format!("| {path:<width$} | {what} |\n");
+    text += &row("file", "what");
+    text += &row(&"-".repeat(width), "---");
+    text.extend(files.iter().map(|file| row(&file.path, &file.what)));
     text
 }
 
