@@ -6,6 +6,7 @@
 //! observations ([`probe`]) are judged by [`verdict`] and told by [`report`].
 
 pub mod apply;
+pub mod capsule;
 pub mod cli;
 pub mod diagnose;
 pub mod doctor;

@@ -16,6 +16,7 @@ use crate::provider::ProviderName;
 use crate::run::settings::{Keep, Settings};
 use crate::supply::{Minor, Overrides, Program, Source};
 
+mod capsule;
 mod doctor;
 mod environment;
 mod exec;
@@ -64,6 +65,8 @@ enum Command {
     Up(environment::UpArgs),
     /// Run scenarios.
     Run(run::RunArgs),
+    /// Pack a run into one file, which `meshproof run FILE` repeats elsewhere.
+    Capsule(capsule::CapsuleArgs),
     /// Remove environments.
     Down(environment::DownArgs),
     /// Print shell commands that point kubectl at a kept environment.
@@ -166,8 +169,13 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         anstream::println!("{schema}");
         return Ok(0);
     }
+    let command = match cli.command {
+        // A capsule brings a project of its own.
+        Command::Run(args) => return run::main(&cli.project, args).await,
+        command => command,
+    };
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
-    match cli.command {
+    match command {
         Command::Doctor(args) => doctor::main(&project, args).await,
         Command::Supply(args) => supply::main(&project, args).await,
         Command::List(args) => look::list(&project, &args),
@@ -175,11 +183,11 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Fault(args) => look::fault(&args),
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
-        Command::Run(args) => run::main(&project, args).await,
+        Command::Capsule(args) => capsule::main(&project, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
-        Command::Schema | Command::Hidden(_) => Ok(0),
+        Command::Schema | Command::Run(_) | Command::Hidden(_) => Ok(0),
     }
 }
 

@@ -1,21 +1,22 @@
 //! `meshproof run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making};
+use super::{INTERRUPTED, Making, capsule};
+use crate::capsule::is_capsule;
 use crate::failure::Failure;
 use crate::project::Project;
-use crate::report;
+use crate::report::{self, RunReport};
 use crate::run::record::Phase;
 use crate::run::settings::Keep;
-use crate::run::{Selection, Session, interrupt};
+use crate::run::{Chosen, Selection, Session, interrupt};
 
 /// Arguments of `meshproof run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Scenario files, or folders of them.
+    /// Scenario files, or folders of them; or one capsule, which is repeated and compared.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -40,9 +41,32 @@ pub struct RunArgs {
     phase: Option<Phase>,
 }
 
-/// Runs the scenarios; the exit code is that of the worst verdict.
-pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
-    let mut settings = args.making.settings(project.clone())?;
+/// Runs the scenarios; the exit code is that of the worst verdict. `here` is the project's folder, or one below it.
+pub async fn main(here: &Path, args: RunArgs) -> Result<u8, Failure> {
+    let Some(file) = args.files.iter().find(|file| is_capsule(file)) else {
+        let project = Project::find(here).map_err(|e| miette::miette!("{e}"))?;
+        let selection =
+            Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
+        let chosen = selection.open(&project)?;
+        if chosen.is_empty() {
+            return Err(
+                miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
+            );
+        }
+        return Ok(play(&args, project, &chosen).await?.0);
+    };
+    if args.files.len() > 1 || args.filter.is_some() || !args.labels.is_empty() {
+        let help = format!("meshproof run {}", file.display());
+        return Err(miette::miette!(help = help, "a capsule is run alone and whole").into());
+    }
+    let (opened, project, chosen) = capsule::open(file, here)?;
+    let (code, report) = play(&args, project, &chosen).await?;
+    capsule::tell(&opened.recorded, &report);
+    Ok(code)
+}
+
+async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<(u8, RunReport), Failure> {
+    let mut settings = args.making.settings(project)?;
     settings.keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (_, true) => Keep::OnFailure,
@@ -50,16 +74,9 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
     };
     settings.from_phase = args.phase;
     settings.evidence = args.evidence;
-    let selection = Selection { files: args.files, filter: args.filter, labels: args.labels };
-    let chosen = selection.open(project)?;
-    if chosen.is_empty() {
-        return Err(
-            miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
-        );
-    }
     let mut session = Session::new(settings)?;
     let ended = interrupt::unless_interrupted(async {
-        for one in &chosen {
+        for one in chosen {
             let scenario = session.run(one).await;
             anstream::println!("{}", report::terminal::scenario(scenario));
         }
@@ -70,5 +87,6 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
         anstream::println!("{}", report::terminal::environment(environment));
     }
     anstream::println!("{}\nreports: {}", report::terminal::summary(&ended.report), ended.folder.display());
-    Ok(if interrupted { INTERRUPTED } else { ended.report.class().exit_code() })
+    let code = if interrupted { INTERRUPTED } else { ended.report.class().exit_code() };
+    Ok((code, ended.report))
 }

@@ -16,7 +16,7 @@ use crate::report::{GateTiming, ScenarioReport, StepReport};
 use crate::scenario::{Apply, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
-use crate::{fault, ui};
+use crate::{fault, project, ui};
 
 /// What a scenario works on.
 struct Doing<'a> {
@@ -47,8 +47,8 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
 /// The file as a reader in the project's folder names it: annotations on GitHub need that.
 fn shown(chosen: &Chosen) -> String {
     let path = chosen.loaded.path();
-    let project = std::path::absolute(&chosen.loaded.project).unwrap_or_default();
-    path.strip_prefix(&project).unwrap_or(path).display().to_string()
+    let plain = project::plain(path);
+    plain.strip_prefix(project::plain(&chosen.loaded.project)).unwrap_or(path).display().to_string()
 }
 
 /// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.

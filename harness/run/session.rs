@@ -15,7 +15,7 @@ use crate::scenario::MeshOptions;
 use crate::supply::Versions;
 use crate::topology::Topology;
 use crate::verdict::Class;
-use crate::{logging, ui};
+use crate::{capsule, logging, ui};
 
 /// One command's work.
 pub struct Session {
@@ -72,6 +72,9 @@ impl Session {
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
         let options = &chosen.loaded.scenario.mesh;
+        if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
+            ui::say(format!("warning: this run cannot become a capsule: {error}"));
+        }
         let mut keeping =
             Keeping { run: self.folder.clone(), always: self.settings.evidence, versions: BTreeMap::new() };
         let mut witness = Witness::new();
