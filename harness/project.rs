@@ -69,10 +69,10 @@ impl Project {
     }
 }
 
-/// Absolute and without `..`, by the words alone: a link stays what it is called.
+/// Absolute and without `..`, by the words alone: a link stays what it is called. An empty path is the current folder.
 pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
-    for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+    for part in std::path::absolute(Path::new(".").join(path)).unwrap_or_else(|_| path.to_owned()).components() {
         match part {
             Component::ParentDir => drop(plain.pop()),
             part => plain.push(part),
@@ -84,6 +84,14 @@ pub fn plain(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_made_plain() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(plain(Path::new("")), here);
+        assert_eq!(plain(Path::new("a/../b/./c")), here.join("b/c"));
+        assert_eq!(plain(Path::new("/a/../../b")), Path::new("/b"));
+    }
 
     #[test]
     fn the_nearest_project_above_is_found_and_a_missing_one_named() {
