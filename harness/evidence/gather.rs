@@ -53,6 +53,7 @@ const KINDS: &[(&str, &str, &str)] = &[
 const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "rule"], &["iptables-save"]];
 
 /// What is asked, and of what time.
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
     /// The clusters.
     pub clusters: &'a [Cluster],
@@ -60,14 +61,12 @@ pub struct Asked<'a> {
     pub namespaces: &'a BTreeSet<String>,
     /// Where the calls went.
     pub targets: &'a BTreeSet<Target>,
-    /// The proxies whose logs are read.
-    pub proxies: &'a [(&'a Cluster, PodRef)],
     /// When the scenario began.
     pub since: Timestamp,
 }
 
-/// Asks everything and everyone.
-pub async fn all(asked: &Asked<'_>) -> Found {
+/// Asks the API servers, the control planes and the nodes of every cluster.
+pub async fn clusters(asked: Asked<'_>) -> Found {
     let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
     for cluster in asked.clusters {
         let name = &cluster.name;
@@ -81,12 +80,19 @@ pub async fn all(asked: &Asked<'_>) -> Found {
             );
         }
     }
-    for (cluster, pod) in asked.proxies {
-        let what = format!("log of the proxy of {}/{}/{}", cluster.name, pod.namespace, pod.name);
-        looks.push(limited(what, proxy_log(cluster, pod, asked)).boxed_local());
-    }
     let mut all = Found::default();
     join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+/// Reads the logs of proxies.
+pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Found {
+    let each = proxies.iter().map(|(cluster, pod)| {
+        let what = format!("log of the proxy of {}/{}/{}", cluster.name, pod.namespace, pod.name);
+        limited(what, proxy_log(cluster, pod, asked))
+    });
+    let mut all = Found::default();
+    join_all(each).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 
@@ -97,11 +103,11 @@ async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
     }
 }
 
-fn concerns(asked: &Asked<'_>, namespace: Option<&String>) -> bool {
+fn concerns(asked: Asked<'_>, namespace: Option<&String>) -> bool {
     namespace.is_none_or(|namespace| namespace == NAMESPACE || asked.namespaces.contains(namespace))
 }
 
-async fn objects(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+async fn objects(cluster: &Cluster, asked: Asked<'_>) -> Found {
     let each = KINDS.iter().map(|(group, version, kind)| async move {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
@@ -135,7 +141,7 @@ async fn objects(cluster: &Cluster, asked: &Asked<'_>) -> Found {
     all
 }
 
-async fn events(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
     let api: Api<Event> = Api::all(cluster.client.clone());
     let listed = match api.list(&ListParams::default()).await {
         Ok(listed) => listed,
@@ -169,7 +175,7 @@ async fn events(cluster: &Cluster, asked: &Asked<'_>) -> Found {
 }
 
 /// The istiods of a cluster: their state and their logs.
-async fn control_plane(cluster: &Cluster, asked: &Asked<'_>) -> Found {
+async fn control_plane(cluster: &Cluster, asked: Asked<'_>) -> Found {
     let name = &cluster.name;
     let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
         Ok(Ok(pods)) => pods,
@@ -204,7 +210,7 @@ async fn control_plane(cluster: &Cluster, asked: &Asked<'_>) -> Found {
     all
 }
 
-async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: &Asked<'_>) -> Found {
+async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Found {
     let missing =
         |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
     let answer = match gate::istiod_says(cluster, &pod, &format!("/debug/{page}")).await {
@@ -229,7 +235,7 @@ async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, aske
     }
 }
 
-async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: &Asked<'_>) -> Found {
+async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Found {
     let log = match cluster.logs(&pod, "discovery", Some(age(asked))).await {
         Ok(log) => log,
         Err(error) => return Found::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
@@ -243,33 +249,40 @@ async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: &Asked<'_>) -> Found 
     Found { files: vec![file], moments, ..Found::default() }
 }
 
-async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: &Asked<'_>) -> Found {
+async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
     wait::pass(LOG_FLUSH).await;
     let log = match cluster.logs(pod, "istio-proxy", Some(age(asked))).await {
         Ok(log) => log,
         Err(error) => return Found::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
     };
     let who = format!("{} {}/{}", cluster.name, pod.namespace, pod.name);
-    let (calls, rest): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| timeline::time_of_call(line).is_some());
-    let of_this_scenario = |line: &&str| timeline::time_of_call(line).is_some_and(|time| time >= asked.since);
-    let calls: Vec<&str> = calls.into_iter().filter(of_this_scenario).collect();
-    let lines = |lines: &[&str]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let mut moments = timeline::of_access_log(&who, &lines(&calls));
-    moments.extend(timeline::of_log(&who, &lines(&rest)));
+    let (mut calls, mut access, mut rest) = (Vec::new(), String::new(), String::new());
+    for line in log.lines() {
+        match timeline::CallLine::of(line) {
+            Some(call) if call.at < asked.since => {}
+            Some(call) => {
+                calls.push(call);
+                access = access + line + "\n";
+            }
+            None => rest = rest + line + "\n",
+        }
+    }
+    let mut moments = timeline::of_calls(&who, &calls);
+    moments.extend(timeline::of_log(&who, &rest));
     let folder = format!("{}/proxies/{}.{}", cluster.name, pod.name, pod.namespace);
     let files = vec![
         File::text(
             format!("{folder}/access-log.jsonl"),
             format!("access log of the proxy: {} calls", calls.len()),
-            &lines(&calls),
+            &access,
         ),
-        File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &lines(&rest)),
+        File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &rest),
     ];
     Found { files, moments, ..Found::default() }
 }
 
 /// How long ago the scenario began, and a second more: a log's times are not the harness's.
-fn age(asked: &Asked<'_>) -> Duration {
+fn age(asked: Asked<'_>) -> Duration {
     Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
 }
 
@@ -300,7 +313,7 @@ async fn node(cluster: &Cluster, node: &str) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::look::Look;
+    use crate::evidence::look;
     use crate::provider::Node;
     use crate::provider::access::Access;
 
@@ -328,11 +341,13 @@ mod tests {
         let (clusters, namespaces, targets) = ([cluster], BTreeSet::from(["app1".to_owned()]), BTreeSet::new());
         let proxies = [(&clusters[0], PodRef { namespace: "app1".into(), name: "helloworld-v2".into() })];
         let since = Timestamp::now();
-        let asked = Asked { clusters: &clusters, namespaces: &namespaces, targets: &targets, proxies: &proxies, since };
-        let (found, look) = tokio::join!(all(&asked), Look::take("at-the-end".into(), &clusters, &namespaces, &[]));
+        let asked = Asked { clusters: &clusters, namespaces: &namespaces, targets: &targets, since };
+        let (mut found, logs, listed) =
+            tokio::join!(super::clusters(asked), logs(asked, &proxies), look::proxies(&clusters, &namespaces, &[]));
+        found.extend(logs);
         let took = Timestamp::now().duration_since(since).unsigned_abs();
         assert!(took < LIMIT * 2, "{took:?}");
-        assert!(found.files.is_empty() && look.proxies.is_empty());
+        assert!(found.files.is_empty() && listed.is_empty());
         let mut missing = found.missing.join("\n");
         missing = missing.lines().filter(|line| !line.contains("`ip")).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(missing, @r"

@@ -14,8 +14,12 @@ use crate::gate;
 use crate::provider::{Cluster, PodRef};
 use crate::workload::{self, RunningWorkload};
 
-/// A proxy that has not told what it holds within this time is written down as one that does not answer.
+/// A proxy that has not told what it holds within this time is written down as one that does not answer. (They answer within
+/// some 20 ms; a step must not wait long for one that is stuck.)
 const LIMIT: Duration = Duration::from_secs(3);
+
+/// An API server that has not told its pods within this time is not waited for.
+const LISTING: Duration = Duration::from_secs(2);
 
 /// All of it, with endpoints.
 const DUMP: &str = "/config_dump?include_eds";
@@ -43,14 +47,9 @@ pub struct Held {
 }
 
 impl Look {
-    /// Asks every proxy of `namespaces`, all at once.
-    pub async fn take(
-        when: String,
-        clusters: &[Cluster],
-        namespaces: &BTreeSet<String>,
-        running: &[RunningWorkload],
-    ) -> Self {
-        let proxies = proxies(clusters, namespaces, running).await.into_iter();
+    /// Asks every one of `proxies`, all at once.
+    pub async fn take(when: String, proxies: &[(&Cluster, PodRef)]) -> Self {
+        let proxies = proxies.iter().cloned();
         let held = proxies.map(|(cluster, pod)| async move {
             let asked = tokio::time::timeout(LIMIT, gate::proxy_says(cluster, &pod, DUMP)).await;
             let dump = match asked {
@@ -112,7 +111,7 @@ pub async fn proxies<'a>(
 ) -> Vec<(&'a Cluster, PodRef)> {
     let asked = clusters.iter().flat_map(|cluster| namespaces.iter().map(move |namespace| (cluster, namespace)));
     let asked = asked.map(|(cluster, namespace)| async move {
-        let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, namespace, "")).await {
+        let pods = match tokio::time::timeout(LISTING, workload::pods(cluster, namespace, "")).await {
             Ok(Ok(pods)) => pods,
             _ => running
                 .iter()

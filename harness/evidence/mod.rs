@@ -84,7 +84,8 @@ impl Witness {
         running: &[RunningWorkload],
     ) {
         let when = format!("before-step-{}", index + 1);
-        self.looks.push(Look::take(when, clusters, namespaces, running).await);
+        let proxies = look::proxies(clusters, namespaces, running).await;
+        self.looks.push(Look::take(when, &proxies).await);
     }
 
     /// Manifests that the step at `index` brings into a cluster.
@@ -165,10 +166,13 @@ pub async fn keep(
         report.steps.iter().filter_map(|step| Target::of(&step.calls.as_ref()?.to)).collect();
     let mut found = Found::default();
     if let Some(Scene { clusters, running, namespaces }) = scene {
-        let proxies = look::proxies(clusters, namespaces, running).await;
-        let asked = Asked { clusters, namespaces, targets: &targets, proxies: &proxies, since: witness.began };
-        let last = Look::take("at-the-end".into(), clusters, namespaces, running);
-        let (last, gathered) = tokio::join!(last, gather::all(&asked));
+        let asked = Asked { clusters, namespaces, targets: &targets, since: witness.began };
+        let at_proxies = async {
+            let proxies = look::proxies(clusters, namespaces, running).await;
+            tokio::join!(Look::take("at-the-end".into(), &proxies), gather::logs(asked, &proxies))
+        };
+        let (mut gathered, (last, logs)) = tokio::join!(gather::clusters(asked), at_proxies);
+        gathered.extend(logs);
         witness.looks.push(last);
         found = gathered;
     }

@@ -147,24 +147,39 @@ fn tokens(text: &str) -> String {
 
 /// Base64 that holds a private key or a token.
 fn encoded(text: &str) -> String {
-    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(is_base64) {
-        let length = rest[start..].find(|c| !is_base64(c)).unwrap_or(rest.len() - start);
-        let word = &rest[start..start + length];
-        out.push_str(&rest[..start]);
-        // `name=` ahead of it is no part of it.
-        let (name, word) = match word.trim_end_matches('=').rfind('=') {
-            Some(at) => word.split_at(at + 1),
-            None => ("", word),
-        };
-        out.push_str(name);
-        out.push_str(if hides_secret(word, LAYERS) { REDACTED } else { word });
-        rest = &rest[start + length..];
+    let (mut copied, mut at) = (0, 0);
+    // A loop over bytes, for megabytes pass through here: base64 and what is around it are ASCII.
+    while at < bytes.len() {
+        let start = at;
+        while at < bytes.len() && IS_BASE64[bytes[at] as usize] {
+            at += 1;
+        }
+        if at - start >= SHORTEST_ENCODED {
+            let word = &text[start..at];
+            // `name=` ahead of it is no part of it.
+            let own = word.trim_end_matches('=').rfind('=').map_or(0, |equals| equals + 1);
+            if hides_secret(&word[own..], LAYERS) {
+                out.push_str(&text[copied..start + own]);
+                out.push_str(REDACTED);
+                copied = at;
+            }
+        }
+        at += 1;
     }
-    out + rest
+    out + &text[copied..]
 }
+
+const IS_BASE64: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'+' | b'/' | b'=');
+        byte += 1;
+    }
+    table
+};
 
 fn hides_secret(word: &str, layers: usize) -> bool {
     if word.len() < SHORTEST_ENCODED || layers == 0 {
@@ -186,30 +201,47 @@ fn hides_secret(word: &str, layers: usize) -> bool {
 /// Values behind secret names: `token: …`, `"token": "…"`, `--password=…`, `Bearer …`.
 fn named(text: &str) -> String {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    // Every secret name holds one of these. (Capitals do not move bytes.)
+    let small = text.to_ascii_lowercase();
+    let mut places: Vec<usize> = ["token", "bearer", "password", "key", "secret"]
+        .iter()
+        .flat_map(|part| small.match_indices(part).map(|(at, _)| at))
+        .collect();
+    places.sort_unstable();
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(is_name) {
-        let length = rest[start..].find(|c| !is_name(c)).unwrap_or(rest.len() - start);
-        let (name, after) = (&rest[start..start + length], &rest[start + length..]);
-        out.push_str(&rest[..start + length]);
-        rest = after;
+    let (mut copied, mut seen) = (0, 0);
+    for place in places {
+        if place < seen {
+            continue;
+        }
+        let start = text[seen..place]
+            .rfind(|c| !is_name(c))
+            .map_or(seen, |before| seen + before + char_length(&text[seen + before..]));
+        let end = text[place..].find(|c| !is_name(c)).map_or(text.len(), |length| place + length);
+        seen = end;
+        let (name, after) = (&text[start..end], &text[end..]);
         if !is_secret_name(name) {
             continue;
         }
         let gap = after.find(|c| !matches!(c, '"' | '\'' | ':' | '=' | ' ' | '\\')).unwrap_or(after.len());
         let value = &after[gap..];
-        let end = value
+        let length = value
             .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}' | '\\'))
             .unwrap_or(value.len());
         let joined = after[..gap].contains([':', '=']) || gap > 0 && name.eq_ignore_ascii_case("bearer");
         // A path says where a secret is, not what it is.
-        if joined && end >= SHORTEST_SECRET && !value.starts_with('/') && !value.starts_with(REDACTED) {
-            out.push_str(&after[..gap]);
+        if joined && length >= SHORTEST_SECRET && !value.starts_with('/') && !value.starts_with(REDACTED) {
+            out.push_str(&text[copied..end + gap]);
             out.push_str(REDACTED);
-            rest = &value[end..];
+            copied = end + gap + length;
+            seen = copied;
         }
     }
-    out + rest
+    out + &text[copied..]
+}
+
+fn char_length(text: &str) -> usize {
+    text.chars().next().map_or(0, char::len_utf8)
 }
 
 #[cfg(test)]

@@ -59,49 +59,63 @@ pub fn of_log(who: &str, log: &str) -> Vec<Moment> {
     moments
 }
 
-/// When the call began that a line of an access log tells of; `None`: it is no such line.
-pub fn time_of_call(line: &str) -> Option<Timestamp> {
-    access_line(line)?.get(access_log::TIME)?.as_str()?.parse().ok()
+/// A line of an access log.
+#[derive(Debug, Clone)]
+pub struct CallLine {
+    /// When the call began.
+    pub at: Timestamp,
+    fields: Value,
 }
 
-fn access_line(line: &str) -> Option<Value> {
-    let value: Value = serde_json::from_str(line.strip_prefix('{').map(|_| line)?).ok()?;
-    (value.get(access_log::FLAGS).is_some() && value.get(access_log::TIME).is_some()).then_some(value)
-}
+impl CallLine {
+    /// `None`: it is no line of an access log.
+    pub fn of(line: &str) -> Option<Self> {
+        let fields: Value = serde_json::from_str(line.strip_prefix('{').map(|_| line)?).ok()?;
+        fields.get(access_log::FLAGS)?;
+        Some(Self { at: fields.get(access_log::TIME)?.as_str()?.parse().ok()?, fields })
+    }
 
-/// The calls in an access log: those of one series that ended alike share a line.
-pub fn of_access_log(who: &str, log: &str) -> Vec<Moment> {
-    let mut alike: BTreeMap<String, (Timestamp, Timestamp, usize)> = BTreeMap::new();
-    for value in log.lines().filter_map(access_line) {
-        let field = |key: &str| match value.get(key) {
+    fn field(&self, key: &str) -> String {
+        match self.fields.get(key) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => "-".into(),
             Some(other) => other.to_string(),
-        };
-        let Ok(at) = field(access_log::TIME).parse::<Timestamp>() else { continue };
-        let mut what = format!(
+        }
+    }
+
+    /// All but its time and number.
+    fn in_words(&self) -> String {
+        let mut words = format!(
             "{} {} → {} by {}: {} {} {}",
-            field(access_log::METHOD),
-            series(&field(access_log::PATH)),
-            field(access_log::UPSTREAM_HOST),
-            field(access_log::UPSTREAM_CLUSTER).trim_end_matches(';'),
-            field(access_log::STATUS),
-            field(access_log::FLAGS),
-            field(access_log::DETAILS),
+            self.field(access_log::METHOD),
+            series(&self.field(access_log::PATH)),
+            self.field(access_log::UPSTREAM_HOST),
+            self.field(access_log::UPSTREAM_CLUSTER).trim_end_matches(';'),
+            self.field(access_log::STATUS),
+            self.field(access_log::FLAGS),
+            self.field(access_log::DETAILS),
         );
         for key in [access_log::PEER, access_log::UPSTREAM_FAILURE, access_log::TERMINATION] {
-            if field(key) != "-" {
-                let _ = write!(what, ", {key} {}", field(key));
+            let value = self.field(key);
+            if value != "-" {
+                let _ = write!(words, ", {key} {value}");
             }
         }
-        let known = alike.entry(what).or_insert((at, at, 0));
-        *known = (known.0.min(at), known.1.max(at), known.2 + 1);
+        words
+    }
+}
+
+/// The calls in an access log: those of one series that ended alike share a line.
+pub fn of_calls(who: &str, calls: &[CallLine]) -> Vec<Moment> {
+    let mut alike: BTreeMap<String, (Timestamp, Timestamp, usize)> = BTreeMap::new();
+    for call in calls {
+        let known = alike.entry(call.in_words()).or_insert((call.at, call.at, 0));
+        *known = (known.0.min(call.at), known.1.max(call.at), known.2 + 1);
     }
     let told = |(what, (first, last, count)): (String, (Timestamp, Timestamp, usize))| {
-        let calls = if count == 1 {
-            "1 call".to_owned()
-        } else {
-            format!("{count} calls within {:.3} s", last.duration_since(first).as_secs_f64())
+        let calls = match count {
+            1 => "1 call".to_owned(),
+            _ => format!("{count} calls within {:.3} s", last.duration_since(first).as_secs_f64()),
         };
         Moment::new(first, who, format!("{calls}: {what}"))
     };
@@ -137,7 +151,8 @@ mod tests {
         let istiod = "2026-01-31T12:00:00.500000Z\tinfo\tads\tPush for 3 proxies\n  a line without time\n2026-01-31T11:59:00Z\tinfo\tbefore\n";
         let mut moments = vec![Moment::new(at("2026-01-31T12:00:00Z"), "harness", "step 1 begins:\ncall")];
         moments.extend(of_log("cluster1 istiod", istiod));
-        moments.extend(of_access_log("cluster1 app1/sleep", &client.join("\n")));
+        let calls: Vec<CallLine> = client.iter().filter_map(|line| CallLine::of(line)).collect();
+        moments.extend(of_calls("cluster1 app1/sleep", &calls));
         insta::assert_snapshot!(text(at("2026-01-31T12:00:00Z"), moments), @r"
         Seconds since 2026-01-31T12:00:00Z (UTC), where it was seen, what. Calls that ended alike share a line.
 
