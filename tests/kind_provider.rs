@@ -56,6 +56,12 @@ async fn image() -> Option<NodeImage> {
     Some(NodeImage { kind, name, kubernetes_minor: 34 })
 }
 
+/// A service address that kube-proxy knows nothing of is refused at once: nothing is sent to nowhere.
+fn refuses_untranslated(node: &str) {
+    let call = "timeout 3 bash -c 'exec 3<>/dev/tcp/10.171.9.9/443' 2>/dev/null; echo $?";
+    assert_eq!(docker(&["exec", node, "bash", "-c", call]), "1", "124 is a time-out, 0 a connection");
+}
+
 async fn remove(env: EnvDir) {
     for owned in env.owned().unwrap() {
         assert!(kind::remove(&owned).await.unwrap(), "{owned:?} is the provider's own");
@@ -90,6 +96,8 @@ async fn two_clusters_on_one_network() {
         assert_eq!(kind::verify_flat(&clusters).await?, [], "pods see each other's own addresses");
         eprintln!("verified in {:.1?}", started.elapsed());
 
+        refuses_untranslated(&clusters[0].nodes[0].name);
+
         // Translated addresses are noticed, and in which direction.
         let (one, two) = (&clusters[0].nodes[0], &clusters[1].nodes[1]);
         let rule = "iptables -t nat -I POSTROUTING -s 10.71.0.0/16 -d 10.72.0.0/16 -j MASQUERADE";
@@ -106,6 +114,7 @@ async fn two_clusters_on_one_network() {
         docker(&["restart", &one.name]);
         let clusters = kind::attach(&topology, &env).await?;
         assert_eq!(kind::verify_flat(&clusters).await?, [], "routes survive a restart");
+        refuses_untranslated(&one.name);
         Ok::<_, meshproof::provider::ProviderError>(())
     };
     let result = result.await;

@@ -73,6 +73,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Print what a workload of a kept environment logged.
+    Logs(exec::LogsArgs),
     /// The catalogue of faults.
     Fault(look::FaultArgs),
     /// Print the JSON Schema of scenario files.
@@ -169,13 +171,14 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         anstream::println!("{schema}");
         return Ok(0);
     }
-    let command = match cli.command {
-        // A capsule brings a project of its own.
-        Command::Run(args) => return run::main(&cli.project, args).await,
-        command => command,
-    };
+    // A capsule brings a project of its own.
+    if let Command::Run(args) = &cli.command
+        && let Some(file) = args.capsule()
+    {
+        return run::repeat(&cli.project, file, args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
-    match command {
+    match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
         Command::Supply(args) => supply::main(&project, args).await,
         Command::List(args) => look::list(&project, &args),
@@ -183,11 +186,13 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Fault(args) => look::fault(&args),
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
+        Command::Run(args) => run::main(&project, args).await,
         Command::Capsule(args) => capsule::main(&project, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
-        Command::Schema | Command::Run(_) | Command::Hidden(_) => Ok(0),
+        Command::Logs(args) => exec::logs(args).await,
+        Command::Schema | Command::Hidden(_) => Ok(0),
     }
 }
 

@@ -41,26 +41,33 @@ pub struct RunArgs {
     phase: Option<Phase>,
 }
 
-/// Runs the scenarios; the exit code is that of the worst verdict. `here` is the project's folder, or one below it.
-pub async fn main(here: &Path, args: RunArgs) -> Result<u8, Failure> {
-    let Some(file) = args.files.iter().find(|file| is_capsule(file)) else {
-        let project = Project::find(here).map_err(|e| miette::miette!("{e}"))?;
-        let selection =
-            Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
-        let chosen = selection.open(&project)?;
-        if chosen.is_empty() {
-            return Err(
-                miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
-            );
-        }
-        return Ok(play(&args, project, &chosen).await?.0);
-    };
+impl RunArgs {
+    /// The capsule among the files.
+    pub fn capsule(&self) -> Option<&Path> {
+        self.files.iter().map(PathBuf::as_path).find(|file| is_capsule(file))
+    }
+}
+
+/// Runs the scenarios; the exit code is that of the worst verdict.
+pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
+    let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
+    let chosen = selection.open(project)?;
+    if chosen.is_empty() {
+        return Err(
+            miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
+        );
+    }
+    Ok(play(&args, project.clone(), &chosen).await?.0)
+}
+
+/// Runs a capsule and tells what differs from what it saw; `here` is the folder whose project, if it is in one, gets the reports.
+pub async fn repeat(here: &Path, file: &Path, args: &RunArgs) -> Result<u8, Failure> {
     if args.files.len() > 1 || args.filter.is_some() || !args.labels.is_empty() {
         let help = format!("meshproof run {}", file.display());
         return Err(miette::miette!(help = help, "a capsule is run alone and whole").into());
     }
     let (opened, project, chosen) = capsule::open(file, here)?;
-    let (code, report) = play(&args, project, &chosen).await?;
+    let (code, report) = play(args, project, &chosen).await?;
     capsule::tell(&opened.recorded, &report);
     Ok(code)
 }

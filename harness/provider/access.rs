@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access, netns};
+use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access, memory, netns};
 use crate::tool::Output;
 
 /// How to get into a cluster's pods and nodes.
@@ -78,6 +78,14 @@ impl Access {
                 ),
                 hint: "run it on the kind or netns provider".to_owned(),
             }),
+        }
+    }
+
+    pub(super) async fn memory(&self, cluster: &Cluster) -> Option<u64> {
+        match self {
+            Self::Kind => memory::in_containers(cluster).await.ok(),
+            Self::Netns { env } => Some(memory::of_processes(netns::access::pids(env, cluster))),
+            Self::Existing => None,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::tool::{Output, Tool, ToolError};
 pub mod access;
 pub mod kind;
 mod kube_access;
+mod memory;
 pub mod netns;
 
 /// Who makes the clusters.
@@ -174,6 +175,11 @@ impl Cluster {
     /// failure is no error here.
     pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
         self.access.node_exec(self, node, argv).await
+    }
+
+    /// Bytes of memory that everything on its nodes and in its pods takes; `None` where nobody can look.
+    pub async fn memory(&self) -> Option<u64> {
+        self.access.memory(self).await
     }
 }
 

@@ -53,6 +53,10 @@ pub struct EnvironmentReport {
     pub topology: TopologyReport,
     /// What its making took, phase by phase.
     pub phases: Vec<Phase>,
+    /// Bytes of memory that each cluster took at the end, where that can be seen (the sum of the processes' proportional
+    /// set sizes).
+    #[serde(default)]
+    pub memory: BTreeMap<String, u64>,
 }
 
 /// A part of the work, and how long it took.

@@ -216,6 +216,9 @@ fn make() -> RunReport {
             routes: vec![pair("cluster1", "cluster2"), pair("cluster2", "cluster1")],
         },
         phases: vec![phase("clusters", 27.4), phase("routes", 0.4), phase("mesh", 12.1), phase("workloads", 6.2)],
+        memory: [("cluster1", 1 << 30), ("cluster2", 700 << 20)]
+            .map(|(cluster, bytes)| (cluster.to_owned(), bytes))
+            .into(),
     };
     RunReport {
         schema: SCHEMA,

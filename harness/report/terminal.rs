@@ -66,7 +66,24 @@ pub fn environment(environment: &EnvironmentReport) -> String {
     let phases = if phases.is_empty() { String::new() } else { format!(": {}", phases.join(", ")) };
     let head = format!("environment {}", environment.id);
     let topology = &environment.topology.name;
-    format!("{} ({topology}: {}; {}), {made}{phases}\n", painted(BOLD, head), clusters.join(", "), environment.mesh)
+    let mut text = format!(
+        "{} ({topology}: {}; {}), {made}{phases}\n",
+        painted(BOLD, head),
+        clusters.join(", "),
+        environment.mesh
+    );
+    if !environment.memory.is_empty() {
+        let each = environment.memory.iter().map(|(cluster, bytes)| format!("{cluster} {}", gib(*bytes)));
+        text += &format!("  memory: {}\n", each.collect::<Vec<_>>().join(", "));
+    }
+    text
+}
+
+/// `1.2 GiB`.
+fn gib(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
+    let gib = bytes as f64 / f64::from(1 << 30);
+    format!("{gib:.1} GiB")
 }
 
 /// One scenario: a line for itself and each of its steps, and all about what did not pass.

@@ -140,6 +140,11 @@ impl Session {
     async fn leave(&mut self) {
         let Some(mut environment) = self.environment.take() else { return };
         let id = environment.record.id.clone();
+        if let Some(told) = self.report.environments.last_mut() {
+            for cluster in &environment.clusters {
+                told.memory.extend(cluster.memory().await.map(|bytes| (cluster.name.clone(), bytes)));
+            }
+        }
         let passed = self.report.scenarios.iter().all(|s| s.class() == Class::Pass);
         // One that was kept before this run is not this run's to remove.
         let stays = environment.found || self.settings.keep.after(passed);
@@ -199,5 +204,6 @@ fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentRep
         mesh: format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
         topology: (&environment.topology).into(),
         phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),
+        memory: BTreeMap::new(),
     }
 }

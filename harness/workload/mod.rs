@@ -252,10 +252,10 @@ pub async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<
     Ok(list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).map(PodInfo::of).collect())
 }
 
-/// A ready pod of the Deployment `name`, and its first container that is no sidecar.
+/// A pod of the Deployment `name`, a ready one if there is one, and its first container that is no sidecar.
 ///
 /// # Errors
-/// [`WorkloadError`] when there is no such Deployment, or none of its pods is ready.
+/// [`WorkloadError`] when there is no such Deployment, or it has no pod.
 pub async fn pod_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<(PodRef, String), WorkloadError> {
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let deployment = api.get(name).await.map_err(|e| WorkloadError::kube(cluster, "find the Deployment", e))?;
@@ -264,10 +264,10 @@ pub async fn pod_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<(P
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(&selector.join(","))).await;
     let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
-    let ready = list.items.iter().map(|pod| (pod, PodInfo::of(pod))).find(|(_, info)| info.ready);
-    let (pod, info) = ready.ok_or_else(|| WorkloadError::Never {
+    let all = list.items.iter().map(|pod| (pod, PodInfo::of(pod)));
+    let (pod, info) = all.max_by_key(|(_, info)| info.ready).ok_or_else(|| WorkloadError::Never {
         cluster: cluster.name.clone(),
-        why: format!("no pod of Deployment {namespace}/{name} is ready"),
+        why: format!("Deployment {namespace}/{name} has no pod"),
     })?;
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.as_str());
     let first = containers.into_iter().find(|c| *c != "istio-proxy").unwrap_or("istio-proxy");

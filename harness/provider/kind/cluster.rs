@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::config::{self, Machine};
 use super::{Made, NodeImage, cni, network, node};
-use crate::journal::{EnvDir, Owned};
+use crate::journal::{EnvDir, Owned, write_private};
 use crate::provider::access::Access;
 use crate::provider::{Cluster, Node, ProviderError, kube_access};
 use crate::tool::Tool;
@@ -66,6 +66,7 @@ pub(super) async fn create(
     };
     let kind = async { Ok(kind.run().await?) };
     futures::future::try_join(kind, early).await?;
+    name_as_in_topology(&kubeconfig, &name, &spec.name)?;
     let cluster = read(spec, &kubeconfig).await?;
     let cni = cni_in_force(&cluster, spec).await?;
     if cni == Cni::Static {
@@ -77,6 +78,15 @@ pub(super) async fn create(
         }
     }
     Ok(Made { cluster, cni })
+}
+
+/// Gives context, cluster and user of a kubeconfig, which kind names `kind-` and its own name, the topology's name for
+/// the cluster: what `kubectl --context` takes is the same on every provider.
+fn name_as_in_topology(kubeconfig: &Path, kind_name: &str, cluster: &str) -> Result<(), ProviderError> {
+    let text = std::fs::read_to_string(kubeconfig)
+        .map_err(|source| ProviderError::Io { what: format!("cannot read {}", kubeconfig.display()), source })?;
+    let renamed = text.replace(&format!("kind-{kind_name}"), cluster);
+    write_private(kubeconfig, renamed.as_bytes()).map_err(super::journal)
 }
 
 async fn started(container: &str) -> Result<(), ProviderError> {

@@ -1,4 +1,5 @@
-//! Routes from node to node, for every node's pods, that survive a restart.
+//! Routes from node to node, for every node's pods, that survive a restart; and the refusal of service addresses that
+//! nobody translates yet.
 
 use std::fmt::Write;
 
@@ -7,9 +8,9 @@ use crate::provider::ProviderError;
 use crate::topology::{Cni, Topology};
 use crate::wait::{self, Poll};
 
-const SCRIPT: &str = include_str!("files/keep-routes");
-const SERVICE: &str = include_str!("files/keep-routes.service");
-const UNIT: &str = "/etc/systemd/system/meshproof-keep-routes.service";
+const SCRIPT: &str = include_str!("files/keep-network");
+const SERVICE: &str = include_str!("files/keep-network.service");
+const UNIT: &str = "/etc/systemd/system/meshproof-keep-network.service";
 
 /// Sets the routes of every node, and leaves a service on it that keeps them.
 ///
@@ -19,21 +20,20 @@ pub(super) async fn keep(topology: &Topology, clusters: &[Made]) -> Result<(), P
     let nodes = clusters.iter().flat_map(|made| made.cluster.nodes.iter().map(move |node| (made, node)));
     let each = nodes.map(|(made, at)| async move {
         let peers = peers(topology, clusters, made, &at.name);
-        if peers.is_empty() {
-            return Ok(());
-        }
         let text = peers.iter().fold(String::new(), |mut text, (pods, name)| {
             let _ = writeln!(text, "{pods} {name}");
             text
         });
-        let files: [(&str, &[u8], u32); 3] = [
-            ("/usr/local/bin/meshproof-keep-routes", SCRIPT.as_bytes(), 0o755),
+        let services = format!("{}\n", made.cluster.services);
+        let files: [(&str, &[u8], u32); 4] = [
+            ("/usr/local/bin/meshproof-keep-network", SCRIPT.as_bytes(), 0o755),
             (UNIT, SERVICE.as_bytes(), 0o644),
+            ("/etc/meshproof/services", services.as_bytes(), 0o644),
             ("/etc/meshproof/peers", text.as_bytes(), 0o644),
         ];
         node::write(&at.name, &files).await?;
-        let enable = "systemctl daemon-reload && systemctl enable --quiet meshproof-keep-routes \
-                      && systemctl restart meshproof-keep-routes";
+        let enable = "systemctl daemon-reload && systemctl enable --quiet meshproof-keep-network \
+                      && systemctl restart meshproof-keep-network";
         node::sh(&at.name, enable).await?;
         appeared(&at.name, &peers).await
     });

@@ -1,11 +1,13 @@
 //! Ways into pods and nodes: straight into their namespaces, found by what the node agents write down.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use super::agent::{dial as connect, logs as log_file, state};
+use super::namespace;
 use crate::provider::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
 use crate::tool::{Output, Tool};
 
@@ -91,6 +93,15 @@ pub(in crate::provider) async fn node_exec(
     let env_id = env.file_name().unwrap_or_default().to_string_lossy();
     let namespace = super::layout::node_namespace(&env_id, node);
     Ok(Tool::new(program).args(args).in_netns(namespace).run_unchecked().await?)
+}
+
+/// Every process on the nodes and in the pods of a cluster.
+pub(in crate::provider) fn pids(env: &Path, cluster: &Cluster) -> BTreeSet<u32> {
+    let env_id = env.file_name().unwrap_or_default().to_string_lossy();
+    // A pod's namespace carries its node's name.
+    let of_node = |node| namespace::names(&super::layout::node_namespace(&env_id, node));
+    let names: BTreeSet<String> = cluster.nodes.iter().flat_map(|node| of_node(&node.name)).collect();
+    names.iter().flat_map(|name| namespace::pids(name).unwrap_or_default()).collect()
 }
 
 fn nodes(cluster: &Cluster) -> Vec<String> {
