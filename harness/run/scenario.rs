@@ -158,17 +158,16 @@ impl Doing<'_> {
 
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
     async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
+        self.witness.note("tries what the calls behind the change expect: it must not hold yet");
         let steps = &self.chosen.loaded.scenario.steps;
         let from_here = steps.iter().enumerate().skip(first_change);
         let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
         for (index, step) in behind {
             let Step::Call(call) = &step.value else { continue };
-            if call.already() {
-                continue;
-            }
-            self.witness.note(format!("tries what step {} expects, which must not hold yet", index + 1));
-            let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?;
-            if let Some(vacuous) = verdict::negative_control(&findings) {
+            if !call.already()
+                && let Called { findings, .. } = calls::send(self.environment, &self.running, call).await?
+                && let Some(vacuous) = verdict::negative_control(&findings)
+            {
                 self.controls.insert(index, vacuous);
             }
         }
