@@ -150,6 +150,21 @@ pub struct Scene<'a> {
     pub running: &'a [RunningWorkload],
     /// The namespaces that they are in.
     pub namespaces: &'a BTreeSet<String>,
+    /// The calls of the scenario, whether they were made or not.
+    pub calls: Vec<Planned>,
+}
+
+/// A call of the scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The step, from 0.
+    pub step: usize,
+    /// The caller's name.
+    pub from: String,
+    /// The caller's cluster.
+    pub cluster: String,
+    /// Where it goes.
+    pub url: String,
 }
 
 /// Writes the bundle of a scenario: called when it has ended and nothing has been put back. `scene` is `None` when no
@@ -162,10 +177,10 @@ pub async fn keep(
 ) -> Vec<Evidence> {
     let task = ui::begin(format!("evidence of {}", report.name), None);
     let ended = Timestamp::now();
-    let targets: BTreeSet<Target> =
-        report.steps.iter().filter_map(|step| Target::of(&step.calls.as_ref()?.to)).collect();
+    let planned = scene.as_ref().map(|scene| scene.calls.clone()).unwrap_or_default();
+    let targets: BTreeSet<Target> = planned.iter().filter_map(|call| Target::of(&call.url)).collect();
     let mut found = Found::default();
-    if let Some(Scene { clusters, running, namespaces }) = scene {
+    if let Some(Scene { clusters, running, namespaces, .. }) = scene {
         let asked = Asked { clusters, namespaces, targets: &targets, since: witness.began };
         let at_proxies = async {
             let proxies = look::proxies(clusters, namespaces, running).await;
@@ -193,7 +208,7 @@ pub async fn keep(
     let timeline = timeline::text(witness.began, moments.collect());
     files.insert(0, File::text("timeline.txt", "all clusters on one line of time", &timeline));
     files.append(&mut found.files);
-    let readme = readme::text(report, &readme::difference(report, &witness.looks), &files, &found.missing);
+    let readme = readme::text(report, &readme::difference(report, &planned, &witness.looks), &files, &found.missing);
     files.insert(0, File::text("README.md", "what failed, and what is where", &readme));
 
     let name = format!("evidence/{}", slug(&report.name));

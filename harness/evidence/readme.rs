@@ -3,11 +3,12 @@
 
 use std::fmt::Write;
 
+use super::Planned;
 use super::bundle::File;
 use super::concern::{self, Target};
 use super::look::{Held, Look};
 use crate::report::terminal::{place, word};
-use crate::report::{CallsReport, ScenarioReport, StepReport};
+use crate::report::{ScenarioReport, StepReport};
 use crate::verdict::Class;
 
 /// What the caller's proxies hold of the called host now, against before the last change.
@@ -18,14 +19,14 @@ pub struct Difference {
     proxies: Vec<(String, Vec<String>)>,
 }
 
-/// Compares for the call that the scenario ended with.
-pub fn difference(report: &ScenarioReport, looks: &[Look]) -> Option<Difference> {
-    let troubled = report.main_trouble().map(|(step, _)| step).filter(|step| step.calls.is_some());
-    let step = troubled.or_else(|| report.steps.iter().rev().find(|step| step.calls.is_some()))?;
-    let calls = step.calls.as_ref()?;
-    let target = Target::of(&calls.to)?;
+/// Compares for the call that failed, or that what failed was to change.
+pub fn difference(report: &ScenarioReport, planned: &[Planned], looks: &[Look]) -> Option<Difference> {
+    let failed = report.steps.iter().rfind(|step| step.class() != Class::Pass).or(report.steps.last());
+    let failed = failed.map_or(0, |step| step.index);
+    let call = planned.iter().find(|call| call.step >= failed).or(planned.last())?;
+    let target = Target::of(&call.url)?;
     let (last, earlier) = looks.split_last()?;
-    let proxies = last.proxies.iter().filter(|held| is_caller(held, calls)).filter_map(|held| {
+    let proxies = last.proxies.iter().filter(|held| is_caller(held, call)).filter_map(|held| {
         let now = last.concern(&held.cluster, &held.pod, &target)?.lines;
         let before = earlier.last().and_then(|look| look.concern(&held.cluster, &held.pod, &target));
         let lines = before.map_or_else(
@@ -45,10 +46,9 @@ pub fn difference(report: &ScenarioReport, looks: &[Look]) -> Option<Difference>
     Some(Difference { about, proxies: proxies.collect() })
 }
 
-fn is_caller(held: &Held, calls: &CallsReport) -> bool {
-    let name = calls.from.split('@').next().unwrap_or(&calls.from);
-    held.cluster == calls.cluster
-        && held.pod.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+fn is_caller(held: &Held, call: &Planned) -> bool {
+    let rest = held.pod.name.strip_prefix(&call.from);
+    held.cluster == call.cluster && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// The page.
@@ -126,21 +126,38 @@ mod tests {
         }
     }
 
+    fn planned() -> [Planned; 1] {
+        let url = "http://helloworld.app1:5000/hello".to_owned();
+        [Planned { step: 1, from: "sleep".into(), cluster: "cluster1".into(), url }]
+    }
+
     #[test]
     fn the_first_page_opens_on_the_difference() {
         let report = &sample::run().scenarios[1];
         let looks = [look("before-step-1", "outbound|5000||h"), look("at-the-end", "outbound|5000|v2|h")];
         let files = [File::text("timeline.txt", "all clusters on one line of time", "")];
         let missing = ["events of cluster2: no answer within 4s".to_owned()];
-        insta::assert_snapshot!(text(report, &difference(report, &looks), &files, &missing));
+        insta::assert_snapshot!(text(report, &difference(report, &planned(), &looks), &files, &missing));
     }
 
     #[test]
     fn without_a_change_there_is_nothing_to_compare_with() {
         let report = &sample::run().scenarios[0];
-        let told = difference(report, &[look("at-the-end", "outbound|5000||h")]).unwrap();
+        let told = difference(report, &planned(), &[look("at-the-end", "outbound|5000||h")]).unwrap();
         assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → outbound|5000||h"]);
         assert!(told.about.contains("nothing was changed"));
+    }
+
+    #[test]
+    fn a_change_that_did_not_arrive_is_told_by_the_call_that_it_was_for() {
+        let mut report = sample::run().scenarios[1].clone();
+        report.steps.truncate(1);
+        let mut calls = planned().to_vec();
+        // A later call to somewhere else is not what the change was for.
+        calls.push(Planned { step: 2, url: "http://other.app1:80/".into(), ..calls[0].clone() });
+        report.steps[0].error = Some("time is over".into());
+        let told = difference(&report, &calls, &[look("before-step-1", "a"), look("at-the-end", "a")]).unwrap();
+        assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → a"]);
     }
 
     #[test]

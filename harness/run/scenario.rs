@@ -10,7 +10,7 @@ use super::kit::Kit;
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, RunError};
 use crate::apply::{self, Manifest};
-use crate::evidence::{self, Keeping, Scene, Witness};
+use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::report::{GateTiming, ScenarioReport, StepReport};
 use crate::scenario::{Apply, Located, Step, Workload};
@@ -122,10 +122,20 @@ impl Doing<'_> {
     async fn keep_evidence(&mut self, keeping: &Keeping) {
         if self.report.evidence.is_empty() && keeping.wants(&self.report) {
             let namespaces = self.namespaces();
-            let clusters = &self.environment.clusters;
-            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces };
+            let (clusters, calls) = (&self.environment.clusters, self.planned());
+            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls };
             self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
         }
+    }
+
+    /// The calls of the scenario, whether they were made or not.
+    fn planned(&self) -> Vec<Planned> {
+        let planned = |(step, located): (usize, &Located<Step>)| {
+            let Step::Call(call) = &located.value else { return None };
+            let url = calls::address(self.environment, &call.to);
+            Some(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url })
+        };
+        self.chosen.loaded.scenario.steps.iter().enumerate().filter_map(planned).collect()
     }
 
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
