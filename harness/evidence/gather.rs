@@ -3,7 +3,6 @@
 //! Nothing here is an error of the run: what does not answer in time is written down as that.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::fmt::Write;
 use std::future::Future;
 use std::time::Duration;
@@ -13,19 +12,18 @@ use futures::future::{LocalBoxFuture, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use serde_json::Value;
 
 use super::bundle::{File, Found};
 use super::concern::Target;
+use super::control_plane;
 use super::timeline::{self, Moment};
 use crate::apply::Reason;
-use crate::gate;
 use crate::mesh::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
-use crate::{wait, workload};
+use crate::wait;
 
 /// One look may take this long. There are at most two after each other.
-const LIMIT: Duration = Duration::from_secs(4);
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
 
 /// Envoy writes its access log out every second: the last calls are in it after this.
 const LOG_FLUSH: Duration = Duration::from_millis(1100);
@@ -72,7 +70,7 @@ pub async fn clusters(asked: Asked<'_>) -> Found {
         let name = &cluster.name;
         looks.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
         looks.push(limited(format!("events of {name}"), events(cluster, asked)).boxed_local());
-        looks.push(control_plane(cluster, asked).boxed_local());
+        looks.push(control_plane::look(cluster, asked).boxed_local());
         for node in &cluster.nodes {
             looks.push(
                 limited(format!("routes and rules of node {} in {name}", node.name), self::node(cluster, &node.name))
@@ -96,7 +94,7 @@ pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Found {
     all
 }
 
-async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
+pub(super) async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
     match tokio::time::timeout(LIMIT, look).await {
         Ok(found) => found,
         Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
@@ -174,81 +172,6 @@ async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
     Found { files, moments, ..Found::default() }
 }
 
-/// The istiods of a cluster: their state and their logs.
-async fn control_plane(cluster: &Cluster, asked: Asked<'_>) -> Found {
-    let name = &cluster.name;
-    let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
-        Ok(Ok(pods)) => pods,
-        Ok(Err(error)) => return Found::missing(format!("istiod in {name}"), error),
-        Err(_) => {
-            return Found::missing(
-                format!("istiod in {name}"),
-                format!("the API server did not answer within {LIMIT:?}"),
-            );
-        }
-    };
-    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
-    for pod in pods.iter().map(workload::PodInfo::reference) {
-        let place = format!("istiod {} in {name}", pod.name);
-        for (page, what) in [
-            ("syncz", "which configuration istiod sent to each proxy, and what the proxy acknowledged"),
-            ("clusterz", "the clusters that istiod reads, and whether it has synced them"),
-            ("networkz", "the gateways between networks that istiod knows"),
-            ("configz", "the configuration that istiod holds"),
-            ("registryz", "the services that istiod knows, of the called hosts"),
-            ("endpointz", "the endpoints that istiod knows, of the called hosts"),
-        ] {
-            looks.push(
-                limited(format!("/debug/{page} of {place}"), debug_page(cluster, pod.clone(), page, what, asked))
-                    .boxed_local(),
-            );
-        }
-        looks.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
-    }
-    let mut all = Found::default();
-    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
-    all
-}
-
-async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Found {
-    let missing =
-        |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
-    let answer = match gate::istiod_says(cluster, &pod, &format!("/debug/{page}")).await {
-        Ok(answer) => answer,
-        Err(error) => return missing(&error),
-    };
-    let mut value: Value = match serde_json::from_slice(&answer) {
-        Ok(value) => value,
-        Err(error) => return missing(&error),
-    };
-    if matches!(page, "registryz" | "endpointz") {
-        let concerns = |text: &str| asked.targets.iter().any(|target| text.contains(&target.host));
-        match &mut value {
-            Value::Array(entries) => entries.retain(|entry| concerns(&entry.to_string())),
-            Value::Object(by_host) => by_host.retain(|host, _| concerns(host)),
-            _ => {}
-        }
-    }
-    Found {
-        files: vec![File::json(format!("{}/istiod/{}/{page}.json", cluster.name, pod.name), what, value)],
-        ..Found::default()
-    }
-}
-
-async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Found {
-    let log = match cluster.logs(&pod, "discovery", Some(age(asked))).await {
-        Ok(log) => log,
-        Err(error) => return Found::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
-    };
-    let moments = timeline::of_log(&format!("{} istiod", cluster.name), &log);
-    let file = File::text(
-        format!("{}/istiod/{}/log.txt", cluster.name, pod.name),
-        "log of istiod since the scenario began",
-        &log,
-    );
-    Found { files: vec![file], moments, ..Found::default() }
-}
-
 async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
     wait::pass(LOG_FLUSH).await;
     let log = match cluster.logs(pod, "istio-proxy", Some(age(asked))).await {
@@ -282,7 +205,7 @@ async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
 }
 
 /// How long ago the scenario began, and a second more: a log's times are not the harness's.
-fn age(asked: Asked<'_>) -> Duration {
+pub(super) fn age(asked: Asked<'_>) -> Duration {
     Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
 }
 

@@ -9,6 +9,7 @@
 mod bundle;
 mod commands;
 mod concern;
+mod control_plane;
 mod gather;
 mod look;
 mod readme;

@@ -34,8 +34,8 @@ const SECRET_NAMES: &[&str] = &[
     "clientsecret",
 ];
 
-/// Takes secrets out of a value by where they are: the data of Kubernetes Secrets, values of [names](SECRET_NAMES) that are
-/// secret, and copies of either that `kubectl apply` leaves in an annotation.
+/// Takes secrets out of a value by where they are: the data of Kubernetes Secrets, values whose names say that they are
+/// secret (`token`, `private_key`), and copies of either that `kubectl apply` leaves in an annotation.
 pub fn object(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -54,8 +54,8 @@ fn head(report: &RunReport) -> Markup {
         header {
             h1 { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " (report.totals().in_words()) }
             p.soft {
-                "run " code { (report.run) } ", " (report.started) ", " (seconds(report.seconds)) ", on " (report.provider)
-                ", " (versions.join(", ")) " from " (report.source)
+                "run " code { (report.run) } ", " (report.started.strftime("%Y-%m-%d %H:%M:%S UTC")) ", "
+                (seconds(report.seconds)) ", on " (report.provider) ", " (versions.join(", ")) " from " (report.source)
             }
         }
     }
