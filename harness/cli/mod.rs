@@ -20,6 +20,7 @@ mod capsule;
 mod doctor;
 mod environment;
 mod exec;
+mod fault;
 mod hidden;
 mod look;
 mod run;
@@ -75,8 +76,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Print what a workload of a kept environment logged.
     Logs(exec::LogsArgs),
-    /// The catalogue of faults.
-    Fault(look::FaultArgs),
+    /// The catalogue of faults; break and mend one in a kept environment.
+    Fault(fault::FaultArgs),
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Print the Kubernetes x Istio pairs of versions.yaml as JSON, for CI.
@@ -183,7 +184,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Supply(args) => supply::main(&project, args).await,
         Command::List(args) => look::list(&project, &args),
         Command::Plan(args) => look::plan(&project, &args),
-        Command::Fault(args) => look::fault(&args),
+        Command::Fault(args) => fault::main(args).await,
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,

@@ -109,6 +109,11 @@ fn unsettled(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
     if status.observed_generation < deployment.metadata.generation {
         return Some(format!("{name}: its controller has not seen its latest change"));
     }
+    // Pods that cannot be made (a quota, a webhook that fails) are not on their way: what there is counts.
+    let mut conditions = status.conditions.iter().flatten();
+    if conditions.any(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")) {
+        return None;
+    }
     let spec = &deployment.spec;
     let selector = spec.selector.match_labels.clone().unwrap_or_default();
     let running = pods.iter().filter(|p| !is_ending(p) && selects(&selector, p.labels())).count();

@@ -24,6 +24,7 @@ mod envoy;
 mod held;
 mod istiod;
 mod pods;
+mod pushed;
 mod serving;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub(crate) mod live;
 
 pub use admin::AdminError;
 pub use held::{Held, Kind, Version};
+pub use pushed::{Pushes, pushed_since, pushes};
 
 /// Between two looks. A look costs a proxy a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(75);

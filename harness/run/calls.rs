@@ -1,6 +1,7 @@
 //! One `call` step: from the scenario's words to findings.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -11,7 +12,7 @@ use crate::provider::{Cluster, PodRef};
 use crate::report::CallsReport;
 use crate::scenario::{Call, Expect};
 use crate::verdict::{self, Finding};
-use crate::workload::{self, Role, RunningWorkload};
+use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
 const SLEEP_CONTAINER: &str = "sleep";
@@ -32,11 +33,12 @@ pub async fn send(environment: &Environment, running: &[RunningWorkload], call: 
     let cluster = environment.cluster(&call.from.cluster)?;
     let is_caller =
         |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
-    let caller = running.iter().find(is_caller).and_then(|w| w.pods.first()).ok_or_else(|| RunError::Unknown {
+    let caller = running.iter().find(is_caller).ok_or_else(|| RunError::Unknown {
         what: "running sleep",
         name: call.from.to_string(),
         known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
     })?;
+    let caller = caller_pod(cluster, caller).await?;
     let detect = call.detect();
     let request = Request {
         url: address(environment, &call.to),
@@ -56,6 +58,25 @@ pub async fn send(environment: &Environment, running: &[RunningWorkload], call: 
     let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
     let findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
     Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
+}
+
+/// A caller's pod now: a fault may have made it anew.
+async fn caller_pod(cluster: &Cluster, caller: &RunningWorkload) -> Result<PodInfo, RunError> {
+    let pods = answered(cluster, workload::pods(cluster, &caller.namespace, &format!("app={}", caller.name))).await?;
+    let ready = pods.into_iter().find(|pod| pod.ready);
+    ready.ok_or_else(|| RunError::Input(format!("no pod of {} in {} is ready", caller.name, cluster.name)))
+}
+
+/// What an API server answers, if it does so soon: a stopped one takes connections and says nothing.
+async fn answered<T>(
+    cluster: &Cluster,
+    question: impl Future<Output = Result<T, WorkloadError>>,
+) -> Result<T, RunError> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    match tokio::time::timeout(LIMIT, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RunError::Input(format!("the API server of {} did not answer in {LIMIT:?}", cluster.name))),
+    }
 }
 
 /// The URL with `{cluster2.api}` filled in.
@@ -81,7 +102,7 @@ async fn servers<'a>(
         let Role::Helloworld { version } = &workload.role else { continue };
         let selector = format!("app=helloworld,version={version}");
         let cluster = environment.cluster(&workload.cluster)?;
-        let pods = workload::pods(cluster, &workload.namespace, &selector).await?;
+        let pods = answered(cluster, workload::pods(cluster, &workload.namespace, &selector)).await?;
         all.extend(pods.iter().filter(|p| p.sidecar).map(|p| (cluster, p.reference())));
     }
     Ok(all)
