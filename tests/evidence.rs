@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -296,12 +295,9 @@ async fn a_failed_run_leaves_evidence_without_secrets_and_can_be_repeated() {
     let project = Project::find(&opened.project()).unwrap().with_runs_in(root.path().join("runs"));
     let (name, path) = opened.scenarios().next().unwrap();
     let (loaded, topology) = meshproof::scenario::open(&path).unwrap();
-    let started = Instant::now();
     let (_, again) = run(settings(project, &state), &Chosen { name, loaded, topology }).await;
     assert!(again.environments[0].reused);
     let compared = capsule::compare(&opened.recorded.scenarios[0], &again.scenarios[0]);
     assert!(compared.starts_with("as recorded: fail (step 3, only: v2 132 of 132"), "{compared}");
     assert_eq!(capsule::compare_making(&opened.recorded, &again), [""; 0]);
-    // With its evidence, on a warm environment: a limit long enough to tell a defect from a slow machine.
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }

@@ -269,7 +269,8 @@ mod tests {
             tokio::join!(super::clusters(asked), logs(asked, &proxies), look::proxies(&clusters, &namespaces, &[]));
         found.extend(logs);
         let took = Timestamp::now().duration_since(since).unsigned_abs();
-        assert!(took < LIMIT * 2, "{took:?}");
+        // kube itself would wait for minutes.
+        assert!(took < LIMIT * 5, "{took:?}");
         assert!(found.files.is_empty() && listed.is_empty());
         let mut missing = found.missing.join("\n");
         missing = missing.lines().filter(|line| !line.contains("`ip")).collect::<Vec<_>>().join("\n");
