@@ -294,6 +294,7 @@ async fn every_fault_is_seen_and_mended() {
         from_phase: None,
         wait_for_kept: false,
         existing: Existing::default(),
+        evidence: false,
         // The usual one: if this process is killed, the next run removes what it made.
         state_root: state_root(),
     };

@@ -20,6 +20,7 @@ use crate::run::settings::{Existing, Keep, Settings};
 use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
+mod capsule;
 mod doctor;
 mod environment;
 mod exec;
@@ -70,6 +71,8 @@ enum Command {
     Up(environment::UpArgs),
     /// Run scenarios.
     Run(run::RunArgs),
+    /// Pack a run into one file, which `meshproof run FILE` repeats elsewhere.
+    Capsule(capsule::CapsuleArgs),
     /// Remove environments.
     Down(environment::DownArgs),
     /// Print shell commands that point kubectl at a kept environment.
@@ -197,6 +200,12 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     if let Command::Why(args) = cli.command {
         return why::main(args).await;
     }
+    // A capsule brings a project of its own.
+    if let Command::Run(args) = &cli.command
+        && let Some(file) = args.capsule()
+    {
+        return run::repeat(&cli.project, file, args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
     match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
@@ -207,6 +216,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,
+        Command::Capsule(args) => capsule::main(&project, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
@@ -269,6 +279,7 @@ impl Making {
             kubernetes: self.kubernetes,
             overrides,
             keep: Keep::Never,
+            evidence: false,
             from_phase: None,
             wait_for_kept: false,
             state_root: state_root(),

@@ -111,7 +111,7 @@ pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &
 }
 
 /// The URL with `{cluster2.api}` filled in.
-fn address(environment: &Environment, to: &str) -> String {
+pub fn address(environment: &Environment, to: &str) -> String {
     environment.clusters.iter().fold(to.to_owned(), |url, cluster| {
         let host = cluster.peer_api_server.trim_start_matches("https://");
         url.replace(&format!("{{{}.api}}", cluster.name), host)
