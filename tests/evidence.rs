@@ -17,7 +17,7 @@ use meshproof::journal::EnvDir;
 use meshproof::project::Project;
 use meshproof::provider::ProviderName;
 use meshproof::report::{RunReport, ScenarioReport};
-use meshproof::run::settings::{Keep, Settings};
+use meshproof::run::settings::{Existing, Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, reap};
 use meshproof::supply::{Overrides, Source};
 use meshproof::verdict::Class;
@@ -81,6 +81,7 @@ fn settings(project: Project, state_root: &Path) -> Settings {
         evidence: false,
         from_phase: None,
         wait_for_kept: false,
+        existing: Existing::default(),
         state_root: state_root.to_owned(),
     }
 }
