@@ -37,6 +37,9 @@ struct Args {
     /// Leave the environment running if a scenario does not pass.
     #[arg(long, conflicts_with = "keep", help_heading = "Harness")]
     keep_on_failure: bool,
+    /// Keep evidence of scenarios that pass, too (of others it is always kept).
+    #[arg(long, help_heading = "Harness")]
+    evidence: bool,
     /// Only scenarios with this label; may be given several times (all must be there).
     #[arg(long = "label", value_name = "LABEL", help_heading = "Harness")]
     labels: Vec<String>,
@@ -89,6 +92,7 @@ fn run(mut args: Args) -> Result<ExitCode, Failure> {
         _ => Keep::Never,
     };
     settings.wait_for_kept = nextest;
+    settings.evidence = args.evidence;
     // Scenarios share environments: one at a time.
     args.libtest.test_threads.get_or_insert(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

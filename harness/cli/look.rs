@@ -1,15 +1,15 @@
-//! `meshproof list`, `plan`, `fault` and `matrix`: they touch nothing.
+//! `meshproof list`, `plan` and `matrix`: they touch nothing.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::failure::Failure;
 use crate::plan::{self, Part};
 use crate::project::Project;
 use crate::run::Selection;
+use crate::scenario;
 use crate::supply::Versions;
-use crate::{fault, scenario};
 
 /// Arguments of `meshproof list`.
 #[derive(Debug, Args)]
@@ -34,19 +34,6 @@ pub struct PlanArgs {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// Arguments of `meshproof fault`.
-#[derive(Debug, Args)]
-pub struct FaultArgs {
-    #[command(subcommand)]
-    command: FaultCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum FaultCommand {
-    /// Every fault by name, and what it breaks.
-    List,
 }
 
 /// Lists scenarios: name, purpose, labels.
@@ -82,18 +69,6 @@ pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
         anstream::println!("{}", serde_json::to_string_pretty(&plan).map_err(|e| miette::miette!("{e}"))?);
     } else {
         anstream::println!("{plan}");
-    }
-    Ok(0)
-}
-
-/// Prints the catalogue of faults.
-pub fn fault(args: &FaultArgs) -> Result<u8, Failure> {
-    match args.command {
-        FaultCommand::List => {
-            for fault in fault::catalogue() {
-                anstream::println!("{}\n    {}", fault.name, fault.breaks);
-            }
-        }
     }
     Ok(0)
 }

@@ -20,13 +20,16 @@ use crate::run::settings::{Existing, Keep, Settings};
 use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
+mod capsule;
 mod doctor;
 mod environment;
 mod exec;
+mod fault;
 mod hidden;
 mod look;
 mod run;
 mod supply;
+mod why;
 
 /// Wrong input or a missing prerequisite: nothing was started.
 pub const WRONG_INPUT: u8 = 4;
@@ -68,16 +71,20 @@ enum Command {
     Up(environment::UpArgs),
     /// Run scenarios.
     Run(run::RunArgs),
+    /// Pack a run into one file, which `meshproof run FILE` repeats elsewhere.
+    Capsule(capsule::CapsuleArgs),
     /// Remove environments.
     Down(environment::DownArgs),
     /// Print shell commands that point kubectl at a kept environment.
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Find the first broken rung between a workload and a service.
+    Why(why::WhyArgs),
     /// Print what a workload of a kept environment logged.
     Logs(exec::LogsArgs),
-    /// The catalogue of faults.
-    Fault(look::FaultArgs),
+    /// The catalogue of faults; break and mend one in a kept environment.
+    Fault(fault::FaultArgs),
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Print the Kubernetes x Istio pairs of versions.yaml as JSON, for CI.
@@ -189,21 +196,32 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         anstream::println!("{schema}");
         return Ok(0);
     }
+    // It looks at clusters, which need not be of any project.
+    if let Command::Why(args) = cli.command {
+        return why::main(args).await;
+    }
+    // A capsule brings a project of its own.
+    if let Command::Run(args) = &cli.command
+        && let Some(file) = args.capsule()
+    {
+        return run::repeat(&cli.project, file, args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
     match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
         Command::Supply(args) => supply::main(&project, args).await,
         Command::List(args) => look::list(&project, &args),
         Command::Plan(args) => look::plan(&project, &args),
-        Command::Fault(args) => look::fault(&args),
+        Command::Fault(args) => fault::main(args).await,
         Command::Matrix => look::matrix(&project),
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,
+        Command::Capsule(args) => capsule::main(&project, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
         Command::Logs(args) => exec::logs(args).await,
-        Command::Schema | Command::Hidden(_) => Ok(0),
+        Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
     }
 }
 
@@ -261,6 +279,7 @@ impl Making {
             kubernetes: self.kubernetes,
             overrides,
             keep: Keep::Never,
+            evidence: false,
             from_phase: None,
             wait_for_kept: false,
             state_root: state_root(),

@@ -3,8 +3,9 @@
 use futures::FutureExt;
 use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, remove_rule, succeeds};
+use super::nodes::{Rule, add_rule, can_be_entered, remove_rule, succeeds};
 use super::{Answer, Fault, FaultError, World};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
 pub(super) struct ApiServerUnreachable;
@@ -25,7 +26,7 @@ fn rules(world: &World<'_>, cluster: &Cluster) -> Vec<Rule> {
 }
 
 /// Fails unless the API server answers, or does not answer, the nodes of all other clusters.
-async fn check(world: &World<'_>, cluster: &Cluster, answers: bool) -> Result<(), FaultError> {
+pub(super) async fn check(world: &World<'_>, cluster: &Cluster, answers: bool) -> Result<(), FaultError> {
     let url = format!("{}/livez", cluster.peer_api_server);
     for other in world.clusters.iter().filter(|c| c.name != cluster.name) {
         let Some(node) = other.nodes.first() else { continue };
@@ -46,7 +47,12 @@ impl Fault for ApiServerUnreachable {
         "This cluster's API server drops what comes from other clusters: their control planes learn of no change here."
     }
 
-    fn applies(&self, world: &World<'_>, _cluster: &Cluster) -> Result<(), String> {
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::ApiServer)
+    }
+
+    fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
+        can_be_entered(cluster)?;
         let alone = world.clusters.len() < 2;
         if alone { Err("there is no other cluster".to_owned()) } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
 //! Breaks one named thing, and mends it.
 //!
-//! Each fault is one small file. What is needed to mend it is in the environment's folder before anything is broken, so that a
-//! later command can mend what a crashed one left. Breaking and mending return when the effect is there, by the gate
-//! where proxies are concerned.
+//! Each fault is one small file, or a row of one. What is needed to mend it is in the environment's folder before anything is
+//! broken, so that a later command can mend what a crashed one left. Breaking and mending return when the effect is there, or
+//! gone, by the gate where proxies are concerned. `docs/faults.md` is the catalogue for people.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,27 +13,38 @@ use futures::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thiserror::Error;
 
-use crate::apply::ApplyError;
-use crate::gate::{self, Change, GateError};
+use crate::diagnose::RungId;
+use crate::gate::{self, Change};
 use crate::journal::{EnvDir, JournalError};
-use crate::mesh::MeshError;
-use crate::provider::{Cluster, ProviderError};
+use crate::provider::Cluster;
 use crate::topology::Topology;
-use crate::wait::WaitError;
 
+mod api_server_paused;
 mod api_server_unreachable;
+mod between_pods;
+mod configuration;
+mod control_plane;
+mod error;
 mod istiod_down;
-#[cfg(test)]
-mod live;
-mod masquerade;
+mod istiod_restarted;
+mod latency;
+mod namespace_label_missing;
 mod nodes;
+mod pods_not_ready;
 mod proxy_stuck;
-mod remote_secret_missing;
+mod reader_role_too_small;
+mod remote_secret;
+mod root_differs;
 mod route_missing;
-mod rules;
+mod service_port_unnamed;
 mod stub_service_missing;
+mod watchers;
+mod webhook_ca_missing;
+mod workloads;
+
+pub use error::FaultError;
+use error::{kube_error, no_effect};
 
 /// An effect that takes longer than this does not come.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -59,6 +70,10 @@ trait Fault: std::marker::Sync {
     /// What it breaks in the cluster that it is given, in one sentence.
     fn breaks(&self) -> &'static str;
 
+    /// The rung of the ladder that must be named as the first broken one; `None`: the mesh must survive it, so that calls go on as
+    /// if nothing had happened.
+    fn rung(&self) -> Option<RungId>;
+
     /// Why it cannot happen to that cluster.
     fn applies(&self, _world: &World<'_>, _cluster: &Cluster) -> Result<(), String> {
         Ok(())
@@ -77,18 +92,33 @@ trait Fault: std::marker::Sync {
 /// Not for another thread: the futures of [`crate::apply`] are not provably fit for that.
 type Answer<'a, T> = LocalBoxFuture<'a, Result<T, FaultError>>;
 
-/// The catalogue, simplest first.
+/// The catalogue, by rung.
 const CATALOGUE: &[&dyn Fault] = &[
-    &remote_secret_missing::RemoteSecretMissing,
-    &stub_service_missing::StubServiceMissing,
     &route_missing::RouteMissing::ONE_WAY,
     &route_missing::RouteMissing::BOTH_WAYS,
-    &masquerade::Masquerade,
-    &api_server_unreachable::ApiServerUnreachable,
+    &between_pods::BetweenPods::MASQUERADE,
+    &between_pods::BetweenPods::LOSS,
+    &latency::Latency,
     &istiod_down::IstiodDown,
+    &istiod_restarted::IstiodRestarted,
+    &api_server_unreachable::ApiServerUnreachable,
+    &api_server_paused::ApiServerPaused,
+    &remote_secret::RemoteSecret::MISSING,
+    &remote_secret::RemoteSecret::WRONG_TOKEN,
+    &remote_secret::RemoteSecret::LOOPBACK,
+    &reader_role_too_small::ReaderRoleTooSmall,
+    &root_differs::RootDiffers,
+    &webhook_ca_missing::WebhookCaMissing,
+    &namespace_label_missing::NamespaceLabelMissing,
+    &stub_service_missing::StubServiceMissing,
+    &service_port_unnamed::ServicePortUnnamed,
+    &pods_not_ready::PodsNotReady,
+    &configuration::Configuration::REJECTED,
     &proxy_stuck::ProxyStuck,
-    &rules::Rules::SUBSET_LABEL_WRONG,
-    &rules::Rules::WEIGHTS_DIFFER,
+    &configuration::Configuration::SUBSET_LABEL_WRONG,
+    &configuration::Configuration::WEIGHTS_DIFFER,
+    &configuration::Configuration::VIRTUAL_SERVICE_ELSEWHERE,
+    &configuration::Configuration::MTLS_MISMATCH,
 ];
 
 /// An entry of the catalogue.
@@ -98,11 +128,20 @@ pub struct Entry {
     pub name: &'static str,
     /// What it breaks in the cluster that it is given, in one sentence.
     pub breaks: &'static str,
+    /// The rung of the ladder that must be named as the first broken one; `None`: the mesh must survive it.
+    pub rung: Option<RungId>,
+}
+
+impl Entry {
+    /// The rung's name, as `meshproof why` tells it.
+    pub fn rung_name(&self) -> Option<String> {
+        serde_json::to_value(self.rung).ok()?.as_str().map(str::to_owned)
+    }
 }
 
 /// All faults.
 pub fn catalogue() -> Vec<Entry> {
-    CATALOGUE.iter().map(|f| Entry { name: f.name(), breaks: f.breaks() }).collect()
+    CATALOGUE.iter().map(|f| Entry { name: f.name(), breaks: f.breaks(), rung: f.rung() }).collect()
 }
 
 /// The names of all faults.
@@ -126,118 +165,11 @@ pub struct Broken {
     state: Value,
 }
 
-/// Why a fault could not be injected or mended.
-#[derive(Debug, Error)]
-pub enum FaultError {
-    /// There is no such fault.
-    #[error("no fault is named {name} (there are: {})", names().join(", "))]
-    Unknown {
-        /// The name.
-        name: String,
-    },
-    /// There is no such cluster.
-    #[error("no cluster {name} (there are: {known})")]
-    NoCluster {
-        /// The name.
-        name: String,
-        /// The clusters that there are.
-        known: String,
-    },
-    /// It cannot happen here.
-    #[error("fault {name} does not apply to {cluster}: {why}")]
-    DoesNotApply {
-        /// The fault.
-        name: &'static str,
-        /// The cluster.
-        cluster: String,
-        /// Why.
-        why: String,
-    },
-    /// It has happened already.
-    #[error("fault {name} is in {cluster} already (mend it: `meshproof fault mend {name} --cluster {cluster}`)")]
-    Already {
-        /// The fault.
-        name: String,
-        /// The cluster.
-        cluster: String,
-    },
-    /// It has not happened.
-    #[error("fault {name} is not in {cluster}: nothing to mend (broken now: {known})")]
-    NotBroken {
-        /// The fault.
-        name: String,
-        /// The cluster.
-        cluster: String,
-        /// What is broken.
-        known: String,
-    },
-    /// The note that is needed to mend it cannot be read.
-    #[error("{path}: {why}")]
-    Note {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A program on a node failed.
-    #[error("{cluster}, node {node}: `{command}`: {why}")]
-    Node {
-        /// The cluster.
-        cluster: String,
-        /// The node.
-        node: String,
-        /// What was run.
-        command: String,
-        /// What it said.
-        why: String,
-    },
-    /// The effect did not come.
-    #[error("{0}")]
-    NoEffect(String),
-    /// An API server said no, or nothing.
-    #[error("{cluster}: cannot {what}: {source}")]
-    Kube {
-        /// The cluster.
-        cluster: String,
-        /// What was asked.
-        what: &'static str,
-        /// What came back.
-        source: Box<kube::Error>,
-    },
-    /// The provider could not reach a pod or node.
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
-    /// The effect has not reached the proxies.
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    /// A piece of the mesh could not be taken away or put back.
-    #[error(transparent)]
-    Mesh(#[from] MeshError),
-    /// Objects could not be put back.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// The note could not be written.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
-
-fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> FaultError {
-    let cluster = cluster.name.clone();
-    move |source| FaultError::Kube { cluster, what, source: Box::new(source) }
-}
-
-fn no_effect(error: WaitError<FaultError>) -> FaultError {
-    match error {
-        WaitError::Failed { source, .. } => source,
-        late => FaultError::NoEffect(late.to_string()),
-    }
-}
-
 impl World<'_> {
     fn cluster(&self, name: &str) -> Result<&Cluster, FaultError> {
         self.clusters.iter().find(|c| c.name == name).ok_or_else(|| FaultError::NoCluster {
             name: name.to_owned(),
-            known: self.clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
+            clusters: self.clusters.iter().map(|c| c.name.clone()).collect(),
         })
     }
 
@@ -245,6 +177,20 @@ impl World<'_> {
     fn peers(&self, cluster: &Cluster) -> Vec<&Cluster> {
         let pairs = self.topology.routed_pairs().into_iter().filter(|(from, _)| from.name == cluster.name);
         pairs.filter_map(|(_, to)| self.clusters.iter().find(|c| c.name == to.name)).collect()
+    }
+
+    /// Why no other cluster's pods reach this one's directly.
+    fn has_peers(&self, cluster: &Cluster) -> Result<(), String> {
+        if self.peers(cluster).is_empty() { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
+    }
+
+    /// Why it runs no control plane.
+    fn has_control_plane(&self, cluster: &Cluster) -> Result<(), String> {
+        match self.topology.cluster(&cluster.name) {
+            Some(spec) if !spec.is_primary() => Err(format!("its control plane is in {}", spec.control_plane)),
+            Some(_) => Ok(()),
+            None => Err("the topology does not name it".to_owned()),
+        }
     }
 
     /// Waits until every proxy holds the endpoints that there are now.
@@ -288,8 +234,16 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
     let content = serde_json::to_vec_pretty(&note)
         .map_err(|e| FaultError::Note { path: env.path().join(note_name(name, cluster)), why: e.to_string() })?;
     env.write_private(&note_name(name, cluster), &content)?;
-    fault.inject(world, target, &note.state).await?;
-    Ok(started.elapsed())
+    match fault.inject(world, target, &note.state).await {
+        Ok(()) => Ok(started.elapsed()),
+        Err(error) => {
+            // What turned out not to apply has broken nothing.
+            if let FaultError::DoesNotApply { .. } = error {
+                forget(env, name, cluster)?;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Mends what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
@@ -300,14 +254,42 @@ pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
     let started = Instant::now();
     let all = broken(env)?;
     let Some(note) = all.iter().find(|b| b.name == name && b.cluster == cluster) else {
-        let known: Vec<String> = all.iter().map(|b| format!("{} in {}", b.name, b.cluster)).collect();
-        let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-        return Err(FaultError::NotBroken { name: name.into(), cluster: cluster.into(), known });
+        return Err(FaultError::not_broken(name, cluster, &all));
     };
     fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
-    let path = env.path().join(note_name(name, cluster));
-    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })?;
+    forget(env, name, cluster)?;
     Ok(started.elapsed())
+}
+
+fn forget(env: &EnvDir, name: &str, cluster: &str) -> Result<(), JournalError> {
+    let path = env.path().join(note_name(name, cluster));
+    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })
+}
+
+/// What is to be mended among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.
+///
+/// # Errors
+/// [`FaultError`] when there is no such fault or cluster, or when what is named is not broken.
+pub fn select<'a>(
+    broken: &'a [Broken],
+    name: Option<&str>,
+    cluster: Option<&str>,
+    clusters: impl Iterator<Item = &'a str>,
+) -> Result<Vec<&'a Broken>, FaultError> {
+    let known: Vec<String> = clusters.map(str::to_owned).collect();
+    if let Some(name) = cluster.filter(|name| !known.iter().any(|k| k == name)) {
+        return Err(FaultError::NoCluster { name: name.to_owned(), clusters: known });
+    }
+    let fits = |b: &&Broken| name.is_none_or(|n| b.name == n) && cluster.is_none_or(|c| b.cluster == c);
+    let found: Vec<&Broken> = broken.iter().filter(fits).collect();
+    match name {
+        Some(name) if found.is_empty() => {
+            fault(name)?;
+            let cluster = cluster.unwrap_or("any cluster");
+            Err(FaultError::not_broken(name, cluster, broken))
+        }
+        _ => Ok(found),
+    }
 }
 
 /// Mends all that is broken.
@@ -360,6 +342,7 @@ fn state<T: DeserializeOwned>(state: &Value) -> Result<T, FaultError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     #[test]
     fn every_fault_has_a_name_of_its_own_and_says_what_it_breaks() {
@@ -373,8 +356,32 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_those_that_there_are() {
-        let error = fault("no-such-fault").err().unwrap().to_string();
-        assert!(error.contains("no-such-fault") && error.contains("route-missing"), "{error}");
+        let error = fault("route-mising").err().unwrap().to_string();
+        assert!(error.contains("did you mean `route-missing`?") && error.contains("istiod-down"), "{error}");
+    }
+
+    #[rstest]
+    #[case::all(None, None, Ok(3))]
+    #[case::by_cluster(None, Some("cluster2"), Ok(1))]
+    #[case::by_name(Some("masquerade"), None, Ok(2))]
+    #[case::both(Some("masquerade"), Some("cluster2"), Ok(1))]
+    #[case::no_such_fault(Some("masquerad"), None, Err("did you mean `masquerade`?"))]
+    #[case::no_such_cluster(None, Some("cluster3"), Err("known clusters: cluster1, cluster2"))]
+    #[case::whole(Some("istiod-down"), Some("cluster2"), Err("istiod-down is not in cluster2: nothing to mend"))]
+    fn what_is_mended(
+        #[case] name: Option<&str>,
+        #[case] cluster: Option<&str>,
+        #[case] expected: Result<usize, &str>,
+    ) {
+        let broken =
+            |(name, cluster): (&str, &str)| Broken { name: name.into(), cluster: cluster.into(), state: Value::Null };
+        let all = [("istiod-down", "cluster1"), ("masquerade", "cluster1"), ("masquerade", "cluster2")].map(broken);
+        let selected = select(&all, name, cluster, ["cluster1", "cluster2"].into_iter());
+        match (selected, expected) {
+            (Ok(selected), Ok(count)) => assert_eq!(selected.len(), count),
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (found, _) => panic!("{found:?}"),
+        }
     }
 
     #[test]

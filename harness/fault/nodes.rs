@@ -1,8 +1,18 @@
 //! Programs on nodes.
 
-use crate::provider::Cluster;
-
 use super::FaultError;
+use crate::provider::Cluster;
+use crate::provider::access::Access;
+
+/// Why nothing can be run on its nodes.
+pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
+    match cluster.access {
+        Access::Existing | Access::ExistingNetns { .. } => {
+            Err("its nodes cannot be entered: the cluster was not made here".to_owned())
+        }
+        Access::Kind | Access::Netns { .. } => Ok(()),
+    }
+}
 
 /// Runs `argv` on a node and answers what it printed.
 pub(super) async fn run(cluster: &Cluster, node: &str, argv: &[&str]) -> Result<String, FaultError> {

@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, remove_rule};
+use super::nodes::{Rule, add_rule, can_be_entered, remove_rule};
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
+use crate::diagnose::RungId;
 use crate::gate;
 use crate::provider::Cluster;
 use crate::workload::PodInfo;
@@ -36,6 +37,14 @@ impl Fault for ProxyStuck {
 
     fn breaks(&self) -> &'static str {
         "The proxies of this cluster's workloads cannot reach their control plane: they keep the configuration that they have."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::Configuration)
+    }
+
+    fn applies(&self, _world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
+        can_be_entered(cluster)
     }
 
     /// The addresses of the pods with a proxy.

@@ -5,8 +5,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::nodes::{run, succeeds};
+use super::nodes::{can_be_entered, run, succeeds};
 use super::{Answer, Fault, FaultError, World, note, state};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
 pub(super) struct RouteMissing {
@@ -83,9 +84,13 @@ impl Fault for RouteMissing {
         }
     }
 
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::NodeRoute)
+    }
+
     fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        let alone = world.peers(cluster).is_empty();
-        if alone { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
+        can_be_entered(cluster)?;
+        world.has_peers(cluster)
     }
 
     fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, no_effect, note, state};
 use crate::apply::{self, Manifest};
+use crate::diagnose::RungId;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 
@@ -63,6 +64,10 @@ impl Fault for StubServiceMissing {
 
     fn breaks(&self) -> &'static str {
         "The services that this cluster shares with others do not exist here: their names do not resolve for its clients."
+    }
+
+    fn rung(&self) -> Option<RungId> {
+        Some(RungId::Name)
     }
 
     fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {

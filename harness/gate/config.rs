@@ -113,7 +113,7 @@ pub(super) async fn before(
     Ok(Some(Before { plane, objects, proxies }))
 }
 
-fn plane_error(plane: &ControlPlane, source: super::AdminError) -> GateError {
+pub(super) fn plane_error(plane: &ControlPlane, source: super::AdminError) -> GateError {
     let place = plane.pods.first().map_or_else(|| plane.cluster.name.clone(), Admin::place);
     GateError::Admin { place, source }
 }
@@ -123,7 +123,7 @@ fn key(cluster: &str, id: &str) -> String {
     format!("{cluster}/{id}")
 }
 
-fn key_of(connected: &Connected) -> String {
+pub(super) fn key_of(connected: &Connected) -> String {
     key(&connected.cluster, &connected.id)
 }
 

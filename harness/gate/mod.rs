@@ -17,13 +17,14 @@ use crate::apply::Manifest;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
-mod admin;
+pub(crate) mod admin;
 mod config;
-mod endpoints;
-mod envoy;
-mod held;
-mod istiod;
-mod pods;
+pub(crate) mod endpoints;
+pub(crate) mod envoy;
+pub(crate) mod held;
+pub(crate) mod istiod;
+pub(crate) mod pods;
+mod pushed;
 mod serving;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub(crate) mod live;
 
 pub use admin::AdminError;
 pub use held::{Held, Kind, Version};
+pub use pushed::{Pushes, pushed_since, pushes};
 
 /// Between two looks. A look costs a proxy a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(75);
@@ -218,6 +220,22 @@ fn waited(error: WaitError<GateError>) -> GateError {
         WaitError::TimedOut { waited, missing, .. } => GateError::TimedOut { waited, missing },
         WaitError::Failed { source, .. } => source,
     }
+}
+
+/// What the Envoy of a pod answers on its admin port: `path` as in `/config_dump`.
+///
+/// # Errors
+/// When it does not answer with 200.
+pub async fn proxy_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
+    envoy::of(cluster, pod.clone()).get(path).await
+}
+
+/// What an istiod answers on its debug port: `path` as in `/debug/syncz`.
+///
+/// # Errors
+/// When it does not answer with 200.
+pub async fn istiod_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
+    istiod::at(cluster, pod.clone()).get(path).await
 }
 
 /// Takes down what the proxies concerned hold now.

@@ -18,7 +18,7 @@ use crate::wait::WaitError;
 
 pub mod access_log;
 pub mod found;
-mod injection;
+pub mod injection;
 mod install;
 pub mod istiod;
 #[cfg(test)]

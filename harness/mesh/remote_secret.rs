@@ -98,18 +98,51 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
     Ok(Manifest::made("remote secret", secret)?)
 }
 
-/// Lets the control plane in `watcher` read `watched`: at installation, and to mend what [`remove`] broke. The namespace,
-/// annotated with who leads it, and the reader's account must be in `watched` already: the control plane looks at them once.
-/// `owner` is the environment's identifier.
+/// Lets the control plane in `watcher` read `watched`: at installation, and to mend what [`remove`] or [`flawed`] broke. The
+/// namespace, annotated with who leads it, and the reader's account must be in `watched` already: the control plane looks at
+/// them once. `owner` is the environment's identifier.
 ///
 /// # Errors
 /// [`MeshError`] when Kubernetes makes no token or a cluster does not answer.
 pub async fn restore(watcher: &Cluster, watched: &Cluster, owner: &str) -> Result<(), MeshError> {
+    write(watcher, watched, owner, None).await
+}
+
+/// What can be wrong with a remote secret that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its token is not the account's: the API server answers 401, as it does to an expired one.
+    Token,
+    /// Its server is the loopback address, as in a kubeconfig that was made on a node for the host.
+    Server,
+}
+
+/// As [`restore`], but with one thing wrong. A control plane that read the cluster before goes on with what it had until it has
+/// synced anew: [`remove`] comes first.
+///
+/// # Errors
+/// As [`restore`].
+pub async fn flawed(watcher: &Cluster, watched: &Cluster, owner: &str, flaw: Flaw) -> Result<(), MeshError> {
+    write(watcher, watched, owner, Some(flaw)).await
+}
+
+async fn write(watcher: &Cluster, watched: &Cluster, owner: &str, flaw: Option<Flaw>) -> Result<(), MeshError> {
     apply::apply(watched, &[token_request()?], Some(owner)).await?;
-    let reader = token(watched).await?;
-    let secret = secret(&watched.name, &watched.peer_api_server, &reader)?;
-    apply::apply(watcher, &[secret], Some(owner)).await?;
+    let mut reader = token(watched).await?;
+    let mut server = watched.peer_api_server.clone();
+    match flaw {
+        None => {}
+        Some(Flaw::Token) => reader.token = forged(&reader.token),
+        Some(Flaw::Server) => server = "https://127.0.0.1:6443".to_owned(),
+    }
+    apply::apply(watcher, &[secret(&watched.name, &server, &reader)?], Some(owner)).await?;
     Ok(())
+}
+
+/// The same claims under a signature that nobody made.
+fn forged(token: &str) -> String {
+    let claims = token.rsplit_once('.').map_or(token, |(claims, _)| claims);
+    format!("{claims}.meshproof")
 }
 
 /// Takes away the secret by which the control plane in `watcher` reads the cluster `watched`: its endpoints leave every proxy.
@@ -139,6 +172,11 @@ mod tests {
         insta::assert_json_snapshot!(object);
         let kubeconfig: serde_json::Value = serde_json::from_slice(&data["cluster2"].0).unwrap();
         insta::assert_json_snapshot!("kubeconfig", kubeconfig);
+    }
+
+    #[test]
+    fn a_forged_token_claims_the_same() {
+        assert_eq!(forged("head.claims.signature"), "head.claims.meshproof");
     }
 
     #[test]

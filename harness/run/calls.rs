@@ -1,20 +1,25 @@
 //! One `call` step: from the scenario's words to findings.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::RunError;
 use super::environment::Environment;
+use crate::diagnose::{self, Question};
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
-use crate::report::CallsReport;
+use crate::report::{CallsReport, Rung};
 use crate::scenario::{Call, Expect};
 use crate::verdict::{self, Finding};
-use crate::workload::{self, Role, RunningWorkload};
+use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
 const SLEEP_CONTAINER: &str = "sleep";
+
+/// Each look is bounded by itself; this is for what nobody thought of.
+const LADDER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a call step gave.
 pub struct Called {
@@ -32,11 +37,12 @@ pub async fn send(environment: &Environment, running: &[RunningWorkload], call: 
     let cluster = environment.cluster(&call.from.cluster)?;
     let is_caller =
         |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
-    let caller = running.iter().find(is_caller).and_then(|w| w.pods.first()).ok_or_else(|| RunError::Unknown {
+    let caller = running.iter().find(is_caller).ok_or_else(|| RunError::Unknown {
         what: "running sleep",
         name: call.from.to_string(),
         known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
     })?;
+    let caller = caller_pod(cluster, caller).await?;
     let detect = call.detect();
     let request = Request {
         url: address(environment, &call.to),
@@ -58,8 +64,54 @@ pub async fn send(environment: &Environment, running: &[RunningWorkload], call: 
     Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
 }
 
+/// A caller's pod now: a fault may have made it anew.
+async fn caller_pod(cluster: &Cluster, caller: &RunningWorkload) -> Result<PodInfo, RunError> {
+    let pods = answered(cluster, workload::pods(cluster, &caller.namespace, &format!("app={}", caller.name))).await?;
+    let ready = pods.into_iter().find(|pod| pod.ready);
+    ready.ok_or_else(|| RunError::Input(format!("no pod of {} in {} is ready", caller.name, cluster.name)))
+}
+
+/// What an API server answers, if it does so soon: a stopped one takes connections and says nothing.
+async fn answered<T>(
+    cluster: &Cluster,
+    question: impl Future<Output = Result<T, WorkloadError>>,
+) -> Result<T, RunError> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    match tokio::time::timeout(LIMIT, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RunError::Input(format!("the API server of {} did not answer in {LIMIT:?}", cluster.name))),
+    }
+}
+
+/// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
+pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &Call) -> Vec<Rung> {
+    let Ok(to) = address(environment, &call.to).parse() else { return Vec::new() };
+    let caller = running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
+    let question = Question {
+        clusters: &environment.clusters,
+        topology: Some(&environment.topology),
+        from: &call.from,
+        namespace: caller.map(|w| w.namespace.as_str()),
+        to: &to,
+        headers: &call.headers,
+        contexts: &BTreeMap::new(),
+        expect: Some(&call.expect),
+    };
+    match tokio::time::timeout(LADDER_LIMIT, diagnose::climb(&question)).await {
+        Ok(Ok(ladder)) => ladder.rungs,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no ladder");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the looks were not over in time");
+            Vec::new()
+        }
+    }
+}
+
 /// The URL with `{cluster2.api}` filled in.
-fn address(environment: &Environment, to: &str) -> String {
+pub fn address(environment: &Environment, to: &str) -> String {
     environment.clusters.iter().fold(to.to_owned(), |url, cluster| {
         let host = cluster.peer_api_server.trim_start_matches("https://");
         url.replace(&format!("{{{}.api}}", cluster.name), host)
@@ -81,7 +133,7 @@ async fn servers<'a>(
         let Role::Helloworld { version } = &workload.role else { continue };
         let selector = format!("app=helloworld,version={version}");
         let cluster = environment.cluster(&workload.cluster)?;
-        let pods = workload::pods(cluster, &workload.namespace, &selector).await?;
+        let pods = answered(cluster, workload::pods(cluster, &workload.namespace, &selector)).await?;
         all.extend(pods.iter().filter(|p| p.sidecar).map(|p| (cluster, p.reference())));
     }
     Ok(all)

@@ -12,12 +12,12 @@ use super::settings::Settings;
 use super::{RunError, external};
 use crate::fault::World;
 use crate::gate::{self, Change};
-use crate::journal::EnvDir;
+use crate::journal::{EnvDir, state_root};
 use crate::mesh::{self, Mesh};
 use crate::provider::{Cluster, ProviderName};
 use crate::scenario::{MeshOptions, Mtls, Outbound};
 use crate::topology::Topology;
-use crate::ui;
+use crate::{ui, workload};
 
 /// Running clusters with a mesh.
 pub struct Environment {
@@ -81,6 +81,18 @@ impl Environment {
         };
         record.save(&dir)?;
         Self::resume(settings, dir, record, topology, kit, options).await
+    }
+
+    /// An environment that is kept, for work on it as it stands; `None` when another process works on it.
+    ///
+    /// # Errors
+    /// When its clusters do not answer.
+    pub async fn reopen(record: EnvRecord) -> Result<Option<Self>, RunError> {
+        let Some(dir) = EnvDir::open(&state_root(), &record.id)? else { return Ok(None) };
+        let clusters = kit::attach(&dir, &record).await?;
+        let topology = record.topology.clone();
+        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
+        Ok(Some(Self { dir, record, topology, clusters, mesh, found: true, phases: Vec::new() }))
     }
 
     /// Does the phases that are not over yet.
@@ -158,6 +170,14 @@ impl Environment {
     /// What faults work on.
     pub fn world<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> World<'a> {
         World { clusters: &self.clusters, topology: &self.topology, namespaces, owner: &self.record.id }
+    }
+
+    /// The namespaces that workloads are in now, whichever scenario brought them.
+    ///
+    /// # Errors
+    /// When a cluster does not answer.
+    pub async fn workload_namespaces(&self) -> Result<BTreeSet<String>, RunError> {
+        Ok(workload::namespaces(&self.clusters, &self.record.id).await?)
     }
 
     /// Sets the mesh up as `options` say, if it is not already. A mesh that was found is never changed.

@@ -9,13 +9,14 @@ use super::environment::Environment;
 use super::kit::Kit;
 use super::settings::Settings;
 use super::{Chosen, RunError, reap, scenario};
+use crate::evidence::{self, Keeping, Witness};
 use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::supply::Versions;
 use crate::topology::Topology;
 use crate::verdict::Class;
-use crate::{logging, ui};
+use crate::{capsule, logging, ui};
 
 /// One command's work.
 pub struct Session {
@@ -72,9 +73,24 @@ impl Session {
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
         let options = &chosen.loaded.scenario.mesh;
+        if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
+            ui::say(format!("warning: this run cannot become a capsule: {error}"));
+        }
+        let mut keeping =
+            Keeping { run: self.folder.clone(), always: self.settings.evidence, versions: BTreeMap::new() };
+        let mut witness = Witness::new();
         let mut told = match self.enter(&chosen.topology, options).await {
-            Ok((environment, kit)) => scenario::run(environment, kit, chosen).await,
-            Err(error) => ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) },
+            Ok((environment, kit)) => {
+                keeping.versions = kit.versions();
+                keeping.versions.insert("provider".into(), kit.provider.to_string());
+                keeping.versions.insert("source".into(), kit.supplied.origin.to_string());
+                scenario::run(environment, kit, chosen, &keeping).await
+            }
+            Err(error) => {
+                let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
+                told.evidence = evidence::keep(&keeping, &mut witness, None, &told).await;
+                told
+            }
         };
         told.seconds = started.elapsed().as_secs_f64();
         let at = self.report.scenarios.len();

@@ -30,6 +30,8 @@ pub struct Settings {
     pub overrides: Overrides,
     /// Whether environments made by this run stay.
     pub keep: Keep,
+    /// Keep evidence of scenarios that pass, too.
+    pub evidence: bool,
     /// Begin again at this phase on a kept environment.
     pub from_phase: Option<Phase>,
     /// Wait for a kept environment that is in use, rather than make another.

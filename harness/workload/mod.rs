@@ -239,13 +239,23 @@ async fn reconcile_one(
         let kept = both.into_iter().filter(|item| item.stays() || wanted.contains(item)).collect();
         inventory::write(cluster, owner, &kept).await?;
     }
-    let namespaces = namespaces(&before, &wanted);
+    let namespaces = left_or_wanted(&before, &wanted);
     ready::running(cluster, &expected, &namespaces).await
 }
 
 /// Where pods of ours are or were.
-fn namespaces(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<String> {
+fn left_or_wanted(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<String> {
     before.union(wanted).filter_map(Item::workload_namespace).collect()
+}
+
+/// The namespaces that workloads are in, by what [`reconcile`] wrote down in the clusters. `owner` is the environment's
+/// identifier.
+///
+/// # Errors
+/// [`WorkloadError`] when a cluster does not answer.
+pub async fn namespaces(clusters: &[Cluster], owner: &str) -> Result<BTreeSet<String>, WorkloadError> {
+    let all = try_join_all(clusters.iter().map(|cluster| inventory::read(cluster, owner))).await?;
+    Ok(all.iter().flatten().filter_map(Item::workload_namespace).collect())
 }
 
 /// Changes how many pods the `helloworld` of `version` has, and waits until it has exactly those, ready.

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::EventType;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::run::{Place, Run};
 use super::status::{self, Phase};
@@ -71,11 +71,14 @@ pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
     }
     let handles = handles.into_inner().unwrap_or_else(PoisonError::into_inner);
     match ending {
-        Some(grace) => tokio::select! {
-            () = stop_all(handles, grace) => {}
-            // Removed by force meanwhile: the tasks are dropped, and their processes with them.
-            _ = updates.wait_for(|u| matches!(u, Update::Gone)) => {}
-        },
+        Some(grace) => {
+            let tasks: Vec<AbortHandle> = handles.iter().map(|h| h.task.abort_handle()).collect();
+            tokio::select! {
+                () = stop_all(handles, grace) => {}
+                // The tasks end at once, and their processes with them.
+                () = hurried(&mut updates, grace) => tasks.iter().for_each(AbortHandle::abort),
+            }
+        }
         None => handles.iter().for_each(|h| h.task.abort()),
     }
     told.abort();
@@ -94,6 +97,19 @@ async fn ending(run: &Run, updates: &mut watch::Receiver<Update>) -> Option<Dura
         if updates.changed().await.is_err() {
             return None;
         }
+    }
+}
+
+/// Waits until the pod is removed by force, or until a time shorter than `grace` that it is given meanwhile is over.
+async fn hurried(updates: &mut watch::Receiver<Update>, grace: Duration) {
+    let sooner = |update: &Update| match update {
+        Update::Gone => true,
+        Update::Ending(other) => *other < grace,
+        Update::Wanted(_) => false,
+    };
+    let update = updates.wait_for(sooner).await.map(|update| update.clone());
+    if let Ok(Update::Ending(left)) = update {
+        wait::pass(left).await;
     }
 }
 

@@ -1,0 +1,313 @@
+//! Every fault of the catalogue, for real, on two clusters in network namespaces: broken, the calls show it; mended, they are
+//! as before. Prints a table.
+//!
+//! Needs root and the programs of the supply. Without them the test skips locally, with the reason, and fails where `CI` is
+//! set.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use meshproof::apply::{self, Manifest};
+use meshproof::fault::{self, FaultError};
+use meshproof::gate::{self, Change, GateError};
+use meshproof::journal::state_root;
+use meshproof::probe::{self, Outcome, Request};
+use meshproof::project::Project;
+use meshproof::provider::{Cluster, ProviderName};
+use meshproof::run::Session;
+use meshproof::run::environment::Environment;
+use meshproof::run::kit::Kit;
+use meshproof::run::settings::{Existing, Keep, Settings};
+use meshproof::scenario;
+use meshproof::supply::{Overrides, Source};
+use meshproof::workload;
+
+/// What is seen of a fault: how the calls from cluster1 end, or something else.
+enum Effect {
+    /// Only v1 answers; calls of v2 may fail, or go to v1 in the end.
+    NoV2,
+    /// No call is answered by a version.
+    NoAnswer,
+    /// v2 is back although a rule wants v1 only, or the other way round: both answer.
+    Both,
+    /// Replies of v2 take longer than this in the middle.
+    Slow(Duration),
+    /// All calls are answered as before; what this command finds on the cluster's first node tells (it succeeds).
+    OnNode(&'static str),
+    /// All calls are answered as before; a change of the rules does not pass the gate, which says this.
+    GateSays(&'static str),
+    /// All calls are answered as before.
+    Survived,
+}
+
+/// Rules that are in force while it happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    None,
+    V2Only,
+    /// 75 of 100 to v1.
+    Weighted,
+}
+
+use Effect::{Both, GateSays, NoAnswer, NoV2, OnNode, Slow, Survived};
+
+/// Packets have met the rule: `[12:720] -A POSTROUTING …`.
+const COUNTED: &str = r"iptables-save -c | grep meshproof-fault | grep -qv '^\[0:0\]'";
+
+const FAULTS: &[(&str, &str, Rules, Effect)] = &[
+    ("route-missing", "cluster2", Rules::None, NoV2),
+    ("route-missing-both-ways", "cluster2", Rules::None, NoV2),
+    ("masquerade", "cluster1", Rules::None, OnNode(COUNTED)),
+    ("packet-loss", "cluster2", Rules::None, OnNode(COUNTED)),
+    ("latency", "cluster2", Rules::None, Slow(Duration::from_millis(40))),
+    ("istiod-down", "cluster1", Rules::None, Survived),
+    ("istiod-restarted", "cluster1", Rules::None, Survived),
+    ("api-server-unreachable", "cluster2", Rules::None, OnNode("iptables -S INPUT | grep -q meshproof-fault")),
+    ("api-server-paused", "cluster2", Rules::None, Survived),
+    ("remote-secret-missing", "cluster2", Rules::None, NoV2),
+    ("remote-secret-token-wrong", "cluster2", Rules::None, NoV2),
+    ("remote-secret-server-loopback", "cluster2", Rules::None, NoV2),
+    ("reader-role-too-small", "cluster2", Rules::None, NoV2),
+    ("root-differs", "cluster1", Rules::None, NoV2),
+    ("webhook-ca-missing", "cluster2", Rules::None, NoV2),
+    ("namespace-label-missing", "cluster1", Rules::None, NoV2),
+    ("stub-service-missing", "cluster1", Rules::None, NoAnswer),
+    ("service-port-unnamed", "cluster1", Rules::None, NoV2),
+    ("pods-not-ready", "cluster2", Rules::None, NoV2),
+    ("mtls-mismatch", "cluster1", Rules::None, NoAnswer),
+    ("configuration-rejected", "cluster1", Rules::None, GateSays("rejected its new configuration")),
+    ("proxy-stuck", "cluster2", Rules::None, GateSays("cluster2/app1/helloworld-v2")),
+    ("subset-label-wrong", "cluster1", Rules::V2Only, NoAnswer),
+    ("virtual-service-elsewhere", "cluster1", Rules::V2Only, Both),
+    ("weights-differ", "cluster1", Rules::Weighted, Both),
+];
+
+#[test]
+fn every_fault_is_tried() {
+    let tried: BTreeSet<&str> = FAULTS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(tried, fault::names().into_iter().collect());
+}
+
+/// Who answered how often, and how long v2 took in the middle.
+struct Seen {
+    answers: BTreeMap<String, usize>,
+    middle: Duration,
+}
+
+impl Seen {
+    fn of(&self, who: &str) -> usize {
+        self.answers.get(who).copied().unwrap_or(0)
+    }
+
+    fn all_answered(&self) -> bool {
+        self.answers.keys().all(|who| who.starts_with('v'))
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let answers: Vec<String> = self.answers.iter().map(|(who, count)| format!("{who} {count}")).collect();
+        f.pad(&answers.join(", "))
+    }
+}
+
+async fn call(cluster: &Cluster, calls: u32, timeout: Duration) -> Seen {
+    let pods = workload::pods(cluster, "app1", "app=sleep").await.unwrap();
+    let url = "http://helloworld.app1:5000/hello".to_owned();
+    let request = Request { url, headers: BTreeMap::new(), calls, new_connections: true, timeout };
+    let sent = probe::send(cluster, &pods[0].reference(), "sleep", &request).await.unwrap();
+    let (mut answers, mut of_v2) = (BTreeMap::new(), Vec::new());
+    for seen in sent.observations.calls {
+        let who = match seen.outcome {
+            Outcome::Reply { version: Some(version), status: 200, .. } => version,
+            Outcome::Reply { status, .. } => status.to_string(),
+            Outcome::Unresolved => "unresolved".to_owned(),
+            Outcome::Refused(_) => "refused".to_owned(),
+            Outcome::TimedOut => "timed out".to_owned(),
+            Outcome::Failed(_) => "failed".to_owned(),
+        };
+        if who == "v2" {
+            of_v2.push(seen.duration);
+        }
+        *answers.entry(who).or_insert(0) += 1;
+    }
+    of_v2.sort();
+    Seen { answers, middle: of_v2.get(of_v2.len() / 2).copied().unwrap_or_default() }
+}
+
+/// Whether the calls are as they are without a fault. 100 calls at 75/25 have fewer than 51 of v1 once in ten million times.
+fn is_whole(rules: Rules, seen: &Seen) -> bool {
+    let (v1, v2) = (seen.of("v1"), seen.of("v2"));
+    let expected = match rules {
+        Rules::None => v1 > 0 && v2 > 0,
+        Rules::V2Only => v1 == 0 && v2 > 0,
+        Rules::Weighted => v1 > v2 && v2 > 0,
+    };
+    expected && seen.all_answered()
+}
+
+fn manifests(file: &str) -> Vec<Manifest> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/routing").join(file);
+    apply::parse(file, &std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn of(rules: Rules) -> Vec<Manifest> {
+    match rules {
+        Rules::None => Vec::new(),
+        Rules::V2Only => manifests("helloworld-v2-only.yaml"),
+        Rules::Weighted => manifests("helloworld-weighted-75-25.yaml"),
+    }
+}
+
+async fn change(environment: &Environment, rules: &[Manifest], there: bool, limit: Duration) -> Result<(), GateError> {
+    let cluster = &environment.clusters[0];
+    let before = gate::before(&environment.clusters, Change::manifests(&cluster.name, rules)).await?;
+    if there {
+        apply::apply(cluster, rules, None).await.unwrap();
+    } else {
+        apply::delete(cluster, rules).await.unwrap();
+    }
+    gate::after(before, limit).await.map(drop)
+}
+
+/// Opens a connection of its own from the caller to every pod in cluster2: those between the proxies are kept.
+async fn knock(environment: &Environment) {
+    let [one, two, ..] = &environment.clusters[..] else { return };
+    let caller = workload::pods(one, "app1", "app=sleep").await.unwrap().remove(0).reference();
+    for pod in workload::pods(two, "app1", "app=helloworld").await.unwrap() {
+        let url = format!("http://{}:15021/healthz/ready", pod.ip.unwrap());
+        one.exec(&caller, "sleep", &["curl", "-s", "-m", "5", &url], b"").await.unwrap();
+    }
+}
+
+/// What is wrong with what is seen while it is broken; `None`: it is as told.
+async fn wrong(environment: &Environment, cluster: &str, rules: Rules, effect: &Effect, seen: &Seen) -> Option<String> {
+    let (v1, v2) = (seen.of("v1"), seen.of("v2"));
+    let holds = match effect {
+        NoV2 => v1 > 0 && v2 == 0,
+        NoAnswer => v1 == 0 && v2 == 0,
+        Both => v1 > 0 && v2 > 0 && !is_whole(rules, seen),
+        Slow(time) => is_whole(rules, seen) && seen.middle > *time,
+        Survived | OnNode(_) | GateSays(_) => is_whole(rules, seen),
+    };
+    if !holds {
+        return Some(format!("broken, the calls were: {seen} (v2 after {:?})", seen.middle));
+    }
+    match effect {
+        OnNode(script) => {
+            knock(environment).await;
+            let cluster = environment.cluster(cluster).unwrap();
+            let output = cluster.node_exec(&cluster.nodes[0].name, &["sh", "-c", script]).await.unwrap();
+            (!output.status.success()).then(|| format!("`{script}` fails on its node"))
+        }
+        GateSays(words) => {
+            let rules = of(Rules::V2Only);
+            let told = change(environment, &rules, true, Duration::from_secs(4)).await;
+            apply::delete(&environment.clusters[0], &rules).await.unwrap();
+            match told {
+                Err(error) if error.to_string().contains(words) => None,
+                other => Some(format!("the gate said: {other:?}")),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// One line of the table, and what was wrong.
+async fn try_one(environment: &Environment, one: &(&str, &str, Rules, Effect)) -> (String, Option<String>) {
+    let (name, cluster, rules, effect) = one;
+    let namespaces = environment.workload_namespaces().await.unwrap();
+    let world = environment.world(&namespaces);
+    let caller = &environment.clusters[0];
+    let calls = if *rules == Rules::Weighted { 100 } else { 20 };
+    // Long enough for a slow answer; where none is expected, nobody waits for long.
+    let timeout = Duration::from_millis(if matches!(effect, NoV2 | NoAnswer) { 300 } else { 5000 });
+
+    let injected = fault::inject(&environment.dir, world, name, cluster).await;
+    let mut wrongs: Vec<String> = injected.as_ref().err().map(|e| format!("not broken: {e}")).into_iter().collect();
+    let seen = call(caller, calls, timeout).await;
+    if injected.is_ok() {
+        wrongs.extend(wrong(environment, cluster, *rules, effect, &seen).await);
+        let again = fault::inject(&environment.dir, world, name, cluster).await;
+        if !matches!(again, Err(FaultError::Already { .. })) {
+            wrongs.push(format!("broken twice: {again:?}"));
+        }
+    }
+    let mended = fault::mend(&environment.dir, world, name, cluster).await;
+    wrongs.extend(mended.as_ref().err().map(|e| format!("not mended: {e}")));
+    let after = call(caller, calls.max(40), Duration::from_secs(5)).await;
+    if !is_whole(*rules, &after) {
+        wrongs.push(format!("mended, the calls were: {after}"));
+    }
+    let seconds = |took: &Result<Duration, FaultError>| {
+        took.as_ref().map_or("-".to_owned(), |took| format!("{:.1}", took.as_secs_f64()))
+    };
+    let row = format!("{name:<30}{cluster:<10}{:>8}  {seen:<28}{:>8}  {after}", seconds(&injected), seconds(&mended));
+    (row, (!wrongs.is_empty()).then(|| format!("{name} in {cluster}: {}", wrongs.join("; "))))
+}
+
+/// Brings in the workloads, and waits until the proxies know each other.
+async fn bring_workloads(environment: &Environment, kit: &Kit) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
+    let loaded = scenario::load(&file).unwrap();
+    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
+    let (clusters, owner) = (&environment.clusters, &environment.record.id);
+    workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
+    let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
+    gate::after(settled, Duration::from_secs(60)).await.unwrap();
+}
+
+async fn try_all(environment: &mut Environment, kit: &Kit) -> (Vec<String>, Vec<String>) {
+    bring_workloads(environment, kit).await;
+    let (mut rows, mut wrongs, mut in_force) = (Vec::new(), Vec::new(), Rules::None);
+    for one in FAULTS {
+        if one.2 != in_force {
+            change(environment, &of(in_force), false, Duration::from_secs(60)).await.unwrap();
+            change(environment, &of(one.2), true, Duration::from_secs(60)).await.unwrap();
+            in_force = one.2;
+        }
+        let (row, wrong) = try_one(environment, one).await;
+        rows.push(row);
+        wrongs.extend(wrong);
+    }
+    (rows, wrongs)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_seen_and_mended() {
+    if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
+        eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
+        return;
+    }
+    assert!(nix::unistd::geteuid().is_root(), "cannot run: network namespaces need root");
+    let settings = Settings {
+        project: Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).unwrap(),
+        provider: Some(ProviderName::Netns),
+        source: Source::Auto,
+        istio: None,
+        kubernetes: None,
+        overrides: Overrides::new(),
+        keep: Keep::Never,
+        from_phase: None,
+        wait_for_kept: false,
+        existing: Existing::default(),
+        evidence: false,
+        // The usual one: if this process is killed, the next run removes what it made.
+        state_root: state_root(),
+    };
+    let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
+    let (scenario, topology) = scenario::open(&loaded).map_err(|_| "a scenario with mistakes").unwrap();
+    let mut session = Session::new(settings).unwrap();
+    let started = Instant::now();
+    let (environment, kit) = session.enter(&topology, &scenario.scenario.mesh).await.unwrap();
+    eprintln!("two clusters with a mesh after {:.1?}", started.elapsed());
+    let (rows, wrongs) = try_all(environment, kit).await;
+    let took = started.elapsed();
+    session.close(false).await.unwrap();
+    let head = format!("{:<30}{:<10}{:>8}  {:<28}{:>8}  afterwards", "fault", "cluster", "broken", "calls", "mended");
+    println!("{head}\n{}\n{} faults in {took:.0?}", rows.join("\n"), rows.len());
+    assert!(wrongs.is_empty(), "{}", wrongs.join("\n"));
+}
