@@ -21,7 +21,7 @@ use meshproof::provider::{Cluster, ProviderName};
 use meshproof::run::Session;
 use meshproof::run::environment::Environment;
 use meshproof::run::kit::Kit;
-use meshproof::run::settings::{Keep, Settings};
+use meshproof::run::settings::{Existing, Keep, Settings};
 use meshproof::scenario;
 use meshproof::supply::{Overrides, Source};
 use meshproof::workload;
@@ -325,6 +325,8 @@ async fn every_fault_is_seen_and_mended() {
         keep: Keep::Never,
         from_phase: None,
         wait_for_kept: false,
+        existing: Existing::default(),
+        evidence: false,
         // The usual one: if this process is killed, the next run removes what it made.
         state_root: state_root(),
     };

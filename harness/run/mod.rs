@@ -8,6 +8,7 @@ pub mod record;
 pub mod settings;
 
 mod calls;
+mod external;
 mod scenario;
 mod selection;
 mod session;
@@ -55,6 +56,9 @@ pub enum RunError {
     /// A fault could not be injected or mended.
     #[error(transparent)]
     Fault(#[from] crate::fault::FaultError),
+    /// More than may be touched on clusters that were not made here.
+    #[error("{}", .0.join("\n"))]
+    NotOurs(Vec<String>),
     /// A topology that cannot be read.
     #[error("{0}")]
     Input(String),

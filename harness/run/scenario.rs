@@ -8,14 +8,16 @@ use super::calls::{self, Called};
 use super::environment::Environment;
 use super::kit::Kit;
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, RunError};
+use super::{Chosen, GATE_LIMIT, RunError, external};
 use crate::apply::{self, Manifest};
+use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
+use crate::provider::ProviderName;
 use crate::report::{GateTiming, ScenarioReport, StepReport};
 use crate::scenario::{Apply, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
-use crate::{fault, ui};
+use crate::{fault, project, ui};
 
 /// What a scenario works on.
 struct Doing<'a> {
@@ -27,6 +29,7 @@ struct Doing<'a> {
     /// Per call step: what is wrong with its negative control.
     controls: BTreeMap<usize, Finding>,
     started: Instant,
+    witness: Witness,
     report: ScenarioReport,
 }
 
@@ -45,24 +48,27 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
 /// The file as a reader in the project's folder names it: annotations on GitHub need that.
 fn shown(chosen: &Chosen) -> String {
     let path = chosen.loaded.path();
-    let project = std::path::absolute(&chosen.loaded.project).unwrap_or_default();
-    path.strip_prefix(&project).unwrap_or(path).display().to_string()
+    let plain = project::plain(path);
+    plain.strip_prefix(project::plain(&chosen.loaded.project)).unwrap_or(path).display().to_string()
 }
 
-/// Runs a scenario. Whatever happens, what it changed is put back.
-pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> ScenarioReport {
+/// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
+pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
     let mut report = begun(chosen);
     report.environment = Some(environment.record.id.clone());
     let undo = UndoList::open(&environment.dir);
     let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
-    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, report };
+    let witness = Witness::new();
+    let mut doing = Doing { environment, kit, chosen, running, undo, controls, started, witness, report };
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
+    doing.keep_evidence(keeping).await;
     if let Err(error) = doing.put_back().await {
         let also = format!("what the scenario changed could not be put back: {error}");
         doing.report.error = Some(doing.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
+        doing.keep_evidence(keeping).await;
     }
     task.done();
     doing.report
@@ -74,6 +80,9 @@ impl Doing<'_> {
         self.put_back().await?;
         task.step("mesh options and workloads");
         let scenario = &self.chosen.loaded.scenario;
+        if self.environment.record.provider == ProviderName::Existing {
+            external::claim(self.environment, self.kit, self.chosen).await?;
+        }
         self.environment.reconcile_mesh(&scenario.mesh).await?;
         let locate = |named: &Path| self.chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
         let owner = &self.environment.record.id;
@@ -119,6 +128,26 @@ impl Doing<'_> {
         Ok(())
     }
 
+    /// Writes down why the scenario did not pass, while everything is as it was then. Once: what comes later is another story.
+    async fn keep_evidence(&mut self, keeping: &Keeping) {
+        if self.report.evidence.is_empty() && keeping.wants(&self.report) {
+            let namespaces = self.namespaces();
+            let (clusters, calls) = (&self.environment.clusters, self.planned());
+            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls };
+            self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
+        }
+    }
+
+    /// The calls of the scenario, whether they were made or not.
+    fn planned(&self) -> Vec<Planned> {
+        let planned = |(step, located): (usize, &Located<Step>)| {
+            let Step::Call(call) = &located.value else { return None };
+            let url = calls::address(self.environment, &call.to);
+            Some(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url })
+        };
+        self.chosen.loaded.scenario.steps.iter().enumerate().filter_map(planned).collect()
+    }
+
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
@@ -132,7 +161,9 @@ impl Doing<'_> {
         if first_of_a_run {
             self.try_before(index).await?;
         }
-        match self.change(step).await? {
+        let namespaces = self.namespaces();
+        self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
+        match self.change(index, step).await? {
             Ok(gate) => told.gate = timings(&gate),
             Err(shut) => told.findings.push(Finding::at(
                 step,
@@ -147,6 +178,7 @@ impl Doing<'_> {
 
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
     async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
+        self.witness.note("tries what the calls behind the change expect: it must not hold yet");
         let steps = &self.chosen.loaded.scenario.steps;
         let from_here = steps.iter().enumerate().skip(first_change);
         let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
@@ -163,17 +195,18 @@ impl Doing<'_> {
     }
 
     /// Makes a change and waits until every proxy has it; the inner error is the gate's.
-    async fn change(&mut self, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
+    async fn change(&mut self, index: usize, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
         let clusters = self.environment.clusters.clone();
         let namespaces = self.namespaces();
         let before;
         match step {
             Step::Call(_) => return Ok(Ok(GateReport::default())),
             Step::Apply(step) => {
-                let manifests = self.manifests(step)?;
+                let manifests = manifests(self.chosen, step)?;
                 let cluster = self.environment.cluster(&step.cluster)?;
                 before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
                 self.undo.will_apply(cluster, &manifests).await?;
+                self.witness.applies(index, &cluster.name, &manifests);
                 apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
             }
             Step::Scale(step) => {
@@ -194,6 +227,7 @@ impl Doing<'_> {
                 return Ok(Ok(GateReport::default()));
             }
         }
+        self.witness.changed(index);
         Ok(gate::after(before, GATE_LIMIT).await)
     }
 
@@ -220,13 +254,6 @@ impl Doing<'_> {
         Ok(())
     }
 
-    fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
-        let path = self.chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
-        Ok(apply::parse(&path.display().to_string(), &text)?)
-    }
-
     /// The namespaces that the scenario's workloads are in.
     fn namespaces(&self) -> BTreeSet<String> {
         self.running.iter().map(|w| w.namespace.clone()).collect()
@@ -246,6 +273,14 @@ impl Doing<'_> {
 /// Whether what was called did not answer as it should, or could not be called; a vacuous step is neither.
 fn failed(step: &StepReport) -> bool {
     step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
+}
+
+/// The manifests of an `apply` step.
+pub(super) fn manifests(chosen: &Chosen, step: &Apply) -> Result<Vec<Manifest>, RunError> {
+    let path = chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
+    Ok(apply::parse(&path.display().to_string(), &text)?)
 }
 
 fn is_call(step: &Located<Step>) -> bool {

@@ -55,7 +55,7 @@ impl Selection {
         let found = self.find(project).map_err(|problems| vec![problems])?;
         let (mut chosen, mut problems) = (Vec::new(), Vec::new());
         for one in found {
-            match scenario::open(&one.path) {
+            match scenario::open_in(&one.path, project.root()) {
                 Ok((loaded, topology)) => chosen.push(Chosen { name: one.name, loaded, topology }),
                 Err(more) => problems.push(more),
             }
