@@ -10,10 +10,11 @@ use super::environment::kept;
 use crate::diagnose::{self, Question, Target};
 use crate::failure::Failure;
 use crate::provider::{Cluster, contexts};
-use crate::report::terminal;
+use crate::report::{RungStatus, terminal};
 use crate::run::kit;
 use crate::scenario::WorkloadRef;
 use crate::topology::Topology;
+use crate::verdict::Class;
 
 /// Arguments of `meshproof why`.
 #[derive(Debug, Args)]
@@ -56,7 +57,7 @@ fn context(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Exits with 1 when a rung is broken.
+/// Exits with 0 when all rungs hold, with 1 when one is broken, and with 3 when none is but the request could not be tried.
 pub async fn main(args: WhyArgs) -> Result<u8, Failure> {
     let contexts: BTreeMap<String, String> = args.contexts.iter().cloned().collect();
     let (clusters, topology) = clusters(&args, &contexts).await?;
@@ -77,7 +78,13 @@ pub async fn main(args: WhyArgs) -> Result<u8, Failure> {
         anstream::println!("{} → {}", args.from, args.to.url);
         anstream::print!("{}", terminal::ladder(&ladder.rungs));
     }
-    Ok(u8::from(ladder.broken().is_some()))
+    let tried = ladder.rungs.last().is_some_and(|rung| rung.status == RungStatus::Ok);
+    let class = match (ladder.broken(), tried) {
+        (Some(_), _) => Class::Fail,
+        (None, true) => Class::Pass,
+        (None, false) => Class::Inconclusive,
+    };
+    Ok(class.exit_code())
 }
 
 async fn clusters(
@@ -92,4 +99,30 @@ async fn clusters(
     }
     let each = contexts.iter().map(|(name, context)| contexts::cluster(name, args.kubeconfig.as_deref(), context));
     Ok((try_join_all(each).await.map_err(|e| told(&e))?, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("end-user: jason", Some(("end-user", "jason")))]
+    #[case("x-time: 12:30", Some(("x-time", "12:30")))]
+    #[case("end-user", None)]
+    fn a_header_is_name_and_value(#[case] text: &str, #[case] expected: Option<(&str, &str)>) {
+        let read = header(text).ok();
+        assert_eq!(read.as_ref().map(|(name, value)| (name.as_str(), value.as_str())), expected);
+    }
+
+    #[rstest]
+    #[case("cluster1=kind-a", Some(("cluster1", "kind-a")))]
+    #[case("cluster1=arn:aws:eks:a=b", Some(("cluster1", "arn:aws:eks:a=b")))]
+    #[case("kind-a", None)]
+    #[case("=kind-a", None)]
+    #[case("cluster1=", None)]
+    fn a_context_is_given_for_a_cluster(#[case] text: &str, #[case] expected: Option<(&str, &str)>) {
+        let read = context(text).ok();
+        assert_eq!(read.as_ref().map(|(cluster, context)| (cluster.as_str(), context.as_str())), expected);
+    }
 }

@@ -12,7 +12,9 @@ use crate::mesh::NAMESPACE;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let planes = scene.planes();
-    let own = planes.iter().map(|plane| match plane.silent() {
+    // Where no cluster says that it has a control plane, one that says nothing may have it.
+    let own: Vec<&Facts> = if planes.is_empty() { scene.facts.iter().collect() } else { planes.clone() };
+    let own = own.into_iter().map(|plane| match plane.silent() {
         None => Part::Holds(format!("that of {} answers here", plane.name())),
         Some(why) => Part::from(Broken {
             expected: format!("the API server of {} answers", plane.name()),

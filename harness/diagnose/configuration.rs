@@ -114,7 +114,18 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
 /// What the proxy rejected last, in Envoy's words.
 fn rejected(connected: &Connected) -> Option<(&str, String)> {
     let told = connected.sync.iter().find(|(_, s)| !s.last_error.is_empty())?;
-    Some((short(told.0), told.1.last_error.split_whitespace().collect::<Vec<_>>().join(" ")))
+    Some((short(told.0), abridged(&told.1.last_error)))
+}
+
+/// Envoy quotes the whole resource ahead of what is wrong with it.
+fn abridged(words: &str) -> String {
+    const TAIL: usize = 400;
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let length = words.chars().count();
+    if length <= TAIL {
+        return words;
+    }
+    format!("… {}", words.chars().skip(length - TAIL).collect::<String>())
 }
 
 /// Whether a new connection from the proxy's pod to its control plane stands: one that is open tells nothing until it is
@@ -147,4 +158,28 @@ async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Opt
             scene.kubectl(&facts.cluster, "-n istio-system get endpointslices -l kubernetes.io/service-name=istiod")
         ),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::istiod::Sync;
+
+    fn connected(last_error: &str) -> Connected {
+        let sync = Sync { sent: "2".into(), acked: "1".into(), last_error: last_error.into() };
+        let kind = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+        Connected { id: "sleep-1.app1".into(), cluster: "cluster1".into(), sync: [(kind, sync)].into() }
+    }
+
+    #[test]
+    fn a_rejection_is_told_with_the_end_of_envoy_s_words() {
+        assert_eq!(rejected(&connected("")), None);
+        let short = connected("Invalid duration:\n  seconds: -5\n");
+        assert_eq!(rejected(&short), Some(("Cluster", "Invalid duration: seconds: -5".to_owned())));
+        let long = format!("{} value must be greater than 0s", "name: \"15010\" ".repeat(100));
+        let long = connected(&long);
+        let (_, words) = rejected(&long).unwrap();
+        assert!(words.starts_with("… ") && words.ends_with("value must be greater than 0s"), "{words}");
+        assert_eq!(words.chars().count(), 402);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::RungId;
 use super::facts::Facts;
+use super::live::Deaf;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::gate::pods::is_ready;
@@ -16,7 +17,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         for (pod, answer) in &plane.reads {
             parts.push(match answer {
                 Ok(_) => Part::Holds(format!("istiod {} answers", pod.name)),
-                Err(why) => Part::from(Broken {
+                Err(Deaf::NoWayIn(why)) => Part::Unseen(why.clone()),
+                Err(Deaf::Silent(why)) => Part::from(Broken {
                     expected: format!("istiod {} of {} answers on its debug port", pod.name, facts.name()),
                     observed: why.clone(),
                     command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),

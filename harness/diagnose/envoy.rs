@@ -177,7 +177,7 @@ pub(super) mod tests {
     #[test]
     fn certificates_are_those_that_are_in_use() {
         let (roots, chain) = recorded().certificates();
-        assert_eq!((roots.matches("BEGIN").count(), chain.matches("BEGIN").count()), (1, 3));
+        assert_eq!((roots.matches("BEGIN").count(), chain.matches("BEGIN").count()), (1, 4));
         assert!(!chain.contains("PRIVATE"));
     }
 }

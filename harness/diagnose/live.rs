@@ -8,14 +8,15 @@ use tokio::sync::OnceCell;
 
 use super::envoy::Proxy;
 use super::facts::Facts;
-use super::rung::{Answer, within};
+use super::rung::{Answer, PATIENCE, within};
 use super::scene::{Scene, container};
-use crate::gate::admin::Admin;
+use crate::apply::Reason;
+use crate::gate::admin::{Admin, AdminError};
 use crate::gate::istiod::{Connected, ControlPlane, DEBUG_PORT};
 use crate::gate::pods::is_ready;
 use crate::mesh::{NAMESPACE, istiod::ReadCluster};
 use crate::probe::{self, Observations, Request};
-use crate::provider::PodRef;
+use crate::provider::{PodRef, ProviderError};
 use crate::workload::PodInfo;
 
 /// How many calls are sent to see how they end.
@@ -41,7 +42,23 @@ pub(super) struct Plane {
     /// The proxies that are connected to it.
     pub connected: Answer<Vec<(usize, Connected)>>,
     /// Per istiod: its pod, and the clusters that it reads.
-    pub reads: Vec<(PodRef, Answer<Vec<ReadCluster>>)>,
+    pub reads: Vec<(PodRef, Result<Vec<ReadCluster>, Deaf>)>,
+}
+
+/// Why an istiod gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Deaf {
+    /// There was no way into its pod: nothing is known of it.
+    NoWayIn(String),
+    /// It was reached, and did not answer.
+    Silent(String),
+}
+
+impl std::fmt::Display for Deaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::NoWayIn(why) | Self::Silent(why)) = self;
+        f.write_str(why)
+    }
 }
 
 impl Scene<'_> {
@@ -118,7 +135,16 @@ async fn plane(facts: &Facts) -> Option<Plane> {
     let plane = ControlPlane { cluster: facts.cluster.clone(), pods };
     let reads = join_all(plane.pods.iter().map(|istiod| async {
         let what = format!("/debug/clusterz of {}", istiod.place());
-        (istiod.pod.clone(), within(what, istiod.json::<Vec<ReadCluster>>("/debug/clusterz")).await)
+        let answer = match tokio::time::timeout(PATIENCE, istiod.json("/debug/clusterz")).await {
+            Ok(Ok(reads)) => Ok(reads),
+            // What an API server says of its way to a pod is nothing that the pod says.
+            Ok(Err(AdminError::Dial(ProviderError::Kube { source, .. }))) => {
+                Err(Deaf::NoWayIn(format!("{what}: {}", Reason(&source))))
+            }
+            Ok(Err(error)) => Err(Deaf::Silent(format!("{what}: {error}"))),
+            Err(_) => Err(Deaf::Silent(format!("{what}: no answer within {PATIENCE:?}"))),
+        };
+        (istiod.pod.clone(), answer)
     }));
     let connected = within(format!("/debug/syncz of istiod in {}", facts.name()), plane.connected());
     let (reads, connected) = tokio::join!(reads, connected);

@@ -242,16 +242,4 @@ fn look<'a>(id: RungId, scene: &'a Scene<'a>) -> LocalBoxFuture<'a, Climbed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_rungs_are_listed_in_order_and_have_names_of_their_own() {
-        let mut sorted = RungId::ALL.to_vec();
-        sorted.sort();
-        sorted.dedup();
-        assert_eq!(sorted, RungId::ALL);
-        let names: std::collections::BTreeSet<&str> = RungId::ALL.iter().map(|id| id.in_words()).collect();
-        assert_eq!(names.len(), RungId::ALL.len());
-    }
-}
+mod tests;

@@ -86,7 +86,7 @@ impl Climbed {
                     };
                 }
                 Part::Holds(what) => holds.push(what),
-                Part::Unseen(why) => unseen.push(why),
+                Part::Unseen(why) => unseen.push(abridged(&why)),
             }
         }
         unseen.dedup();
@@ -106,6 +106,17 @@ impl Climbed {
             fix: None,
         }
     }
+}
+
+/// The start of a reason: API servers repeat the whole request ahead of what they say.
+fn abridged(why: &str) -> String {
+    const LIMIT: usize = 240;
+    if why.chars().count() <= LIMIT {
+        return why.to_owned();
+    }
+    let half = |text: &mut dyn Iterator<Item = char>| text.take(LIMIT / 2).collect::<String>();
+    let tail: String = half(&mut why.chars().rev()).chars().rev().collect();
+    format!("{} … {tail}", half(&mut why.chars()))
 }
 
 /// A rung above the first broken one.
@@ -147,11 +158,5 @@ mod tests {
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not looked at: no answer)")));
         let rung = climbed(vec![Part::Unseen("no answer".into()), Part::Unseen("no answer".into())]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Skipped, Some("no answer")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_never_answers_is_told_in_time() {
-        let answer = within("pods", std::future::pending::<Result<(), String>>()).await;
-        assert_eq!(answer.unwrap_err(), "pods: no answer within 3s");
     }
 }

@@ -17,7 +17,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             let reads = match answer {
                 Ok(reads) => reads,
                 Err(why) => {
-                    parts.push(Part::Unseen(why.clone()));
+                    parts.push(Part::Unseen(why.to_string()));
                     continue;
                 }
             };

@@ -1,0 +1,83 @@
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::http::StatusCode;
+use serde_json::json;
+
+use super::*;
+use crate::apply::tests::served_by;
+use crate::report::terminal;
+
+#[test]
+fn all_rungs_are_listed_in_order_and_have_names_of_their_own() {
+    let mut sorted = RungId::ALL.to_vec();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted, RungId::ALL);
+    let names: BTreeSet<&str> = RungId::ALL.iter().map(|id| id.in_words()).collect();
+    assert_eq!(names.len(), RungId::ALL.len());
+}
+
+async fn climbed(clusters: &[Cluster], from: &str) -> Result<Ladder, DiagnoseError> {
+    let question = Question {
+        clusters,
+        topology: None,
+        from: &from.parse().unwrap(),
+        namespace: None,
+        to: &"http://helloworld.app1:5000/hello".parse().unwrap(),
+        headers: &BTreeMap::new(),
+        contexts: &BTreeMap::new(),
+        expect: None,
+    };
+    climb(&question).await
+}
+
+/// An API server that takes connections and never answers.
+fn silent(name: &str) -> Cluster {
+    served_by(name, Router::new().fallback(|| async { std::future::pending::<StatusCode>().await }))
+}
+
+/// An API server of a cluster in which there is one Deployment and nothing else.
+fn bare(name: &str) -> Cluster {
+    let deployments = || async {
+        let deployment = json!({ "metadata": { "name": "sleep", "namespace": "app1" },
+            "spec": { "selector": { "matchLabels": { "app": "sleep" } }, "template": {} } });
+        axum::Json(json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [deployment] }))
+    };
+    let missing = || async {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+            "message": "not found", "code": 404 });
+        (StatusCode::NOT_FOUND, axum::Json(status))
+    };
+    let router = Router::new().route("/apis/apps/v1/deployments", axum::routing::get(deployments)).fallback(missing);
+    served_by(name, router)
+}
+
+#[tokio::test]
+async fn clusters_without_a_mesh_lack_its_control_plane() {
+    let ladder = climbed(&[bare("cluster1"), bare("cluster2")], "sleep@cluster1").await.unwrap();
+    assert_eq!(ladder.broken().unwrap().rung, RungId::ControlPlane);
+    let text = terminal::plain(&terminal::ladder(&ladder.rungs));
+    insta::with_settings!({ filters => vec![(r"--kubeconfig \S+", "--kubeconfig [file]")] }, {
+        insta::assert_snapshot!(text);
+    });
+}
+
+#[tokio::test]
+async fn what_is_not_there_cannot_be_climbed_from() {
+    let clusters = [bare("cluster1")];
+    let told = climbed(&clusters, "sleep@cluster9").await.unwrap_err().to_string();
+    assert_eq!(told, "no cluster `cluster9` (known: cluster1)");
+    let told = climbed(&clusters, "awake@cluster1").await.unwrap_err().to_string();
+    assert_eq!(told, "no workload `awake` (known: sleep@cluster1)");
+}
+
+#[tokio::test]
+async fn a_cluster_that_never_answers_is_told_in_bounded_time() {
+    let ladder = climbed(&[silent("cluster1")], "sleep@cluster1").await.unwrap();
+    // Each question waits for as long as it may, and no longer.
+    assert!(ladder.seconds < 4.0 * rung::PATIENCE.as_secs_f64(), "{}", ladder.seconds);
+    let broken = ladder.broken().unwrap();
+    assert_eq!(broken.rung, RungId::ApiServer);
+    assert!(broken.observed.as_ref().is_some_and(|why| why.contains("no answer within 3s")), "{broken:?}");
+}
