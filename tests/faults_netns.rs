@@ -291,6 +291,7 @@ async fn every_fault_is_seen_and_mended() {
         kubernetes: None,
         overrides: Overrides::new(),
         keep: Keep::Never,
+        evidence: false,
         from_phase: None,
         wait_for_kept: false,
         // The usual one: if this process is killed, the next run removes what it made.

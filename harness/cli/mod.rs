@@ -25,6 +25,7 @@ mod hidden;
 mod look;
 mod run;
 mod supply;
+mod why;
 
 /// Wrong input or a missing prerequisite: nothing was started.
 pub const WRONG_INPUT: u8 = 4;
@@ -74,6 +75,8 @@ enum Command {
     Env(environment::EnvArgs),
     /// Run a program inside a workload of a kept environment.
     Exec(exec::ExecArgs),
+    /// Find the first broken rung between a workload and a service.
+    Why(why::WhyArgs),
     /// Print what a workload of a kept environment logged.
     Logs(exec::LogsArgs),
     /// The catalogue of faults; break and mend one in a kept environment.
@@ -178,6 +181,10 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     {
         return run::repeat(&cli.project, file, args).await;
     }
+    // It looks at clusters, which need not be of any project.
+    if let Command::Why(args) = cli.command {
+        return why::main(args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
     match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
@@ -193,7 +200,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
         Command::Logs(args) => exec::logs(args).await,
-        Command::Schema | Command::Hidden(_) => Ok(0),
+        Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
     }
 }
 

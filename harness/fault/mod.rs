@@ -161,10 +161,6 @@ pub struct Broken {
     pub name: String,
     /// The cluster that it was given.
     pub cluster: String,
-    /// When it was about to be broken.
-    since: jiff::Timestamp,
-    /// The namespaces of the workloads then: mending asks no cluster for them, because one may not answer.
-    namespaces: BTreeSet<String>,
     /// What is needed to mend it. Holds no key and no token.
     state: Value,
 }
@@ -234,8 +230,7 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
     }
     let (fault, target) = (fault(name)?, world.cluster(cluster)?);
     let state = fault.plan(world, target).await?;
-    let (since, namespaces) = (jiff::Timestamp::now(), world.namespaces.clone());
-    let note = Broken { name: name.into(), cluster: cluster.into(), since, namespaces, state };
+    let note = Broken { name: name.into(), cluster: cluster.into(), state };
     let content = serde_json::to_vec_pretty(&note)
         .map_err(|e| FaultError::Note { path: env.path().join(note_name(name, cluster)), why: e.to_string() })?;
     env.write_private(&note_name(name, cluster), &content)?;
@@ -261,7 +256,6 @@ pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
     let Some(note) = all.iter().find(|b| b.name == name && b.cluster == cluster) else {
         return Err(FaultError::not_broken(name, cluster, &all));
     };
-    let world = World { namespaces: &note.namespaces, ..world };
     fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
     forget(env, name, cluster)?;
     Ok(started.elapsed())
@@ -298,7 +292,7 @@ pub fn select<'a>(
     }
 }
 
-/// Mends all that is broken, what was broken last first.
+/// Mends all that is broken.
 ///
 /// # Errors
 /// The first [`FaultError`].
@@ -310,7 +304,7 @@ pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, Fau
     Ok(all)
 }
 
-/// What is broken in this environment now, newest first: each was broken in the state that those before it had made.
+/// What is broken in this environment now.
 ///
 /// # Errors
 /// When a note cannot be read.
@@ -327,7 +321,7 @@ pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
             notes.push(read(&path).map_err(|why| FaultError::Note { path, why })?);
         }
     }
-    notes.sort_by(|a: &Broken, b| b.since.cmp(&a.since));
+    notes.sort_by(|a, b| (&a.name, &a.cluster).cmp(&(&b.name, &b.cluster)));
     Ok(notes)
 }
 
@@ -349,16 +343,6 @@ fn state<T: DeserializeOwned>(state: &Value) -> Result<T, FaultError> {
 mod tests {
     use super::*;
     use rstest::rstest;
-
-    fn noted(name: &str, cluster: &str, second: i64) -> Broken {
-        Broken {
-            name: name.into(),
-            cluster: cluster.into(),
-            since: jiff::Timestamp::from_second(second).unwrap(),
-            namespaces: BTreeSet::from(["app1".to_owned()]),
-            state: 2.into(),
-        }
-    }
 
     #[test]
     fn every_fault_has_a_name_of_its_own_and_says_what_it_breaks() {
@@ -405,13 +389,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let env = EnvDir::create(root.path(), "e1").unwrap();
         assert_eq!(broken(&env).unwrap(), []);
-        let [first, second] = [noted("istiod-down", "cluster1", 1), noted("api-server-paused", "cluster2", 2)];
-        for one in [&first, &second] {
-            env.write_private(&note_name(&one.name, &one.cluster), &serde_json::to_vec(one).unwrap()).unwrap();
-        }
+        let one = Broken { name: "istiod-down".into(), cluster: "cluster1".into(), state: 2.into() };
+        env.write_private(&note_name(&one.name, &one.cluster), &serde_json::to_vec(&one).unwrap()).unwrap();
         drop(env);
         let env = EnvDir::open(root.path(), "e1").unwrap().unwrap();
-        assert_eq!(broken(&env).unwrap(), [second, first], "the newest is mended first");
+        assert_eq!(broken(&env).unwrap(), [one]);
         env.write_private("fault-x-y.json", b"{").unwrap();
         assert!(broken(&env).unwrap_err().to_string().contains("fault-x-y.json"));
     }

@@ -56,7 +56,7 @@ pub enum AdminError {
 }
 
 /// An HTTP port on a pod's loopback address.
-pub(super) struct Admin {
+pub(crate) struct Admin {
     pub cluster: Cluster,
     pub pod: PodRef,
     port: u16,

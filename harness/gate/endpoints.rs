@@ -19,7 +19,7 @@ use crate::provider::Cluster;
 const NETWORK_LABEL: &str = "topology.istio.io/network";
 
 /// What one cluster says about the services of some namespaces.
-pub(super) struct Serving {
+pub(crate) struct Serving {
     pub cluster: String,
     pub network: String,
     /// Ready endpoints by Envoy's name of the cluster (`outbound|5000||helloworld.app1.svc.cluster.local`).
@@ -31,14 +31,14 @@ pub(super) struct Serving {
 /// A gateway that endpoints of another network are reached through.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     pub network: String,
     pub addr: String,
     pub port: u16,
 }
 
 /// Asks a cluster about the services of `namespaces`.
-pub(super) async fn serving(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Serving, GateError> {
+pub(crate) async fn serving(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Serving, GateError> {
     let all: Api<Namespace> = Api::all(cluster.client.clone());
     let home = all.get_opt(NAMESPACE).await.map_err(kube_error(cluster, "read the control plane's namespace"))?;
     let mut serving = Serving {
@@ -84,11 +84,11 @@ async fn of_namespace(
     Ok((endpoints, unsettled))
 }
 
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
+pub(crate) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
     let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
     let number = match &port.target_port {
         None => port.port,
@@ -123,7 +123,7 @@ fn unsettled(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
 
 /// What a client in `network` should hold, by Envoy's names: its own network's endpoints as they are, another
 /// network's gateways where that network has an endpoint.
-pub(super) fn expected(
+pub(crate) fn expected(
     watched: &[&Serving],
     network: &str,
     gateways: &[Gateway],
@@ -145,7 +145,7 @@ pub(super) fn expected(
 }
 
 /// How a client's healthy endpoints differ from those expected, in words; `None`: not at all.
-pub(super) fn difference(
+pub(crate) fn difference(
     service: &str,
     expected: &BTreeMap<SocketAddr, String>,
     healthy: &BTreeSet<SocketAddr>,

@@ -16,12 +16,12 @@ use crate::provider::{Cluster, PodRef};
 const ADMIN_PORT: u16 = 15000;
 
 /// The proxy of a pod.
-pub(super) fn of(cluster: &Cluster, pod: PodRef) -> Admin {
+pub(crate) fn of(cluster: &Cluster, pod: PodRef) -> Admin {
     Admin::new(cluster, pod, ADMIN_PORT)
 }
 
 /// What it holds, and what it has refused.
-pub(super) async fn held(proxy: &Admin) -> Result<(Held, Vec<Refused>), AdminError> {
+pub(crate) async fn held(proxy: &Admin) -> Result<(Held, Vec<Refused>), AdminError> {
     let (mut held, mut refused) = (Held::new(), Vec::new());
     for part in ["dynamic_active_clusters", "dynamic_listeners", "dynamic_route_configs"] {
         let dump: Value = match proxy.json(&format!("/config_dump?resource={part}")).await {
@@ -35,7 +35,7 @@ pub(super) async fn held(proxy: &Admin) -> Result<(Held, Vec<Refused>), AdminErr
 }
 
 /// How often it has rejected an update, per counter.
-pub(super) async fn rejections(proxy: &Admin) -> Result<BTreeMap<String, u64>, AdminError> {
+pub(crate) async fn rejections(proxy: &Admin) -> Result<BTreeMap<String, u64>, AdminError> {
     let text = proxy.get("/stats?filter=update_rejected").await?;
     let lines = String::from_utf8_lossy(&text).into_owned();
     let counters = lines.lines().filter_map(|line| {
@@ -46,13 +46,13 @@ pub(super) async fn rejections(proxy: &Admin) -> Result<BTreeMap<String, u64>, A
 }
 
 /// Envoy's last words about a rejected update, from its log.
-pub(super) async fn last_rejection(proxy: &Admin, since: Duration) -> Option<String> {
+pub(crate) async fn last_rejection(proxy: &Admin, since: Duration) -> Option<String> {
     let log = proxy.cluster.logs(&proxy.pod, PROXY, Some(since + Duration::from_secs(1))).await.ok()?;
     log.lines().rev().find(|line| line.contains(" rejected: ")).map(str::to_owned)
 }
 
 /// The healthy endpoints of each of its clusters.
-pub(super) async fn endpoints(proxy: &Admin) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>, AdminError> {
+pub(crate) async fn endpoints(proxy: &Admin) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>, AdminError> {
     let status: Value = proxy.json("/clusters?format=json").await?;
     Ok(healthy(&status))
 }

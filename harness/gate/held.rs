@@ -84,7 +84,7 @@ pub struct Refused {
 
 /// Reads the answers of Envoy's `/config_dump?resource=…` for dynamic clusters, listeners and routes (any order,
 /// or of the whole dump). Only what is in force counts, not what is still warming.
-pub(super) fn by_envoy(dump: &Value, held: &mut Held, refused: &mut Vec<Refused>) {
+pub(crate) fn by_envoy(dump: &Value, held: &mut Held, refused: &mut Vec<Refused>) {
     for entry in list(dump, "configs") {
         let wrapped = ["dynamic_active_clusters", "dynamic_listeners", "dynamic_route_configs"];
         for entry in std::iter::once(entry).chain(wrapped.iter().flat_map(|key| list(entry, key))) {
@@ -97,7 +97,7 @@ pub(super) fn by_envoy(dump: &Value, held: &mut Held, refused: &mut Vec<Refused>
 }
 
 /// Reads istiod's `/debug/config_dump?proxyID=…`.
-pub(super) fn by_istiod(dump: &Value) -> Intended {
+pub(crate) fn by_istiod(dump: &Value) -> Intended {
     let mut intended = Intended { version: None, held: Held::new() };
     for config in list(dump, "configs") {
         if let Some(version) = config.get("versionInfo").and_then(Value::as_str) {
@@ -170,7 +170,7 @@ fn same_form(value: &Value, made_from: &mut Vec<String>) -> Value {
 }
 
 /// The first few resources in which two holdings differ, as `route 5000 (differs)`.
-pub(super) fn differences(intended: &Held, held: &Held) -> Vec<String> {
+pub(crate) fn differences(intended: &Held, held: &Held) -> Vec<String> {
     let mut found = Vec::new();
     for ((kind, name), resource) in intended {
         match held.get(&(*kind, name.clone())) {

@@ -14,7 +14,7 @@ use crate::mesh::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 
 /// istiod's HTTP port; its debug pages ask for no token on the pod's own loopback address.
-const DEBUG_PORT: u16 = 8080;
+pub(crate) const DEBUG_PORT: u16 = 8080;
 
 /// The debug port of an istiod.
 pub(super) fn at(cluster: &Cluster, pod: PodRef) -> Admin {
@@ -22,14 +22,14 @@ pub(super) fn at(cluster: &Cluster, pod: PodRef) -> Admin {
 }
 
 /// The running istiod pods of one cluster.
-pub(super) struct ControlPlane {
+pub(crate) struct ControlPlane {
     pub cluster: Cluster,
     pub pods: Vec<Admin>,
 }
 
 /// One proxy that is connected to a control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Connected {
+pub(crate) struct Connected {
     /// `POD.NAMESPACE`.
     pub id: String,
     /// Its cluster.
@@ -51,14 +51,14 @@ impl Connected {
 }
 
 /// The last part of a type's name: `Cluster`.
-pub(super) fn short(type_url: &str) -> &str {
+pub(crate) fn short(type_url: &str) -> &str {
     type_url.rsplit('.').next().unwrap_or(type_url)
 }
 
 /// What was sent of one type of resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Sync {
+pub(crate) struct Sync {
     pub sent: String,
     pub acked: String,
     /// Envoy's words when it rejected the last one.

@@ -17,13 +17,13 @@ use crate::apply::Manifest;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
-mod admin;
+pub(crate) mod admin;
 mod config;
-mod endpoints;
-mod envoy;
-mod held;
-mod istiod;
-mod pods;
+pub(crate) mod endpoints;
+pub(crate) mod envoy;
+pub(crate) mod held;
+pub(crate) mod istiod;
+pub(crate) mod pods;
 mod pushed;
 mod serving;
 

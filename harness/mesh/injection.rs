@@ -54,8 +54,16 @@ async fn await_one(cluster: &Cluster, spec: &ClusterSpec, outbound: &str) -> Res
     Ok(())
 }
 
+/// Whether a pod that asks for a sidecar would get one now. Nothing is stored.
+///
+/// # Errors
+/// What the API server says when it refuses the pod: above all, why it could not call the webhook.
+pub async fn try_now(cluster: &Cluster) -> Result<bool, MeshError> {
+    Ok(try_once(cluster).await?.is_some())
+}
+
 /// What the webhook's configuration lacks, for the message of a time-out.
-async fn webhook(cluster: &Cluster) -> String {
+pub async fn webhook(cluster: &Cluster) -> String {
     let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let hooks = match api.list(&ListParams::default().labels("app=sidecar-injector")).await {
         Ok(list) => list.items.into_iter().flat_map(|c| c.webhooks.unwrap_or_default()).collect::<Vec<_>>(),

@@ -17,7 +17,7 @@ use crate::topology::Topology;
 use crate::wait::WaitError;
 
 pub mod access_log;
-mod injection;
+pub mod injection;
 mod install;
 pub mod istiod;
 #[cfg(test)]

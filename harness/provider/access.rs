@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream, kind, kube_access, memory, netns};
-use crate::tool::Output;
+use super::{Cluster, ExecOutput, PodAt, PodRef, ProviderError, Stream, kind, kube_access, memory, netns};
+use crate::tool::{Output, quote};
 
 /// How to get into a cluster's pods and nodes.
 #[derive(Debug, Clone)]
@@ -78,6 +78,43 @@ impl Access {
                 ),
                 hint: "run it on the kind or netns provider".to_owned(),
             }),
+        }
+    }
+
+    pub(super) async fn pod_net_exec(
+        &self,
+        cluster: &Cluster,
+        at: &PodAt,
+        argv: &[&str],
+    ) -> Result<Output, ProviderError> {
+        match self {
+            Self::Kind => kind::node::pod_net_exec(at, argv).await,
+            Self::Netns { env } => netns::access::pod_net_exec(env, cluster, &at.pod, argv).await,
+            Self::Existing => Err(ProviderError::Refused {
+                what: format!(
+                    "the network of pod {}/{} of cluster {} cannot be entered: the cluster was not made here",
+                    at.pod.namespace, at.pod.name, cluster.name
+                ),
+                hint: "run it on the kind or netns provider".to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn node_by_hand(&self, node: &str) -> Option<String> {
+        match self {
+            Self::Kind => Some(format!("docker exec {}", quote(node))),
+            Self::Netns { env } => Some(format!("ip netns exec {}", netns::access::node_namespace(env, node))),
+            Self::Existing => None,
+        }
+    }
+
+    pub(super) fn pod_net_by_hand(&self, cluster: &Cluster, pod: &PodRef) -> Option<String> {
+        match self {
+            Self::Netns { env } => {
+                let namespace = netns::access::pod_namespace(env, cluster, pod).ok()?;
+                Some(format!("ip netns exec {namespace}"))
+            }
+            Self::Kind | Self::Existing => None,
         }
     }
 

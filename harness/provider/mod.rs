@@ -17,6 +17,7 @@ use crate::journal::Owned;
 use crate::tool::{Output, Tool, ToolError};
 
 pub mod access;
+pub mod contexts;
 pub mod kind;
 mod kube_access;
 mod memory;
@@ -83,6 +84,17 @@ pub struct PodRef {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+/// A pod, and where it runs: enough to find its network without asking its API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodAt {
+    /// The pod.
+    pub pod: PodRef,
+    /// Its node's name.
+    pub node: String,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// What a program inside a container left.
@@ -175,6 +187,24 @@ impl Cluster {
     /// failure is no error here.
     pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
         self.access.node_exec(self, node, argv).await
+    }
+
+    /// Runs a program of a pod's node, as root and with the node's files, but with the pod's network.
+    ///
+    /// # Errors
+    /// When the pod does not run or its node cannot be entered; a program that ends with a failure is no error here.
+    pub async fn pod_net_exec(&self, at: &PodAt, argv: &[&str]) -> Result<Output, ProviderError> {
+        self.access.pod_net_exec(self, at, argv).await
+    }
+
+    /// What a person types ahead of a command to run it on a node; `None`: its nodes cannot be entered.
+    pub fn node_by_hand(&self, node: &str) -> Option<String> {
+        self.access.node_by_hand(node)
+    }
+
+    /// What a person types ahead of a command to run it with a pod's network; `None`: `kubectl exec` is the way in.
+    pub fn pod_net_by_hand(&self, pod: &PodRef) -> Option<String> {
+        self.access.pod_net_by_hand(self, pod)
     }
 
     /// Bytes of memory that everything on its nodes and in its pods takes; `None` where nobody can look.

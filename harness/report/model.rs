@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnose::RungId;
 use crate::probe::{Observations, Outcome};
 use crate::scenario::Call;
 use crate::topology::Topology;
@@ -243,15 +244,17 @@ impl CallsReport {
 }
 
 /// One rung of the ladder between two workloads.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rung {
+    /// Which one of the agreed order.
+    pub rung: RungId,
     /// What is looked at: `node route from cluster1 to cluster2`.
     pub name: String,
     /// How it stands.
     pub status: RungStatus,
     /// What it should be.
     pub expected: Option<String>,
-    /// What it is.
+    /// What it is; of one that was skipped, why.
     pub observed: Option<String>,
     /// The command that shows it by hand.
     pub command: Option<String>,

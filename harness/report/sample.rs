@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::*;
+use crate::diagnose::RungId;
 use crate::probe::{CallSeen, Observations, Outcome, ProxyLine};
 use crate::scenario::{Call, Located, Scenario, Step};
 use crate::verdict::{judge, negative_control};
@@ -126,18 +127,26 @@ fn v2_only() -> ScenarioReport {
     let (scenario, report) =
         scenario_report("v2-only.yaml", &format!("{APPLY}{CALL}{expect}"), "a rule in the primary pins v2 everywhere");
     let seen = seen(&[(answer("v1"), 60), (answer("v2"), 71), (timed_out(), 1)]);
-    let rung = |name: &str, status| Rung { name: name.into(), status, ..Rung::default() };
+    let rung = |rung: RungId, name: &str, status| Rung {
+        rung,
+        name: name.into(),
+        status,
+        expected: None,
+        observed: None,
+        command: None,
+        fix: None,
+    };
     let ladder = vec![
-        rung("node route from cluster1 to cluster2", RungStatus::Ok),
-        rung("cluster2 synced in istiod", RungStatus::Ok),
+        rung(RungId::NodeRoute, "node route from cluster1 to cluster2", RungStatus::Ok),
+        rung(RungId::ClusterSynced, "cluster2 synced in istiod", RungStatus::Ok),
         Rung {
             expected: Some("subset v2 chosen by virtual service helloworld".into()),
             observed: Some("no virtual service in this proxy's routes".into()),
             command: Some("istioctl proxy-config routes sleep-7d9f.app1 --name 5000 -o yaml".into()),
             fix: Some("kubectl -n app1 apply -f fixtures/routing/helloworld-v2-only.yaml".into()),
-            ..rung("route and subset chosen", RungStatus::Broken)
+            ..rung(RungId::Route, "route and subset chosen", RungStatus::Broken)
         },
-        rung("the request itself", RungStatus::Skipped),
+        rung(RungId::Request, "the request itself", RungStatus::Skipped),
     ];
     let call = StepReport { ladder, ..call_step(&scenario, 1, 0.61, &seen) };
     let evidence = vec![Evidence { what: "what each proxy held".into(), path: "evidence/v2-only/proxies.html".into() }];

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
-use super::{EnvironmentReport, RunReport, ScenarioReport, StepReport, seconds};
+use super::{EnvironmentReport, RunReport, Rung, RungStatus, ScenarioReport, StepReport, seconds};
 use crate::verdict::{Class, Finding};
 
 const DIM: Style = Style::new().dimmed();
@@ -134,20 +134,41 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
     text += &troubles(scenario, step);
     if let Some(rung) = step.first_broken_rung() {
         let _ = writeln!(text, "      {} {}", painted(style(Class::Fail), "first broken rung:"), rung.name);
-        let lines = [
-            ("should be", &rung.expected),
-            ("is", &rung.observed),
-            ("look with", &rung.command),
-            ("mend with", &rung.fix),
-        ];
-        for (name, value) in lines {
-            if let Some(value) = value {
-                let _ = writeln!(text, "        {} {value}", painted(DIM, format!("{name}:")));
-            }
-        }
+        text += &rung_lines(rung, "        ");
+    } else if !step.ladder.is_empty() {
+        let _ = writeln!(text, "      {}", painted(DIM, "ladder: no rung was broken when it was looked at"));
     }
     if let Some(error) = &step.error {
         text += &indented(error, "      ", style(Class::Broken));
+    }
+    text
+}
+
+/// The two values that differ, the command that shows them, and what mends it.
+fn rung_lines(rung: &Rung, by: &str) -> String {
+    let lines =
+        [("should be", &rung.expected), ("is", &rung.observed), ("look with", &rung.command), ("mend with", &rung.fix)];
+    let told = lines.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    told.map(|(name, value)| format!("{by}{} {value}\n", painted(DIM, format!("{name}:")))).collect()
+}
+
+/// A ladder, one line for each rung, and all about the one that is broken.
+pub fn ladder(rungs: &[Rung]) -> String {
+    let width = rungs.iter().map(|rung| rung.name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for rung in rungs {
+        let name = &rung.name;
+        let (mark, told) = match (rung.status, &rung.observed) {
+            (RungStatus::Ok, seen) => (painted(style(Class::Pass), "✓"), seen.clone().unwrap_or_default()),
+            (RungStatus::Broken, _) => (painted(style(Class::Fail), "✗"), painted(style(Class::Fail), "broken")),
+            (RungStatus::Skipped, None) => (painted(DIM, "·"), painted(DIM, "not looked at")),
+            (RungStatus::Skipped, Some(why)) => (painted(DIM, "·"), painted(DIM, format!("not looked at: {why}"))),
+        };
+        let line = format!("{mark} {name:width$}  {told}");
+        let _ = writeln!(text, "{}", line.trim_end());
+        if rung.status == RungStatus::Broken {
+            text += &rung_lines(rung, "    ");
+        }
     }
     text
 }

@@ -7,15 +7,19 @@ use ipnet::IpNet;
 
 use super::RunError;
 use super::environment::Environment;
+use crate::diagnose::{self, Question};
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
-use crate::report::CallsReport;
+use crate::report::{CallsReport, Rung};
 use crate::scenario::{Call, Expect};
 use crate::verdict::{self, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
 const SLEEP_CONTAINER: &str = "sleep";
+
+/// Each look is bounded by itself; this is for what nobody thought of.
+const LADDER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a call step gave.
 pub struct Called {
@@ -76,6 +80,33 @@ async fn answered<T>(
     match tokio::time::timeout(LIMIT, question).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(RunError::Input(format!("the API server of {} did not answer in {LIMIT:?}", cluster.name))),
+    }
+}
+
+/// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
+pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &Call) -> Vec<Rung> {
+    let Ok(to) = address(environment, &call.to).parse() else { return Vec::new() };
+    let caller = running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
+    let question = Question {
+        clusters: &environment.clusters,
+        topology: Some(&environment.topology),
+        from: &call.from,
+        namespace: caller.map(|w| w.namespace.as_str()),
+        to: &to,
+        headers: &call.headers,
+        contexts: &BTreeMap::new(),
+        expect: Some(&call.expect),
+    };
+    match tokio::time::timeout(LADDER_LIMIT, diagnose::climb(&question)).await {
+        Ok(Ok(ladder)) => ladder.rungs,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no ladder");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the looks were not over in time");
+            Vec::new()
+        }
     }
 }
 

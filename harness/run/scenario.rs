@@ -108,6 +108,12 @@ impl Doing<'_> {
             let done = self.step(index, step, &mut told).await;
             told.seconds = started.elapsed().as_secs_f64();
             told.error = done.err().map(|error| error.to_string());
+            if let Step::Call(call) = &step.value
+                && failed(&told)
+            {
+                task.step(format!("step {}: the first broken rung", index + 1));
+                told.ladder = calls::why(self.environment, &self.running, call).await;
+            }
             // A later step builds on this one: what it would find says nothing more.
             let stop = told.class() != Class::Pass;
             self.report.steps.push(told);
@@ -223,7 +229,11 @@ impl Doing<'_> {
 
     /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
     async fn put_back(&mut self) -> Result<(), RunError> {
-        fault::mend_all(&self.environment.dir, self.environment.world(&self.namespaces())).await?;
+        if !fault::broken(&self.environment.dir)?.is_empty() {
+            // Those of the scenario that broke it, which may not be this one.
+            let namespaces = self.environment.workload_namespaces().await?;
+            fault::mend_all(&self.environment.dir, self.environment.world(&namespaces)).await?;
+        }
         if self.undo.is_empty() {
             return Ok(());
         }
@@ -261,6 +271,11 @@ impl Doing<'_> {
         });
         found.next().unwrap_or("app1")
     }
+}
+
+/// Whether what was called did not answer as it should, or could not be called; a vacuous step is neither.
+fn failed(step: &StepReport) -> bool {
+    step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
 }
 
 fn is_call(step: &Located<Step>) -> bool {

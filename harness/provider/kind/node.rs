@@ -1,7 +1,7 @@
 //! A node: a container that is named like the Kubernetes node in it.
 
 use super::engine::{docker, is_absent};
-use crate::provider::ProviderError;
+use crate::provider::{PodAt, ProviderError};
 use crate::tool::{Output, quote};
 
 /// Runs `argv` on a node, with the node's network.
@@ -20,6 +20,24 @@ pub(in crate::provider) async fn exec(node: &str, argv: &[&str]) -> Result<Outpu
         });
     }
     Ok(output)
+}
+
+/// Runs the program in its arguments in the network namespace that has the address in its first one.
+const IN_POD_NET: &str = "address=$1; shift; \
+    for netns in /run/netns/*; do \
+      if nsenter --net=$netns ip -o addr show | grep -qF \" $address/\"; then exec nsenter --net=$netns -- \"$@\"; fi; \
+    done; \
+    echo \"no network namespace has the address $address\" >&2; exit 1";
+
+/// Runs `argv` on a node, with the network of one of its pods.
+///
+/// # Errors
+/// As [`exec`].
+pub(in crate::provider) async fn pod_net_exec(at: &PodAt, argv: &[&str]) -> Result<Output, ProviderError> {
+    let address = at.address.to_string();
+    let mut whole = vec!["bash", "-c", IN_POD_NET, "bash", &address];
+    whole.extend(argv);
+    exec(&at.node, &whole).await
 }
 
 /// Runs a shell script on a node; it must succeed.

@@ -90,9 +90,36 @@ pub(in crate::provider) async fn node_exec(
             hint: format!("its nodes are {}", names.join(", ")),
         });
     };
-    let env_id = env.file_name().unwrap_or_default().to_string_lossy();
-    let namespace = super::layout::node_namespace(&env_id, node);
+    Ok(Tool::new(program).args(args).in_netns(node_namespace(env, node)).run_unchecked().await?)
+}
+
+/// Runs a program of this machine with a pod's network.
+///
+/// # Errors
+/// When the pod does not run, or the program cannot be started.
+pub(in crate::provider) async fn pod_net_exec(
+    env: &Path,
+    cluster: &Cluster,
+    pod: &PodRef,
+    argv: &[&str],
+) -> Result<Output, ProviderError> {
+    let namespace = pod_namespace(env, cluster, pod)?;
+    let (program, args) = argv.split_first().unwrap_or((&"true", &[]));
     Ok(Tool::new(program).args(args).in_netns(namespace).run_unchecked().await?)
+}
+
+/// The network namespace of a node.
+pub(in crate::provider) fn node_namespace(env: &Path, node: &str) -> String {
+    let env_id = env.file_name().unwrap_or_default().to_string_lossy();
+    super::layout::node_namespace(&env_id, node)
+}
+
+/// The network namespace of a pod.
+///
+/// # Errors
+/// When it does not run.
+pub(in crate::provider) fn pod_namespace(env: &Path, cluster: &Cluster, pod: &PodRef) -> Result<String, ProviderError> {
+    state::pod_netns(env, &nodes(cluster), &pod.namespace, &pod.name).map_err(|e| no_pod(cluster, pod, e))
 }
 
 /// Every process on the nodes and in the pods of a cluster.

@@ -1,0 +1,95 @@
+//! `meshproof why`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use futures::future::try_join_all;
+
+use super::environment::kept;
+use crate::diagnose::{self, Question, Target};
+use crate::failure::Failure;
+use crate::provider::{Cluster, contexts};
+use crate::report::terminal;
+use crate::run::kit;
+use crate::scenario::WorkloadRef;
+use crate::topology::Topology;
+
+/// Arguments of `meshproof why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The caller, as NAME@CLUSTER: the name of a Deployment.
+    from: WorkloadRef,
+    /// What is called: a URL, or SERVICE.NAMESPACE:PORT.
+    to: Target,
+    /// The environment (default: the only one that is kept).
+    #[arg(long = "env", value_name = "ID")]
+    id: Option<String>,
+    /// The caller's namespace (default: wherever a workload of its name is, that of the service first).
+    #[arg(long, short)]
+    namespace: Option<String>,
+    /// A header of the call, as NAME: VALUE; may be given several times.
+    #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Look at clusters that were not made here: a context of the kubeconfig for each (may be given several times).
+    #[arg(long = "context", value_name = "CLUSTER=CONTEXT", value_parser = context, conflicts_with = "id")]
+    contexts: Vec<(String, String)>,
+    /// The kubeconfig that has the contexts (default: where kubectl looks).
+    #[arg(long, value_name = "FILE", requires = "contexts")]
+    kubeconfig: Option<PathBuf>,
+    /// Print the rungs as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or_else(|| format!("`{text}` is no header (expected NAME: VALUE, such as end-user: jason)"))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn context(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((cluster, context)) if !cluster.is_empty() && !context.is_empty() => Ok((cluster.into(), context.into())),
+        _ => Err(format!("`{text}` names no context (expected CLUSTER=CONTEXT, such as cluster1=kind-cluster1)")),
+    }
+}
+
+/// Exits with 1 when a rung is broken.
+pub async fn main(args: WhyArgs) -> Result<u8, Failure> {
+    let contexts: BTreeMap<String, String> = args.contexts.iter().cloned().collect();
+    let (clusters, topology) = clusters(&args, &contexts).await?;
+    let question = Question {
+        clusters: &clusters,
+        topology: topology.as_ref(),
+        from: &args.from,
+        namespace: args.namespace.as_deref(),
+        to: &args.to,
+        headers: &args.headers.iter().cloned().collect(),
+        contexts: &contexts,
+        expect: None,
+    };
+    let ladder = diagnose::climb(&question).await.map_err(|e| miette::miette!("{e}"))?;
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&ladder).map_err(|e| miette::miette!("{e}"))?);
+    } else {
+        anstream::println!("{} → {}", args.from, args.to.url);
+        anstream::print!("{}", terminal::ladder(&ladder.rungs));
+    }
+    Ok(u8::from(ladder.broken().is_some()))
+}
+
+async fn clusters(
+    args: &WhyArgs,
+    contexts: &BTreeMap<String, String>,
+) -> Result<(Vec<Cluster>, Option<Topology>), Failure> {
+    let told = |e: &dyn std::fmt::Display| miette::miette!("{e}");
+    if contexts.is_empty() {
+        let record = kept(args.id.as_deref())?;
+        let clusters = kit::reopen(&record).await.map_err(|e| told(&e))?;
+        return Ok((clusters, Some(record.topology)));
+    }
+    let each = contexts.iter().map(|(name, context)| contexts::cluster(name, args.kubeconfig.as_deref(), context));
+    Ok((try_join_all(each).await.map_err(|e| told(&e))?, None))
+}

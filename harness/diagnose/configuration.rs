@@ -1,0 +1,150 @@
+//! The proxies of both ends are connected to their control plane, and hold what it would have them hold.
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::RungId;
+use super::facts::Facts;
+use super::live::Plane;
+use super::rung::{Broken, Climbed, Part, within};
+use super::scene::{Scene, place};
+use crate::gate::held::differences;
+use crate::gate::istiod::{Connected, short};
+use crate::gate::pods::proxy_id;
+use crate::gate::{self};
+use crate::provider::PodAt;
+use crate::workload::PodInfo;
+
+/// Where proxies get their configuration from.
+const XDS: u16 = 15012;
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let caller = scene.caller_pod().map(|pod| (scene.home(), pod));
+    let servers = scene.servers();
+    let ends = caller.into_iter().chain(servers.iter().map(|s| (s.facts, s.pod)));
+    let meshed: Vec<(&Facts, &Pod)> = ends.filter(|(_, pod)| PodInfo::of(pod).sidecar).collect();
+    let planes = scene.running_planes().await;
+    let mut parts = join_all(meshed.iter().map(|(facts, pod)| one(scene, planes, facts, pod))).await;
+    if parts.is_empty() {
+        parts.push(Part::Unseen("neither end has a proxy".into()));
+    }
+    let command = planes.first().and_then(|p| Some((scene.named(&p.cluster)?, p.reads.first().map(|(pod, _)| pod))));
+    Climbed {
+        id: RungId::Configuration,
+        expected: "both ends are connected and hold what istiod would send".into(),
+        command: command.map(|(facts, pod)| scene.ask_istiod(&facts.cluster, pod, "debug/syncz")),
+        parts,
+    }
+}
+
+async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> Part {
+    let (id, info) = (proxy_id(pod), PodInfo::of(pod));
+    let what = format!("{} ({})", info.name, facts.name());
+    let Some(leader) = scene.leader(facts) else { return Part::Unseen(format!("nobody leads {}", facts.name())) };
+    let Some(plane) = planes.iter().find(|p| p.cluster == leader.name()) else {
+        return Part::Unseen(format!("no control plane runs in {}", leader.name()));
+    };
+    let istiod = plane.reads.first().map(|(pod, _)| pod);
+    let broken = |expected: String, observed: String, fix: String| {
+        Part::from(Broken {
+            expected,
+            observed,
+            command: scene.ask_istiod(&leader.cluster, istiod, "debug/syncz"),
+            fix,
+        })
+    };
+    if let Some(part) = reaches(scene, facts, pod, &what).await {
+        return part;
+    }
+    let connected = match &plane.connected {
+        Err(why) => return Part::Unseen(why.clone()),
+        Ok(all) => all.iter().find(|(_, c)| c.id == id && c.cluster == facts.name()),
+    };
+    let Some((at, connected)) = connected else {
+        return broken(
+            format!("{what} is connected to istiod of {}", leader.name()),
+            "istiod does not know it as connected".into(),
+            format!(
+                "see why in its log: {}",
+                scene.kubectl(&facts.cluster, &format!("-n {} logs {} -c istio-proxy", info.namespace, info.name))
+            ),
+        );
+    };
+    if let Some((kind, words)) = rejected(connected) {
+        return broken(
+            format!("{what} accepts what istiod sends"),
+            format!("it rejected its {kind}, in Envoy's words: {words}"),
+            "take back or mend the object that Envoy's words point at (an EnvoyFilter, most often)".into(),
+        );
+    }
+    let proxy = gate::envoy::of(&facts.cluster, info.reference());
+    let (intended, held) = tokio::join!(
+        within("what istiod would send", plane.plane.intended(*at, &connected.id)),
+        within(format!("the proxy of {what}"), gate::envoy::held(&proxy)),
+    );
+    let (intended, (held, refused)) = match (intended, held) {
+        (Ok(intended), Ok(held)) => (intended, held),
+        (Err(why), _) | (_, Err(why)) => return Part::Unseen(why),
+    };
+    if let Some(refused) = refused.first() {
+        return broken(
+            format!("{what} takes what istiod sends into force"),
+            format!("listener {}, in Envoy's words: {}", refused.name, refused.words),
+            "take back or mend the object that Envoy's words point at".into(),
+        );
+    }
+    let different = differences(&intended.held, &held);
+    if different.is_empty() {
+        return Part::Holds(format!("{what} in step"));
+    }
+    let waiting = connected.waiting();
+    let acked =
+        if waiting.is_empty() { String::new() } else { format!("; sent and not acknowledged: {}", waiting.join(", ")) };
+    let shown = different.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    broken(
+        format!("{what} holds what istiod of {} would send", leader.name()),
+        format!("it holds an older configuration: {shown}{acked}"),
+        format!(
+            "let its pilot-agent reach istiod on port {XDS}; a restart of the pod takes it anew: {}",
+            scene.kubectl(&facts.cluster, &format!("-n {} delete pod {}", info.namespace, info.name))
+        ),
+    )
+}
+
+/// What the proxy rejected last, in Envoy's words.
+fn rejected(connected: &Connected) -> Option<(&str, String)> {
+    let told = connected.sync.iter().find(|(_, s)| !s.last_error.is_empty())?;
+    Some((short(told.0), told.1.last_error.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+/// Whether a new connection from the proxy's pod to its control plane stands: one that is open tells nothing until it is
+/// used. `None`: it does, or this cannot be looked at.
+async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Option<Part> {
+    let at: PodAt = place(pod)?;
+    facts.cluster.node_by_hand(&at.node)?;
+    let service = facts.istiod_service.as_ref().ok()?.as_ref()?;
+    let address = service.spec.as_ref()?.cluster_ip.clone().filter(|ip| ip != "None")?;
+    let connect = format!("exec 3<>/dev/tcp/{address}/{XDS}");
+    // As the proxy's group, whose connections the sidecar's packet filter leaves alone.
+    let argv = ["setpriv", "--regid", "1337", "--clear-groups", "--", "timeout", "2", "bash", "-c", &connect];
+    let tried = within("a connection to istiod", facts.cluster.pod_net_exec(&at, &argv)).await.ok()?;
+    // 126 and 127: a program is missing, which says nothing about the way.
+    if tried.status.success() || matches!(tried.status.code(), Some(126 | 127)) {
+        return None;
+    }
+    let why = match tried.status.code() {
+        Some(124) => "no answer within 2 s".to_owned(),
+        _ => tried.last_lines(1),
+    };
+    let here = format!("setpriv --regid 1337 --clear-groups curl -k -m 2 https://{address}:{XDS}");
+    let there = format!("curl -k -m 2 https://{address}:{XDS}");
+    Some(Part::from(Broken {
+        expected: format!("{what} reaches its control plane at {address}:{XDS} (service istiod)"),
+        observed: why,
+        command: scene.in_pod(&facts.cluster, &at.pod, "istio-proxy", &here, &there),
+        fix: format!(
+            "let it through: packet filters of its node, and the endpoints of the service: {}",
+            scene.kubectl(&facts.cluster, "-n istio-system get endpointslices -l kubernetes.io/service-name=istiod")
+        ),
+    }))
+}

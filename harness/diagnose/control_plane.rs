@@ -1,0 +1,70 @@
+//! The control planes run and answer.
+
+use super::RungId;
+use super::facts::Facts;
+use super::rung::{Broken, Climbed, Part};
+use super::scene::Scene;
+use crate::gate::pods::is_ready;
+use crate::mesh::NAMESPACE;
+use crate::workload::pods::{Readiness, readiness};
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let planes = scene.planes();
+    let mut parts: Vec<Part> = planes.iter().map(|facts| of(scene, facts)).collect();
+    for plane in scene.running_planes().await {
+        let Some(facts) = scene.named(&plane.cluster) else { continue };
+        for (pod, answer) in &plane.reads {
+            parts.push(match answer {
+                Ok(_) => Part::Holds(format!("istiod {} answers", pod.name)),
+                Err(why) => Part::from(Broken {
+                    expected: format!("istiod {} of {} answers on its debug port", pod.name, facts.name()),
+                    observed: why.clone(),
+                    command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),
+                    fix: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} rollout restart deployment istiod")),
+                }),
+            });
+        }
+    }
+    if planes.is_empty() {
+        parts.push(match scene.facts.iter().find_map(Facts::silent) {
+            Some(why) => Part::Unseen(why.to_owned()),
+            None => Part::from(Broken {
+                expected: format!("a Deployment istiod in {NAMESPACE} of one of the clusters"),
+                observed: "none has one".into(),
+                command: scene.kubectl(&scene.home().cluster, &format!("-n {NAMESPACE} get deployments")),
+                fix: "install the mesh, or name the cluster with its control plane as well".into(),
+            }),
+        });
+    }
+    let command = planes.first().map(|f| scene.kubectl(&f.cluster, &format!("-n {NAMESPACE} get pods -l app=istiod")));
+    Climbed { id: RungId::ControlPlane, expected: "istiod runs, is ready and answers".into(), command, parts }
+}
+
+fn of(scene: &Scene<'_>, facts: &Facts) -> Part {
+    let name = facts.name();
+    if let Err(why) = &facts.system_pods {
+        return Part::Unseen(why.clone());
+    }
+    let pods = facts.istiod_pods();
+    let ready = pods.iter().filter(|p| is_ready(p)).count();
+    if ready > 0 {
+        return Part::Holds(format!("{ready} ready in {name}"));
+    }
+    let deployment = facts.istiod.as_ref().ok().and_then(Option::as_ref);
+    let wanted = deployment.and_then(|d| d.spec.replicas);
+    let observed = match deployment.map(|d| readiness(d, &pods.iter().map(|p| (*p).clone()).collect::<Vec<_>>())) {
+        _ if wanted == Some(0) => "deployment istiod is scaled to 0".to_owned(),
+        Some(Readiness::NotYet(why) | Readiness::Never(why)) => why,
+        Some(Readiness::Ready) | None => "no pod of istiod is there".to_owned(),
+    };
+    let fix = match wanted {
+        Some(0) => scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} scale deployment istiod --replicas 1")),
+        _ => scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} describe pods -l app=istiod")),
+    };
+    Part::from(Broken {
+        expected: format!("a ready pod of istiod in {name}"),
+        observed,
+        command: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} get deployments,pods -l app=istiod")),
+        fix,
+    })
+}

@@ -1,0 +1,136 @@
+//! What one cluster's API server says, asked once and all at the same time.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use kube::Client;
+use kube::api::{Api, ListParams};
+
+use super::rung::{Answer, within};
+use crate::apply::Reason;
+use crate::mesh::{NAMESPACE, trust};
+use crate::provider::Cluster;
+
+/// One cluster, and what its API server says.
+pub(super) struct Facts {
+    pub cluster: Cluster,
+    /// Pods of the control plane's namespace.
+    pub system_pods: Answer<Vec<Pod>>,
+    /// The control plane's Deployment.
+    pub istiod: Answer<Option<Deployment>>,
+    /// The service at which proxies find their control plane.
+    pub istiod_service: Answer<Option<Service>>,
+    /// The control plane's namespace.
+    pub system_namespace: Answer<Option<Namespace>>,
+    /// Secrets by which a control plane reads other clusters.
+    pub remote_secrets: Answer<Vec<Secret>>,
+    /// The secret that a control plane takes its CA from.
+    pub cacerts: Answer<Option<Secret>>,
+    /// The service's namespace.
+    pub namespace: Answer<Option<Namespace>>,
+    /// The service.
+    pub service: Answer<Option<Service>>,
+    /// Pods of the service's namespace.
+    pub pods: Answer<Vec<Pod>>,
+    /// Deployments of the service's namespace.
+    pub deployments: Answer<Vec<Deployment>>,
+}
+
+/// The label of istiod's pods.
+pub(super) const ISTIOD: &str = "istiod";
+
+impl Facts {
+    /// Asks `cluster` about itself and the service of that name and namespace.
+    pub async fn of(cluster: &Cluster, service: &str, namespace: &str) -> Self {
+        let client = &cluster.client;
+        let all = ListParams::default();
+        let system = |what: &'static str| format!("{} of {NAMESPACE} in {}", what, cluster.name);
+        let own = |what: &'static str| format!("{what} of {namespace} in {}", cluster.name);
+        let remote_label = ListParams::default().labels("istio/multiCluster=true");
+        let (system_pods, istiod, istiod_service, system_namespace, remote_secrets, cacerts, own_facts) = tokio::join!(
+            list::<Pod>(system("pods"), client, NAMESPACE, &all),
+            get::<Deployment>(system("deployments"), client, NAMESPACE, ISTIOD),
+            get::<Service>(system("services"), client, NAMESPACE, ISTIOD),
+            namespace_of(cluster, NAMESPACE),
+            list::<Secret>(system("remote secrets"), client, NAMESPACE, &remote_label),
+            get::<Secret>(system("secrets"), client, NAMESPACE, trust::SECRET),
+            async {
+                tokio::join!(
+                    namespace_of(cluster, namespace),
+                    get::<Service>(own("services"), client, namespace, service),
+                    list::<Pod>(own("pods"), client, namespace, &all),
+                    list::<Deployment>(own("deployments"), client, namespace, &all),
+                )
+            }
+        );
+        let (namespace, service, pods, deployments) = own_facts;
+        Self {
+            cluster: cluster.clone(),
+            system_pods,
+            istiod,
+            istiod_service,
+            system_namespace,
+            remote_secrets,
+            cacerts,
+            namespace,
+            service,
+            pods,
+            deployments,
+        }
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.cluster.name
+    }
+
+    /// Why its API server said nothing at all; `None`: it answers.
+    pub fn silent(&self) -> Option<&str> {
+        self.system_namespace.as_ref().err().map(String::as_str)
+    }
+
+    /// The pods of its own control plane.
+    pub fn istiod_pods(&self) -> Vec<&Pod> {
+        let pods = self.system_pods.as_ref().map_or(&[][..], Vec::as_slice);
+        pods.iter().filter(|p| label(p, "app") == Some(ISTIOD) && p.metadata.deletion_timestamp.is_none()).collect()
+    }
+
+    /// Whether it runs a control plane of its own, or is meant to.
+    pub fn has_plane(&self) -> bool {
+        matches!(self.istiod, Ok(Some(_))) || !self.istiod_pods().is_empty()
+    }
+}
+
+/// The value of a pod's label.
+pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+async fn namespace_of(cluster: &Cluster, name: &str) -> Answer<Option<Namespace>> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    within(format!("namespace {name} in {}", cluster.name), async {
+        api.get_opt(name).await.map_err(|e| Reason(&e).to_string())
+    })
+    .await
+}
+
+async fn list<K>(what: String, client: &Client, namespace: &str, params: &ListParams) -> Answer<Vec<K>>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + serde::de::DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    within(what, async { api.list(params).await.map(|l| l.items).map_err(|e| Reason(&e).to_string()) }).await
+}
+
+async fn get<K>(what: String, client: &Client, namespace: &str, name: &str) -> Answer<Option<K>>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + serde::de::DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    within(what, async { api.get_opt(name).await.map_err(|e| Reason(&e).to_string()) }).await
+}

@@ -1,0 +1,183 @@
+//! Both ends agree on mutual TLS: what the caller's proxy sends is what the server's proxy accepts.
+
+use serde_json::Value;
+
+use super::RungId;
+use super::envoy::{Host, Proxy, list, text};
+use super::routing::choose;
+use super::rung::{Broken, Climbed, Part};
+use super::scene::{Scene, Server};
+
+/// What a server's listener takes on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Accepts {
+    mutual: bool,
+    plain: bool,
+}
+
+impl Accepts {
+    fn in_words(self) -> &'static str {
+        match (self.mutual, self.plain) {
+            (true, true) => "mutual TLS and plain text (PERMISSIVE)",
+            (true, false) => "mutual TLS only (STRICT)",
+            (false, true) => "plain text only (DISABLE)",
+            (false, false) => "nothing",
+        }
+    }
+}
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    if scene.question.expect.is_some_and(|e| e.refused.as_ref().is_some_and(|r| r.value)) {
+        return Climbed::skipped(RungId::Mtls, "the call is expected to be refused");
+    }
+    if scene.question.to.tls || scene.service.is_none() {
+        return Climbed::skipped(RungId::Mtls, "the call is encrypted by the caller, or to no service");
+    }
+    let caller = match (scene.caller_meshed(), scene.caller_proxy().await) {
+        (Some(false), _) | (None, _) => None,
+        (_, Ok(proxy)) => Some(proxy),
+        (_, Err(why)) => return Climbed::skipped(RungId::Mtls, why),
+    };
+    let behind = scene.servers();
+    let mut parts = Vec::new();
+    for (at, proxy) in scene.server_proxies().await {
+        let Some(server) = behind.get(*at) else { continue };
+        match proxy {
+            Err(why) => parts.push(Part::Unseen(why.clone())),
+            Ok(proxy) => parts.push(between(scene, caller, server, proxy)),
+        }
+    }
+    for server in behind.iter().filter(|s| !s.info().sidecar) {
+        parts.push(Part::Unseen(format!("{} has no proxy", server.info().name)));
+    }
+    let command =
+        caller.map(|p| scene.ask_envoy(&scene.home().cluster, &p.pod, "config_dump?resource=dynamic_active_clusters"));
+    Climbed { id: RungId::Mtls, expected: "the server accepts what the caller sends".into(), command, parts }
+}
+
+fn between(scene: &Scene<'_>, caller: Option<&Proxy>, server: &Server<'_>, proxy: &Proxy) -> Part {
+    let (info, cluster) = (server.info(), server.facts.name());
+    let what = format!("{} ({cluster})", info.name);
+    let sends = match caller {
+        // Without a proxy, a caller sends what it sends.
+        None => Some((false, None)),
+        Some(caller) => sends(scene, caller, info.ip),
+    };
+    let Some((mutual, port)) = sends else { return Part::Unseen(format!("no call goes to {what}")) };
+    let port = port.unwrap_or(scene.question.to.port);
+    let Some(accepts) = accepts(proxy, port) else {
+        return Part::Unseen(format!("{what} has no listener for port {port}"));
+    };
+    let (sent, wanted) = if mutual { ("mutual TLS", accepts.mutual) } else { ("plain text", accepts.plain) };
+    let expected = scene.question.expect.and_then(|e| e.mtls.as_ref()).map(|m| m.value);
+    if wanted && expected.is_none_or(|e| e == mutual) {
+        return Part::Holds(format!("{what}: {sent}; it takes {}", accepts.in_words()));
+    }
+    let (expected, observed) = if wanted {
+        let word = if mutual { "plain text" } else { "mutual TLS" };
+        (format!("calls to {what} go in {word}"), format!("they go in {sent}; it takes {}", accepts.in_words()))
+    } else {
+        (format!("{what} takes what the caller sends, {sent}"), format!("it takes {}", accepts.in_words()))
+    };
+    Part::from(Broken {
+        expected,
+        observed,
+        command: scene.ask_envoy(&server.facts.cluster, &proxy.pod, "config_dump?resource=dynamic_listeners"),
+        fix: if mutual {
+            "let PeerAuthentication (server) and trafficPolicy.tls.mode of the DestinationRule (caller) say the same: \
+             ISTIO_MUTUAL wants STRICT or PERMISSIVE"
+        } else {
+            "let PeerAuthentication (server) and trafficPolicy.tls.mode of the DestinationRule (caller) say the same: \
+             DISABLE, or a caller without a proxy, wants PERMISSIVE or DISABLE"
+        }
+        .into(),
+    })
+}
+
+/// Whether the caller's proxy sends mutual TLS to the endpoint at that address, and to which port; `None`: it sends nothing
+/// there.
+fn sends(scene: &Scene<'_>, caller: &Proxy, address: Option<std::net::IpAddr>) -> Option<(bool, Option<u16>)> {
+    let chosen = choose(caller.section("RoutesConfigDump"), scene.question.to, scene.question.headers).ok()?;
+    chosen.arms.iter().find_map(|(name, _)| {
+        let hosts = caller.hosts(name)?;
+        let host = hosts.iter().find(|h| Some(h.address.ip()) == address)?;
+        Some((socket_is_tls(caller.cluster(name)?, host), Some(host.address.port())))
+    })
+}
+
+/// Whether an Envoy cluster speaks TLS to an endpoint.
+fn socket_is_tls(cluster: &Value, host: &Host) -> bool {
+    let is_tls = |socket: Option<&Value>| socket.is_some_and(|s| text(s, "name") == "envoy.transport_sockets.tls");
+    let found = list(cluster, "transport_socket_matches").iter().find(|m| {
+        let wanted = m.pointer("/match/tlsMode").and_then(Value::as_str);
+        wanted.is_none() || wanted == Some("istio") && host.takes_mtls
+    });
+    match found {
+        Some(matched) => is_tls(matched.get("transport_socket")),
+        None => is_tls(cluster.get("transport_socket")),
+    }
+}
+
+/// What the inbound listener takes on a port.
+fn accepts(proxy: &Proxy, port: u16) -> Option<Accepts> {
+    let listeners = list(proxy.section("ListenersConfigDump"), "dynamic_listeners");
+    let inbound = listeners.iter().find(|l| text(l, "name") == "virtualInbound")?;
+    let chains = list(inbound.pointer("/active_state/listener")?, "filter_chains");
+    let of_port = |chain: &&Value| {
+        chain.pointer("/filter_chain_match/destination_port").and_then(Value::as_u64) == Some(u64::from(port))
+    };
+    let mut accepts = Accepts { mutual: false, plain: false };
+    let own: Vec<&Value> = chains.iter().filter(of_port).collect();
+    if own.is_empty() {
+        return None;
+    }
+    for chain in own {
+        match chain.pointer("/transport_socket/name").and_then(Value::as_str) {
+            Some("envoy.transport_sockets.tls") => accepts.mutual = true,
+            // TLS of the application's own passes as it is.
+            _ if chain.pointer("/filter_chain_match/transport_protocol").and_then(Value::as_str) == Some("tls") => {}
+            _ => accepts.plain = true,
+        }
+    }
+    Some(accepts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::envoy::tests::{HELLO, recorded};
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[test]
+    fn a_strict_server_and_a_caller_that_knows_it_agree() {
+        let proxy = recorded();
+        let hosts = proxy.hosts(HELLO).unwrap();
+        assert!(hosts.iter().all(|host| socket_is_tls(proxy.cluster(HELLO).unwrap(), host)));
+        assert_eq!(accepts(&proxy, 5000), Some(Accepts { mutual: true, plain: false }));
+        assert_eq!(accepts(&proxy, 81), None);
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_take_mutual_tls_gets_plain_text() {
+        let proxy = recorded();
+        let host = Host { takes_mtls: false, ..proxy.hosts(HELLO).unwrap()[0].clone() };
+        assert!(!socket_is_tls(proxy.cluster(HELLO).unwrap(), &host));
+        // A DestinationRule that asks for ISTIO_MUTUAL asks everybody.
+        let asked = json!({"transport_socket": {"name": "envoy.transport_sockets.tls"}});
+        assert!(socket_is_tls(&asked, &host));
+        assert!(!socket_is_tls(&json!({}), &host));
+    }
+
+    #[rstest]
+    #[case::permissive(json!([
+        {"filter_chain_match": {"destination_port": 5000, "transport_protocol": "tls"}, "transport_socket": {"name": "envoy.transport_sockets.tls"}},
+        {"filter_chain_match": {"destination_port": 5000, "transport_protocol": "raw_buffer"}}]), true, true)]
+    #[case::disabled(json!([{"filter_chain_match": {"destination_port": 5000}}]), false, true)]
+    fn modes_are_read_from_the_listener(#[case] chains: Value, #[case] mutual: bool, #[case] plain: bool) {
+        let mut proxy = recorded();
+        proxy.dump = json!({"configs": [{"@type": "ListenersConfigDump", "dynamic_listeners": [
+            {"name": "virtualInbound", "active_state": {"listener": {"filter_chains": chains}}}]}]});
+        assert_eq!(accepts(&proxy, 5000), Some(Accepts { mutual, plain }));
+    }
+}

@@ -1,0 +1,79 @@
+//! The nodes have routes to the other clusters' pods, each by the node that they are on.
+
+use std::net::IpAddr;
+
+use futures::future::join_all;
+
+use super::RungId;
+use super::by_hand::on_node;
+use super::facts::Facts;
+use super::rung::{Broken, Climbed, Part, within};
+use super::scene::Scene;
+use crate::provider::Node;
+
+/// Asks every node for its way to every node's pods in the other clusters of its network.
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let pairs = scene.flat_pairs();
+    if pairs.is_empty() {
+        return Climbed::skipped(RungId::NodeRoute, "no two clusters share a network");
+    }
+    let ways = pairs.iter().flat_map(|(from, to)| {
+        let nodes = from.cluster.nodes.iter().flat_map(|node| to.cluster.nodes.iter().map(move |peer| (node, peer)));
+        nodes.map(|(node, peer)| way(from, node, to, peer))
+    });
+    let mut parts = join_all(ways).await;
+    if parts.is_empty() {
+        parts.push(Part::Unseen("the clusters' nodes cannot be entered: the clusters were not made here".into()));
+    }
+    let command = pairs.iter().find_map(|(from, to)| {
+        let (node, peer) = (from.cluster.nodes.first()?, to.cluster.nodes.first()?);
+        Some(on_node(&from.cluster, &node.name, &format!("ip route get {}", sample(peer)?)))
+    });
+    Climbed { id: RungId::NodeRoute, expected: "the pods of each node by that node's address".into(), command, parts }
+}
+
+/// An address among a node's pods: the second, which CNIs give to pods.
+fn sample(node: &Node) -> Option<IpAddr> {
+    node.pods.hosts().nth(1)
+}
+
+async fn way(from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
+    let Some(address) = sample(peer) else {
+        return Part::Unseen(format!("node {} of {} hands out no pod addresses", peer.name, to.name()));
+    };
+    let target = address.to_string();
+    let what = format!("ip route get on node {} of {}", node.name, from.name());
+    let answer = within(what, from.cluster.node_exec(&node.name, &["ip", "route", "get", &target])).await;
+    match answer {
+        Err(why) => Part::Unseen(why),
+        Ok(output) => judge(&output.text(), &output.error_text(), from, node, to, peer),
+    }
+}
+
+/// Reads `10.20.0.5 via 172.20.0.3 dev eth0 src 172.20.0.2 uid 0`.
+fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let via = words.iter().position(|w| *w == "via").and_then(|at| words.get(at + 1)).copied();
+    if via.and_then(|v| v.parse().ok()) == Some(peer.address) {
+        return Part::Holds(format!("{} → {} via {}", node.name, peer.pods, peer.address));
+    }
+    let observed = match (via, refused.lines().next()) {
+        (Some(via), _) => format!("via {via}, which is no node of {}", to.name()),
+        (None, Some(refused)) => refused.to_owned(),
+        (None, None) => said.lines().next().unwrap_or("no answer").trim().to_owned(),
+    };
+    let target = sample(peer).map(|a| a.to_string()).unwrap_or_default();
+    Part::from(Broken {
+        expected: format!(
+            "node {} of {} sends {} ({}) via {}",
+            node.name,
+            from.name(),
+            peer.pods,
+            to.name(),
+            peer.address
+        ),
+        observed,
+        command: on_node(&from.cluster, &node.name, &format!("ip route get {target}")),
+        fix: on_node(&from.cluster, &node.name, &format!("ip route replace {} via {}", peer.pods, peer.address)),
+    })
+}

@@ -1,0 +1,230 @@
+//! The remote secrets: there, pointing at the right server, with a token that is valid and may read what a control plane reads.
+
+use futures::future::join_all;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+use serde::Deserialize;
+
+use super::RungId;
+use super::api_server::{is_loopback, read_by, secrets_by_hand};
+use super::facts::Facts;
+use super::rung::{Broken, Climbed, Part, within};
+use super::scene::Scene;
+use crate::apply::Reason;
+use crate::mesh::{NAMESPACE, remote_secret};
+
+/// What a control plane reads in another cluster (istio/istio
+/// `manifests/charts/istio-control/istio-discovery/templates/reader-clusterrole.yaml`): verb, group, resource.
+const RIGHTS: [(&str, &str, &str); 11] = [
+    ("list", "", "namespaces"),
+    ("list", "", "nodes"),
+    ("list", "", "pods"),
+    ("watch", "", "pods"),
+    ("list", "", "services"),
+    ("watch", "", "services"),
+    ("list", "", "endpoints"),
+    ("list", "discovery.k8s.io", "endpointslices"),
+    ("watch", "discovery.k8s.io", "endpointslices"),
+    ("get", "", "pods"),
+    ("create", "authentication.k8s.io", "tokenreviews"),
+];
+
+/// A kubeconfig, as far as a remote secret has it.
+#[derive(Deserialize)]
+struct Kubeconfig {
+    clusters: Vec<Named>,
+    users: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    cluster: Endpoint,
+    #[serde(default)]
+    user: User,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Endpoint {
+    server: String,
+    certificate_authority_data: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct User {
+    token: Option<String>,
+}
+
+/// The kubeconfig by which `plane` reads the cluster of that name; the inner error says what is wrong with it.
+fn kubeconfig(plane: &Facts, name: &str) -> Option<Result<Kubeconfig, String>> {
+    let secrets = plane.remote_secrets.as_ref().ok()?;
+    let data = secrets.iter().filter_map(|s| s.data.as_ref()).find_map(|data| data.get(name))?;
+    let text = String::from_utf8_lossy(&data.0);
+    // The error of a parser quotes what it parses, and a token is in there.
+    Some(serde_saphyr::from_str(&text).map_err(|_| "it holds no kubeconfig that can be read".to_owned()))
+}
+
+/// The server that the remote secret for that cluster names.
+pub(super) fn server_of(plane: &Facts, name: &str) -> Option<String> {
+    let config = kubeconfig(plane, name)?.ok()?;
+    config.clusters.into_iter().map(|c| c.cluster.server).find(|server| !server.is_empty())
+}
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let planes = scene.planes();
+    let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
+    let mut parts = join_all(pairs.map(|(plane, read)| one(scene, plane, read))).await.concat();
+    if parts.is_empty() {
+        parts.push(Part::Unseen("no control plane reads another cluster".into()));
+    }
+    let command = planes.first().map(|plane| secrets_by_hand(scene, plane));
+    Climbed {
+        id: RungId::RemoteSecret,
+        expected: "a valid token that may read, at the right server".into(),
+        command,
+        parts,
+    }
+}
+
+async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
+    let (watcher, watched) = (plane.name(), read.name());
+    if let Err(why) = &plane.remote_secrets {
+        return vec![Part::Unseen(why.clone())];
+    }
+    let server = Some(read.cluster.peer_api_server.clone()).filter(|url| !url.is_empty());
+    let shown = server.clone().unwrap_or_else(|| "https://ADDRESS:PORT".to_owned());
+    let context = scene.question.contexts.get(watched).map(|c| format!(" --context {c}")).unwrap_or_default();
+    let broken = |expected: String, observed: String| {
+        let create = format!(
+            "istioctl create-remote-secret --kubeconfig {}{context} --name {watched} --server {shown}",
+            read.cluster.kubeconfig.display()
+        );
+        Part::from(Broken {
+            expected,
+            observed,
+            command: secrets_by_hand(scene, plane),
+            fix: format!("{create} | {}", scene.kubectl(&plane.cluster, "apply -f -")),
+        })
+    };
+    let label = "label istio/multiCluster=true";
+    let config = match kubeconfig(plane, watched) {
+        None => {
+            let expected =
+                format!("secret {} in {NAMESPACE} of {watcher}, with the {label}", remote_secret::name(watched));
+            let secrets = plane.remote_secrets.as_ref().map_or(0, Vec::len);
+            return vec![broken(
+                expected,
+                format!("no secret with that label is for {watched} ({secrets} for other clusters)"),
+            )];
+        }
+        Some(Err(why)) => return vec![broken(format!("a kubeconfig of {watched} in its remote secret"), why)],
+        Some(Ok(config)) => config,
+    };
+    let endpoint = config.clusters.into_iter().map(|c| c.cluster).next().unwrap_or_default();
+    if is_loopback(&endpoint.server) {
+        let expected = format!("the remote secret of {watched} names {shown}");
+        return vec![broken(expected, format!("it names {}, which is istiod's own pod", endpoint.server))];
+    }
+    if let Some(right) = server.filter(|right| right.trim_end_matches('/') != endpoint.server.trim_end_matches('/')) {
+        let expected = format!("the remote secret of {watched} names {right}");
+        return vec![broken(expected, format!("it names {}", endpoint.server))];
+    }
+    let token = config.users.into_iter().find_map(|u| u.user.token).filter(|token| !token.is_empty());
+    let (Some(token), None) = (token, read.silent()) else {
+        let why = read.silent().unwrap_or("the remote secret has no token: its user cannot be looked at");
+        return vec![Part::Unseen(why.to_owned())];
+    };
+    let (ca, user) = tokio::join!(authority(read, endpoint.certificate_authority_data.as_deref()), review(read, token));
+    let mut parts = Vec::new();
+    parts.extend(ca.err().map(|observed| broken(format!("the remote secret trusts the CA of {watched}"), observed)));
+    match user {
+        Err(why) => parts.push(Part::Unseen(why)),
+        Ok(Err(refused)) => parts.push(broken(format!("a token that {watched} accepts"), refused)),
+        Ok(Ok(user)) => parts.push(rights(scene, read, user).await),
+    }
+    parts
+}
+
+/// Compares the CA in the secret with that of the cluster, which every namespace has.
+async fn authority(read: &Facts, encoded: Option<&str>) -> Result<(), String> {
+    let Some(encoded) = encoded else { return Ok(()) };
+    let maps: Api<ConfigMap> = Api::namespaced(read.cluster.client.clone(), NAMESPACE);
+    let Ok(Some(map)) = within("kube-root-ca.crt", maps.get_opt("kube-root-ca.crt")).await else { return Ok(()) };
+    let Some(own) = map.data.and_then(|mut data| data.remove("ca.crt")) else { return Ok(()) };
+    let decoded: Result<k8s_openapi::ByteString, _> = serde_json::from_value(encoded.into());
+    let same = decoded.is_ok_and(|bytes| String::from_utf8_lossy(&bytes.0).trim() == own.trim());
+    if same { Ok(()) } else { Err("it holds another CA: istiod cannot verify the API server's certificate".into()) }
+}
+
+/// Asks the API server whose token it is; the inner error is its refusal.
+async fn review(read: &Facts, token: String) -> Result<Result<UserInfo, String>, String> {
+    let spec = TokenReviewSpec { token, ..TokenReviewSpec::default() };
+    let review = TokenReview { spec, ..TokenReview::default() };
+    let api: Api<TokenReview> = Api::all(read.cluster.client.clone());
+    let params = PostParams::default();
+    let answer = within(format!("a review of the token by {}", read.name()), async {
+        api.create(&params, &review).await.map_err(|e| Reason(&e).to_string())
+    });
+    let status = answer.await?.status.unwrap_or_default();
+    Ok(match status.user.filter(|_| status.authenticated == Some(true)) {
+        Some(user) => Ok(user),
+        None => {
+            let why = status.error.filter(|e| !e.is_empty()).unwrap_or_else(|| "it does not know the token".to_owned());
+            Err(format!("{} refuses it (401): {why}", read.name()))
+        }
+    })
+}
+
+/// Asks the API server what the token's user may do.
+async fn rights(scene: &Scene<'_>, read: &Facts, user: UserInfo) -> Part {
+    let name = user.username.clone().unwrap_or_default();
+    let asked = join_all(RIGHTS.map(|(verb, group, resource)| may(read, &user, verb, group, resource))).await;
+    let mut refused = Vec::new();
+    for ((verb, _, resource), answer) in RIGHTS.iter().zip(asked) {
+        match answer {
+            Err(why) => return Part::Unseen(why),
+            Ok(true) => {}
+            Ok(false) => refused.push(format!("{verb} {resource}")),
+        }
+    }
+    if refused.is_empty() {
+        return Part::Holds(format!("{name} may read {}", read.name()));
+    }
+    let (verb, resource) = refused[0].split_once(' ').unwrap_or(("list", "pods"));
+    Part::from(Broken {
+        expected: format!("{name} may read what istiod reads in {}", read.name()),
+        observed: format!("it may not (403): {}", refused.join(", ")),
+        command: scene.kubectl(&read.cluster, &format!("auth can-i {verb} {resource} --as {name}")),
+        fix: format!(
+            "install the remote pieces in {} again: they bring ClusterRole istio-reader-clusterrole-{NAMESPACE} and its binding",
+            read.name()
+        ),
+    })
+}
+
+async fn may(read: &Facts, user: &UserInfo, verb: &str, group: &str, resource: &str) -> Result<bool, String> {
+    let attributes = ResourceAttributes {
+        verb: Some(verb.into()),
+        group: Some(group.into()),
+        resource: Some(resource.into()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        user: user.username.clone(),
+        groups: user.groups.clone(),
+        uid: user.uid.clone(),
+        resource_attributes: Some(attributes),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let api: Api<SubjectAccessReview> = Api::all(read.cluster.client.clone());
+    let params = PostParams::default();
+    let answer = within(format!("a review of rights by {}", read.name()), async {
+        api.create(&params, &review).await.map_err(|e| Reason(&e).to_string())
+    });
+    Ok(answer.await?.status.is_some_and(|s| s.allowed))
+}

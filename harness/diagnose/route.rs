@@ -1,0 +1,219 @@
+//! The route and subset that the caller's proxy chooses for this call: with endpoints, and those that were expected.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use serde_json::Value;
+
+use super::RungId;
+use super::envoy::{Host, Proxy, list};
+use super::facts::Facts;
+use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
+use super::rung::{Answer, Broken, Climbed, Part, within};
+use super::scene::Scene;
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let proxy = match scene.caller_proxy().await {
+        Ok(proxy) => proxy,
+        Err(why) => return Climbed::skipped(RungId::Route, why),
+    };
+    let home = &scene.home().cluster;
+    let command = scene.ask_envoy(home, &proxy.pod, "config_dump?resource=dynamic_route_configs");
+    let mut climbed = Climbed {
+        id: RungId::Route,
+        expected: "a route to endpoints that are those expected".into(),
+        command: Some(command.clone()),
+        parts: Vec::new(),
+    };
+    let target = scene.question.to;
+    if target.tls || scene.service.is_none() {
+        return Climbed::skipped(
+            RungId::Route,
+            "the call is encrypted by the caller, or to no service: no route reads it",
+        );
+    }
+    let rules = rules(scene).await;
+    let chosen = match choose(proxy.section("RoutesConfigDump"), target, scene.question.headers) {
+        Ok(chosen) => chosen,
+        Err(NoRoute::Unknown(why)) => {
+            climbed.parts.push(Part::Unseen(why));
+            return climbed;
+        }
+        Err(NoRoute::None(why)) => {
+            climbed.parts.push(Part::from(Broken {
+                expected: format!("{} has a route for {}", proxy.pod.name, target.url),
+                observed: why,
+                command,
+                fix: "add a route without a match at the end of the VirtualService, or call what one matches".into(),
+            }));
+            return climbed;
+        }
+    };
+    climbed.parts.extend(empty_arms(scene, proxy, &chosen));
+    climbed.parts.extend(astray(scene, &chosen, &rules, &command));
+    climbed.parts.push(compared(scene, proxy, &chosen, &rules, &command));
+    climbed
+}
+
+/// A VirtualService somewhere, with what its hosts mean.
+struct Rule {
+    cluster: String,
+    /// Whether a control plane reads rules there.
+    read: bool,
+    name: String,
+    /// Its hosts, in full.
+    hosts: Vec<String>,
+}
+
+/// All VirtualServices of all clusters; those that cannot be read are none.
+async fn rules(scene: &Scene<'_>) -> Vec<Rule> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService"));
+    let planes: Vec<&str> = scene.planes().into_iter().map(Facts::name).collect();
+    let listed = scene.facts.iter().map(|facts| {
+        let api: Api<DynamicObject> = Api::all_with(facts.cluster.client.clone(), &resource);
+        let all = ListParams::default();
+        async move {
+            let listed: Answer<_> = within("VirtualServices", api.list(&all)).await;
+            (facts, listed.map(|l| l.items).unwrap_or_default())
+        }
+    });
+    let mut rules = Vec::new();
+    for (facts, objects) in join_all(listed).await {
+        rules.extend(objects.into_iter().map(|object| {
+            let namespace = object.namespace().unwrap_or_default();
+            let spec = object.data.get("spec").cloned().unwrap_or_default();
+            Rule {
+                cluster: facts.name().to_owned(),
+                read: planes.contains(&facts.name()),
+                name: format!("{namespace}/{}", object.name_any()),
+                hosts: list(&spec, "hosts").iter().filter_map(Value::as_str).map(|h| in_full(h, &namespace)).collect(),
+            }
+        }));
+    }
+    rules
+}
+
+/// A host as a VirtualService in `namespace` means it.
+fn in_full(host: &str, namespace: &str) -> String {
+    if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
+}
+
+/// Rules that seem to be meant for this service, and are not in force for it.
+fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> Option<Part> {
+    let (name, namespace) = scene.service.as_ref()?;
+    let whole = format!("{name}.{namespace}.svc.cluster.local");
+    let in_force = chosen.made_from.is_some();
+    let astray = rules.iter().filter(|_| !in_force).find_map(|rule| {
+        if rule.hosts.contains(&whole) && !rule.read {
+            return Some((rule, format!("it is in {}, where no control plane reads rules", rule.cluster)));
+        }
+        // A host that no cluster could have, with the service's own name: the namespace is wrong.
+        let wrong = rule
+            .hosts
+            .iter()
+            .find(|h| **h != whole && h.starts_with(&format!("{name}.")) && h.ends_with(".svc.cluster.local"))?;
+        let written = rule.name.split('/').next().unwrap_or_default();
+        let meant = wrong.split('.').nth(1) == Some(written);
+        meant.then(|| (rule, format!("it is for {wrong}, because a short host means its own namespace")))
+    });
+    let (rule, observed) = astray?;
+    let primary = scene.leader(scene.home()).map_or("the primary", Facts::name);
+    Some(Part::from(Broken {
+        expected: format!("VirtualService {} is in force for {whole}", rule.name),
+        observed,
+        command: command.to_owned(),
+        fix: format!("put it into namespace {namespace} of {primary}, or write its host in full"),
+    }))
+}
+
+/// Arms with a share of the calls and nobody to answer them.
+fn empty_arms(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> Vec<Part> {
+    let command = scene.ask_envoy(&scene.home().cluster, &proxy.pod, "clusters?format=json");
+    let empty = chosen.arms.iter().filter(|(name, share)| *share > 0.0 && name.starts_with("outbound|")).filter_map(
+        |(name, share)| {
+            let hosts = proxy.hosts(name);
+            let healthy = hosts.iter().flatten().any(|h| h.unhealthy.is_none());
+            let observed = match &hosts {
+                _ if healthy => return None,
+                None => "it has no such cluster: no DestinationRule defines the subset".to_owned(),
+                Some(hosts) if hosts.is_empty() => "it has no endpoint: no pod has the subset's labels".to_owned(),
+                Some(hosts) => format!("none of its {} endpoints is healthy", hosts.len()),
+            };
+            let subset = name.split('|').nth(2).filter(|s| !s.is_empty());
+            let rule = chosen.made_from.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
+            Some(Part::from(Broken {
+                expected: format!("{}% of the calls have an endpoint in {name}{rule}", (share * 100.0).round()),
+                observed,
+                command: command.clone(),
+                fix: match (subset, &hosts) {
+                (Some(subset), None) => {
+                    format!("define subset {subset} in a DestinationRule in the service's namespace, where its control plane reads it")
+                }
+                (Some(subset), Some(_)) => {
+                    format!("make the labels of subset {subset} in the DestinationRule those of the pods that are meant")
+                }
+                (None, _) => "see the pods behind the service".into(),
+            },
+        }))
+        },
+    );
+    empty.collect()
+}
+
+/// The share of the calls that each version gets.
+fn shares(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> BTreeMap<String, f64> {
+    let mut shares: BTreeMap<String, f64> = BTreeMap::new();
+    for (name, share) in &chosen.arms {
+        let healthy: Vec<Host> =
+            proxy.hosts(name).unwrap_or_default().into_iter().filter(|h| h.unhealthy.is_none()).collect();
+        for host in &healthy {
+            let version = host.version.clone().or_else(|| scene.version_at(host.address.ip()));
+            let version = version.unwrap_or_else(|| host.address.to_string());
+            #[allow(clippy::cast_precision_loss, reason = "a handful of endpoints")]
+            let part = share / healthy.len() as f64;
+            *shares.entry(version).or_default() += part;
+        }
+    }
+    shares
+}
+
+fn compared(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen, rules: &[Rule], command: &str) -> Part {
+    let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService is in force".to_owned());
+    if let Some(answer) = &chosen.by_itself {
+        return Part::Holds(format!("{rule}: the proxy answers {answer} by itself"));
+    }
+    let shares = shares(scene, proxy, chosen);
+    // With one version in each arm the rule says the shares; otherwise a balancer spreads the calls.
+    let exact = chosen.arms.iter().all(|(name, _)| {
+        let hosts = proxy.hosts(name).unwrap_or_default();
+        hosts.iter().all(|h| h.version == hosts[0].version)
+    });
+    let unlike = scene.question.expect.and_then(|expect| unlike(expect, &shares, exact));
+    let Some((expected, observed)) = unlike else { return Part::Holds(format!("{rule}: {}", in_words(&shares))) };
+    let others: Vec<String> = rules.iter().map(|r| format!("{} in {}", r.name, r.cluster)).collect();
+    let others =
+        if others.is_empty() { "there is none".to_owned() } else { format!("there are {}", others.join(", ")) };
+    Part::from(Broken {
+        expected: format!("{} sends calls so: {expected}", proxy.pod.name),
+        observed: format!("{observed}, by its routes ({rule})"),
+        command: command.to_owned(),
+        fix: match &chosen.made_from {
+            Some(rule) => format!("make weights and subsets of {rule} those that are expected"),
+            None => format!("apply a VirtualService for the service where its control plane reads it ({others})"),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_host_means_the_rule_s_own_namespace() {
+        assert_eq!(in_full("helloworld", "default"), "helloworld.default.svc.cluster.local");
+        assert_eq!(in_full("helloworld.app1.svc.cluster.local", "default"), "helloworld.app1.svc.cluster.local");
+        assert_eq!(in_full("*", "default"), "*");
+    }
+}

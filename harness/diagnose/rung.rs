@@ -1,0 +1,157 @@
+//! What a look at one rung answers, and its form in reports.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::RungId;
+use crate::report::{Rung, RungStatus};
+
+/// How long one question may take. On a warm environment none takes a tenth of it; what does not answer in this time is told
+/// as not answering.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a question was answered; the text says why it was not.
+pub(super) type Answer<T> = Result<T, String>;
+
+/// The answer of `question`, or that there was none in time.
+pub(super) async fn within<T, E: std::fmt::Display>(
+    what: impl std::fmt::Display,
+    question: impl Future<Output = Result<T, E>>,
+) -> Answer<T> {
+    match tokio::time::timeout(PATIENCE, question).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(format!("{what}: {error}")),
+        Err(_) => Err(format!("{what}: no answer within {PATIENCE:?}")),
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub expected: String,
+    pub observed: String,
+    /// The command that shows it by hand.
+    pub command: String,
+    pub fix: String,
+}
+
+/// One of the things that a rung is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// As it should be: what was seen.
+    Holds(String),
+    Broken(Box<Broken>),
+    /// Could not be looked at, or does not apply: why.
+    Unseen(String),
+}
+
+impl From<Broken> for Part {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(Box::new(broken))
+    }
+}
+
+/// A rung that was looked at.
+#[derive(Debug)]
+pub(super) struct Climbed {
+    pub id: RungId,
+    /// What should be, where all of it is.
+    pub expected: String,
+    /// The command that shows it by hand.
+    pub command: Option<String>,
+    pub parts: Vec<Part>,
+}
+
+impl Climbed {
+    /// A rung that does not apply to this call.
+    pub fn skipped(id: RungId, why: impl Into<String>) -> Self {
+        Self { id, expected: String::new(), command: None, parts: vec![Part::Unseen(why.into())] }
+    }
+
+    /// The first broken part speaks for the rung; without one, all that was seen does.
+    pub fn into_rung(self) -> Rung {
+        let name = self.id.in_words().to_owned();
+        let (mut holds, mut unseen) = (Vec::new(), Vec::new());
+        for part in self.parts {
+            match part {
+                Part::Broken(broken) => {
+                    return Rung {
+                        rung: self.id,
+                        name,
+                        status: RungStatus::Broken,
+                        expected: Some(broken.expected),
+                        observed: Some(broken.observed),
+                        command: Some(broken.command),
+                        fix: Some(broken.fix),
+                    };
+                }
+                Part::Holds(what) => holds.push(what),
+                Part::Unseen(why) => unseen.push(why),
+            }
+        }
+        unseen.dedup();
+        holds.dedup();
+        let status = if holds.is_empty() { RungStatus::Skipped } else { RungStatus::Ok };
+        if status == RungStatus::Ok && !unseen.is_empty() {
+            holds.push(format!("(not looked at: {})", unseen.join("; ")));
+        }
+        let observed = if status == RungStatus::Ok { holds.join("; ") } else { unseen.join("; ") };
+        Rung {
+            rung: self.id,
+            name,
+            status,
+            expected: (!self.expected.is_empty()).then_some(self.expected),
+            observed: (!observed.is_empty()).then_some(observed),
+            command: self.command,
+            fix: None,
+        }
+    }
+}
+
+/// A rung above the first broken one.
+pub(super) fn not_reached(id: RungId) -> Rung {
+    Rung {
+        rung: id,
+        name: id.in_words().to_owned(),
+        status: RungStatus::Skipped,
+        expected: None,
+        observed: None,
+        command: None,
+        fix: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn climbed(parts: Vec<Part>) -> Rung {
+        Climbed { id: RungId::Name, expected: "it resolves".into(), command: Some("dig".into()), parts }.into_rung()
+    }
+
+    #[test]
+    fn one_broken_part_breaks_the_rung() {
+        let broken = |what: &str| Broken {
+            expected: "a".into(),
+            observed: what.into(),
+            command: "look".into(),
+            fix: "mend".into(),
+        };
+        let rung = climbed(vec![Part::Holds("x".into()), broken("first").into(), broken("second").into()]);
+        assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Broken, Some("first")));
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_told() {
+        let rung = climbed(vec![Part::Holds("x".into()), Part::Unseen("no answer".into())]);
+        assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not looked at: no answer)")));
+        let rung = climbed(vec![Part::Unseen("no answer".into()), Part::Unseen("no answer".into())]);
+        assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Skipped, Some("no answer")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_answers_is_told_in_time() {
+        let answer = within("pods", std::future::pending::<Result<(), String>>()).await;
+        assert_eq!(answer.unwrap_err(), "pods: no answer within 3s");
+    }
+}

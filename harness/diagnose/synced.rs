@@ -1,0 +1,49 @@
+//! Every istiod has synced every cluster that it reads.
+
+use super::RungId;
+use super::api_server::read_by;
+use super::rung::{Broken, Climbed, Part};
+use super::scene::Scene;
+use crate::mesh::NAMESPACE;
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let mut parts = Vec::new();
+    let mut command = None;
+    for plane in scene.running_planes().await {
+        let Some(facts) = scene.named(&plane.cluster) else { continue };
+        for (pod, answer) in &plane.reads {
+            let by_hand = scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz");
+            command.get_or_insert_with(|| by_hand.clone());
+            let reads = match answer {
+                Ok(reads) => reads,
+                Err(why) => {
+                    parts.push(Part::Unseen(why.clone()));
+                    continue;
+                }
+            };
+            for read in read_by(scene, facts) {
+                let status = reads.iter().find(|r| r.id == read.name()).map(|r| r.sync_status.as_str());
+                parts.push(match status {
+                    Some("synced") => Part::Holds(format!("{} in istiod {}", read.name(), pod.name)),
+                    other => Part::from(Broken {
+                        expected: format!("istiod {} has synced {}", pod.name, read.name()),
+                        observed: other
+                            .map_or_else(|| "it does not read that cluster".to_owned(), |s| format!("it is `{s}`")),
+                        command: by_hand.clone(),
+                        fix: format!(
+                            "see why: {}",
+                            scene.kubectl(
+                                &facts.cluster,
+                                &format!("-n {NAMESPACE} logs deploy/istiod | grep {}", read.name())
+                            )
+                        ),
+                    }),
+                });
+            }
+        }
+    }
+    if parts.is_empty() {
+        parts.push(Part::Unseen("no control plane runs that reads another cluster".into()));
+    }
+    Climbed { id: RungId::ClusterSynced, expected: "every cluster is synced in every istiod".into(), command, parts }
+}

@@ -1,0 +1,92 @@
+//! The pods behind the service are ready.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::RungId;
+use super::facts::{Facts, label};
+use super::routing::versions_expected;
+use super::rung::{Broken, Climbed, Part};
+use super::scene::Scene;
+use crate::gate::endpoints::selects;
+use crate::gate::pods::is_ending;
+use crate::workload::pods::{Readiness, readiness};
+
+pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+    let Some((name, namespace)) = &scene.service else {
+        return Climbed::skipped(RungId::Workload, format!("{} is no service of a cluster", scene.question.to.host));
+    };
+    let selector = scene.service_spec().and_then(|s| s.spec.as_ref()?.selector.clone()).unwrap_or_default();
+    if selector.is_empty() {
+        return Climbed::skipped(RungId::Workload, "the service selects no pods");
+    }
+    let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get pods -o wide"));
+    let mut parts = Vec::new();
+    for facts in &scene.facts {
+        let (pods, deployments) = match (&facts.pods, &facts.deployments) {
+            (Ok(pods), Ok(deployments)) => (pods, deployments),
+            (Err(why), _) | (_, Err(why)) => {
+                parts.push(Part::Unseen(why.clone()));
+                continue;
+            }
+        };
+        let template = |d: &&Deployment| {
+            let labels = d.spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+            selects(&selector, &labels)
+        };
+        for deployment in deployments.iter().filter(template) {
+            let labels = deployment.spec.selector.match_labels.clone().unwrap_or_default();
+            let own: Vec<Pod> =
+                pods.iter().filter(|p| !is_ending(p) && selects(&labels, p.labels())).cloned().collect();
+            parts.push(match readiness(deployment, &own) {
+                Readiness::Ready => {
+                    Part::Holds(format!("{} of {} ready in {}", own.len(), deployment.name_any(), facts.name()))
+                }
+                Readiness::NotYet(why) | Readiness::Never(why) => Part::from(Broken {
+                    expected: format!("every pod of {} in {} is ready", deployment.name_any(), facts.name()),
+                    observed: why,
+                    command: by_hand(facts),
+                    fix: scene.kubectl(
+                        &facts.cluster,
+                        &format!("-n {namespace} describe pods -l {}", selector_text(&labels)),
+                    ),
+                }),
+            });
+        }
+    }
+    parts.extend(missing(scene, name, &by_hand(scene.home())));
+    Climbed {
+        id: RungId::Workload,
+        expected: "every pod behind the service is ready".into(),
+        command: Some(by_hand(scene.home())),
+        parts,
+    }
+}
+
+/// That nothing serves at all, or not the version that the call should have reached.
+fn missing(scene: &Scene<'_>, service: &str, command: &str) -> Option<Part> {
+    if scene.facts.iter().any(|f| f.pods.is_err()) {
+        return None;
+    }
+    let servers = scene.servers();
+    let versions: BTreeSet<&str> = servers.iter().filter_map(|s| label(s.pod, "version")).collect();
+    let expected = scene.question.expect.map(versions_expected).unwrap_or_default();
+    let lacking = expected.iter().find(|v| !versions.contains(v.as_str()));
+    let (expected, observed) = match lacking {
+        _ if servers.is_empty() => (format!("a pod behind {service}"), "no cluster has one".to_owned()),
+        Some(version) => {
+            let there: Vec<&str> = versions.into_iter().collect();
+            (format!("a pod of {service} with version {version}"), format!("there are those of {}", there.join(", ")))
+        }
+        None => return None,
+    };
+    let fix = "start the workload, or scale it up".to_owned();
+    Some(Part::from(Broken { expected, observed, command: command.to_owned(), fix }))
+}
+
+fn selector_text(labels: &std::collections::BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
