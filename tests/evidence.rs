@@ -17,9 +17,8 @@ use meshproof::journal::EnvDir;
 use meshproof::project::Project;
 use meshproof::provider::ProviderName;
 use meshproof::report::{RunReport, ScenarioReport};
-use meshproof::run::settings::{Existing, Keep, Settings};
+use meshproof::run::settings::{Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, reap};
-use meshproof::supply::{Overrides, Source};
 use meshproof::verdict::Class;
 
 /// The rule sends every call to v2, and v1 is expected.
@@ -70,20 +69,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn settings(project: Project, state_root: &Path) -> Settings {
-    Settings {
-        project,
-        provider: Some(ProviderName::Netns),
-        source: Source::Auto,
-        istio: None,
-        kubernetes: None,
-        overrides: Overrides::new(),
-        keep: Keep::Always,
-        evidence: false,
-        from_phase: None,
-        wait_for_kept: false,
-        existing: Existing::default(),
-        state_root: state_root.to_owned(),
-    }
+    let (provider, state_root) = (Some(ProviderName::Netns), state_root.to_owned());
+    Settings { provider, keep: Keep::Always, state_root, ..Settings::new(project) }
 }
 
 /// Runs one scenario and answers the run's folder and report.

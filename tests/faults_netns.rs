@@ -14,16 +14,14 @@ use meshproof::apply::{self, Manifest};
 use meshproof::diagnose::{self, Question, RungId};
 use meshproof::fault::{self, FaultError};
 use meshproof::gate::{self, Change, GateError};
-use meshproof::journal::state_root;
 use meshproof::probe::{self, Outcome, Request};
 use meshproof::project::Project;
 use meshproof::provider::{Cluster, ProviderName};
 use meshproof::run::Session;
 use meshproof::run::environment::Environment;
 use meshproof::run::kit::Kit;
-use meshproof::run::settings::{Existing, Keep, Settings};
+use meshproof::run::settings::Settings;
 use meshproof::scenario;
-use meshproof::supply::{Overrides, Source};
 use meshproof::workload;
 
 /// What is seen of a fault: how the calls from cluster1 end, or something else.
@@ -315,21 +313,9 @@ async fn every_fault_is_seen_and_mended() {
         return;
     }
     assert!(nix::unistd::geteuid().is_root(), "cannot run: network namespaces need root");
-    let settings = Settings {
-        project: Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).unwrap(),
-        provider: Some(ProviderName::Netns),
-        source: Source::Auto,
-        istio: None,
-        kubernetes: None,
-        overrides: Overrides::new(),
-        keep: Keep::Never,
-        from_phase: None,
-        wait_for_kept: false,
-        existing: Existing::default(),
-        evidence: false,
-        // The usual one: if this process is killed, the next run removes what it made.
-        state_root: state_root(),
-    };
+    // State is where it usually is: if this process is killed, the next run removes what it made.
+    let project = Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).unwrap();
+    let settings = Settings { provider: Some(ProviderName::Netns), ..Settings::new(project) };
     let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
     let (scenario, topology) = scenario::open(&loaded).map_err(|_| "a scenario with mistakes").unwrap();
     let mut session = Session::new(settings).unwrap();

@@ -12,11 +12,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::doctor::Finding;
 use crate::failure::{self, Failure};
-use crate::journal::state_root;
 use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::provider::existing::Given;
-use crate::run::settings::{Existing, Keep, Settings};
+use crate::run::settings::{Existing, Settings};
 use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
@@ -270,20 +269,8 @@ impl Making {
                 "own binaries run on the netns provider only"
             ));
         }
-        Ok(Settings {
-            project,
-            provider,
-            existing,
-            source: self.source,
-            istio: self.istio,
-            kubernetes: self.kubernetes,
-            overrides,
-            keep: Keep::Never,
-            evidence: false,
-            from_phase: None,
-            wait_for_kept: false,
-            state_root: state_root(),
-        })
+        let (source, istio, kubernetes) = (self.source, self.istio, self.kubernetes);
+        Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project) })
     }
 
     /// The clusters that exist; none for the other providers.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::record::Phase;
 use crate::failure::Failure;
+use crate::journal::state_root;
 use crate::project::Project;
 use crate::provider;
 use crate::provider::ProviderName;
@@ -50,6 +51,24 @@ pub struct Existing {
 }
 
 impl Settings {
+    /// What a command asks that was given no options.
+    pub fn new(project: Project) -> Self {
+        Self {
+            project,
+            provider: None,
+            existing: Existing::default(),
+            source: Source::Auto,
+            istio: None,
+            kubernetes: None,
+            overrides: Overrides::new(),
+            keep: Keep::Never,
+            evidence: false,
+            from_phase: None,
+            wait_for_kept: false,
+            state_root: state_root(),
+        }
+    }
+
     /// What is pinned, with the minors that were asked for.
     ///
     /// # Errors
