@@ -120,11 +120,11 @@ impl Access {
 
     pub(super) fn pod_net_by_hand(&self, cluster: &Cluster, pod: &PodRef) -> Option<String> {
         match self {
-            Self::Netns { env } => {
+            Self::Netns { env } | Self::ExistingNetns { env } => {
                 let namespace = netns::access::pod_namespace(env, cluster, pod).ok()?;
                 Some(format!("ip netns exec {namespace}"))
             }
-            Self::Kind | Self::Existing | Self::ExistingNetns { .. } => None,
+            Self::Kind | Self::Existing => None,
         }
     }
 
