@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::source::Problems;
+use crate::source::{Problem, Problems};
+use crate::supply::VersionsError;
 
 /// Reports for people, each with its place in a file where it has one.
 pub struct Failure(Vec<miette::Report>);
@@ -13,15 +14,45 @@ impl From<miette::Report> for Failure {
     }
 }
 
+impl Failure {
+    /// Both together; nothing when there is nothing to tell.
+    ///
+    /// # Errors
+    /// When there is.
+    pub fn none_of(mut reports: Vec<miette::Report>, problems: Vec<Problem>) -> Result<(), Self> {
+        if let Err(problems) = Problems::none_of(problems) {
+            reports.extend(here(problems).reports());
+        }
+        if reports.is_empty() { Ok(()) } else { Err(Self(reports)) }
+    }
+}
+
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
-        Self(problems.reports().collect())
+        Self(here(problems).reports().collect())
+    }
+}
+
+/// With paths as they are from the folder that the command was typed in.
+fn here(problems: Problems) -> Problems {
+    std::env::current_dir().map(|folder| problems.clone().under(&folder)).unwrap_or(problems)
+}
+
+impl From<VersionsError> for Failure {
+    fn from(error: VersionsError) -> Self {
+        match error {
+            VersionsError::Wrong(problems) => problems.into(),
+            error => {
+                let help = "the table `support` of versions.yaml says which pairs are sound; `--istio` and `--kubernetes` choose one";
+                miette::miette!(help = help, "{error}").into()
+            }
+        }
     }
 }
 
 impl From<Vec<Problems>> for Failure {
     fn from(all: Vec<Problems>) -> Self {
-        Self(all.into_iter().flat_map(Problems::reports).collect())
+        Self(all.into_iter().flat_map(|problems| here(problems).reports()).collect())
     }
 }
 

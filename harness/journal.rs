@@ -49,15 +49,43 @@ pub enum Owned {
         /// Where it is.
         path: PathBuf,
     },
-    /// A namespace in a cluster that was not made here.
-    Namespace {
-        /// Kubeconfig of the cluster.
-        kubeconfig: PathBuf,
-        /// Context in it.
-        context: String,
+    /// An object in a cluster that was not made here.
+    Object {
+        /// How to reach the cluster.
+        cluster: External,
+        /// Its API version (`v1`, `rbac.authorization.k8s.io/v1`).
+        api_version: String,
+        /// Its kind.
+        kind: String,
+        /// Its namespace; none for an object of the whole cluster.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
         /// Its name.
         name: String,
+        /// The label (`KEY=VALUE`) that it carries. One without is somebody else's, and stays.
+        label: String,
     },
+    /// What a program that was installed in a cluster that was not made here writes there by itself: every object of one
+    /// kind with one label, in any namespace. Before the installation there was none.
+    Labelled {
+        /// How to reach the cluster.
+        cluster: External,
+        /// Their API version.
+        api_version: String,
+        /// Their kind.
+        kind: String,
+        /// The label, `KEY=VALUE`.
+        label: String,
+    },
+}
+
+/// How to reach a cluster that was not made here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct External {
+    /// A kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// A context in it.
+    pub context: String,
 }
 
 /// Why state could not be kept.

@@ -6,9 +6,11 @@
 //! observations ([`probe`]) are judged by [`verdict`] and told by [`report`].
 
 pub mod apply;
+pub mod capsule;
 pub mod cli;
 pub mod diagnose;
 pub mod doctor;
+pub mod evidence;
 pub mod failure;
 pub mod fault;
 pub mod gate;

@@ -18,6 +18,7 @@ use meshproof::report;
 use meshproof::run::settings::{Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, interrupt};
 use meshproof::scenario::{self, Found};
+use meshproof::topology::Topology;
 use meshproof::verdict::Class;
 
 #[derive(Parser)]
@@ -36,6 +37,9 @@ struct Args {
     /// Leave the environment running if a scenario does not pass.
     #[arg(long, conflicts_with = "keep", help_heading = "Harness")]
     keep_on_failure: bool,
+    /// Keep evidence of scenarios that pass, too (of others it is always kept).
+    #[arg(long, help_heading = "Harness")]
+    evidence: bool,
     /// Only scenarios with this label; may be given several times (all must be there).
     #[arg(long = "label", value_name = "LABEL", help_heading = "Harness")]
     labels: Vec<String>,
@@ -88,6 +92,7 @@ fn run(mut args: Args) -> Result<ExitCode, Failure> {
         _ => Keep::Never,
     };
     settings.wait_for_kept = nextest;
+    settings.evidence = args.evidence;
     // Scenarios share environments: one at a time.
     args.libtest.test_threads.get_or_insert(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -113,7 +118,7 @@ impl Shared {
     fn run(&self, chosen: &Chosen) -> Result<Completion, Failed> {
         let mut state = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Unopened = *state {
-            *state = self.open();
+            *state = self.open(&chosen.topology);
         }
         let session = match &mut *state {
             State::Open(session) => session,
@@ -138,10 +143,13 @@ impl Shared {
     }
 
     /// Looks at the prerequisites, then opens the session. Makes no cluster yet.
-    fn open(&self) -> State {
-        let bad = self.runtime.block_on(doctor::showstoppers(&self.settings));
+    fn open(&self, topology: &Topology) -> State {
+        let bad = doctor::showstoppers(&self.settings, std::slice::from_ref(topology));
+        let mut bad: Vec<String> = self.runtime.block_on(bad).iter().map(ToString::to_string).collect();
+        let in_the_way = doctor::in_the_way(&self.settings, std::slice::from_ref(topology));
+        bad.extend(self.runtime.block_on(in_the_way).iter().map(|problem| format!("{}: {problem}", problem.place())));
         if !bad.is_empty() {
-            return State::Unfit(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            return State::Unfit(bad.join("\n"));
         }
         match Session::new(self.settings.clone()) {
             Ok(session) => State::Open(Box::new(session)),

@@ -54,7 +54,13 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     settings.keep = Keep::Always;
     settings.from_phase = args.phase;
     let topology = Topology::load(&project.topologies(), &args.topology)?;
+    settings.versions()?;
+    super::fit(&settings, std::slice::from_ref(&topology)).await?;
     let mut session = Session::new(settings)?;
+    match interrupt::unless_interrupted(session.prepare()).await {
+        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
+        Err(interrupt::Interrupted) => return Ok(INTERRUPTED),
+    }
     let options = MeshOptions::default();
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
     let ended = interrupt::unless_interrupted(work).await;

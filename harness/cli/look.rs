@@ -56,8 +56,8 @@ pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
 
 /// Shows what a scenario would do.
 pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
-    let (loaded, topology) = scenario::open(&args.file)?;
-    let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    let (loaded, topology) = scenario::open_in(&args.file, project.root())?;
+    let versions = Versions::load(&project.versions())?;
     let part = |name: &str, version: String| Part { name: name.into(), version };
     let parts = vec![
         part("kubernetes", versions.packages.kubernetes.clone()),
@@ -75,7 +75,7 @@ pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
 
 /// Prints the pairs of the nightly run as JSON on one line.
 pub fn matrix(project: &Project) -> Result<u8, Failure> {
-    let versions = Versions::load(&project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    let versions = Versions::load(&project.versions())?;
     anstream::println!("{}", serde_json::to_string(&versions.matrix).map_err(|e| miette::miette!("{e}"))?);
     Ok(0)
 }

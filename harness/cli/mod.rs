@@ -4,18 +4,22 @@
 //! fail, 2 broken, 3 inconclusive, 4 wrong input or a missing prerequisite (nothing was started),
 //! 130 interrupted, 64 wrong usage.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::doctor::Finding;
 use crate::failure::{self, Failure};
-use crate::journal::state_root;
 use crate::project::Project;
 use crate::provider::ProviderName;
-use crate::run::settings::{Keep, Settings};
+use crate::provider::existing::Given;
+use crate::run::settings::{Existing, Settings};
 use crate::supply::{Minor, Overrides, Program, Source};
+use crate::topology::Topology;
 
+mod capsule;
 mod doctor;
 mod environment;
 mod exec;
@@ -69,6 +73,8 @@ enum Command {
     Run(run::RunArgs),
     /// Put every fault of the catalogue into scenarios, and check that each is noticed.
     Prove(prove::ProveArgs),
+    /// Pack a run into one file, which `meshproof run FILE` repeats elsewhere.
+    Capsule(capsule::CapsuleArgs),
     /// Remove environments.
     Down(environment::DownArgs),
     /// Print shell commands that point kubectl at a kept environment.
@@ -93,8 +99,17 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Making {
     /// Who makes the clusters.
-    #[arg(long, env = "MESHPROOF_PROVIDER", default_value = "auto", value_name = "auto|kind|netns")]
+    #[arg(long, env = "MESHPROOF_PROVIDER", default_value = "auto", value_name = "auto|kind|netns|existing")]
     pub provider: ProviderChoice,
+    /// A cluster that exists, for a cluster of the topology: its context in the kubeconfig (existing only).
+    #[arg(long = "context", value_name = "CLUSTER=CONTEXT", value_parser = context)]
+    pub contexts: Vec<(String, String)>,
+    /// The kubeconfig with those contexts (default: where kubectl looks).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Put a mesh into clusters that exist, for this run (default: use the one that is there, as it is).
+    #[arg(long)]
+    pub install_mesh: bool,
     /// Where binaries and images come from.
     #[arg(long, env = "MESHPROOF_SOURCE", default_value = "auto", value_enum)]
     pub source: Source,
@@ -134,9 +149,17 @@ impl std::str::FromStr for ProviderChoice {
             "auto" => Ok(Self::Auto),
             "kind" => Ok(Self::Fixed(ProviderName::Kind)),
             "netns" => Ok(Self::Fixed(ProviderName::Netns)),
-            _ => Err(format!("`{text}` is no provider (expected auto, kind or netns)")),
+            "existing" => Ok(Self::Fixed(ProviderName::Existing)),
+            _ => Err(format!("`{text}` is no provider (expected auto, kind, netns or existing)")),
         }
     }
+}
+
+/// `CLUSTER=CONTEXT`; names of contexts may hold `=`, names of clusters do not.
+fn context(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(cluster, context)| !cluster.is_empty() && !context.is_empty());
+    let pair = pair.map(|(cluster, context)| (cluster.to_owned(), context.to_owned()));
+    pair.ok_or_else(|| format!("`{text}` is no CLUSTER=CONTEXT (such as cluster1=kind-one)"))
 }
 
 /// Runs the command line of this process.
@@ -179,6 +202,12 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
     if let Command::Why(args) = cli.command {
         return why::main(args).await;
     }
+    // A capsule brings a project of its own.
+    if let Command::Run(args) = &cli.command
+        && let Some(file) = args.capsule()
+    {
+        return run::repeat(&cli.project, file, args).await;
+    }
     let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
     match cli.command {
         Command::Doctor(args) => doctor::main(&project, args).await,
@@ -190,12 +219,26 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Up(args) => environment::up(&project, args).await,
         Command::Run(args) => run::main(&project, args).await,
         Command::Prove(args) => prove::main(&project, args).await,
+        Command::Capsule(args) => capsule::main(&project, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
         Command::Logs(args) => exec::logs(args).await,
         Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
     }
+}
+
+/// Looks whether a run can start at all.
+///
+/// # Errors
+/// With every finding that would keep it from starting.
+async fn fit(settings: &Settings, topologies: &[Topology]) -> Result<(), Failure> {
+    let told = |f: &Finding| {
+        let help = if f.why.is_empty() { f.mend.clone() } else { format!("{}\nwhy it matters: {}", f.mend, f.why) };
+        miette::miette!(help = help, "{}: {}", f.subject, f.found)
+    };
+    let reports = crate::doctor::showstoppers(settings, topologies).await.iter().map(told).collect();
+    Failure::none_of(reports, crate::doctor::in_the_way(settings, topologies).await)
 }
 
 impl Making {
@@ -217,23 +260,46 @@ impl Making {
             ProviderChoice::Auto if !overrides.is_empty() => Some(ProviderName::Netns),
             ProviderChoice::Auto => None,
         };
+        let existing = self.existing(provider)?;
+        if provider == Some(ProviderName::Existing) && !overrides.is_empty() {
+            return Err(miette::miette!(
+                help = "leave them out, or use `--provider netns`",
+                "own binaries run on the netns provider only"
+            ));
+        }
         if provider == Some(ProviderName::Kind) && !overrides.is_empty() {
             return Err(miette::miette!(
                 help = "leave out `--provider kind`",
                 "own binaries run on the netns provider only"
             ));
         }
-        Ok(Settings {
-            project,
-            provider,
-            source: self.source,
-            istio: self.istio,
-            kubernetes: self.kubernetes,
-            overrides,
-            keep: Keep::Never,
-            from_phase: None,
-            wait_for_kept: false,
-            state_root: state_root(),
-        })
+        let (source, istio, kubernetes) = (self.source, self.istio, self.kubernetes);
+        Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project) })
+    }
+
+    /// The clusters that exist; none for the other providers.
+    fn existing(&self, provider: Option<ProviderName>) -> miette::Result<Existing> {
+        let mut contexts = BTreeMap::new();
+        for (cluster, context) in &self.contexts {
+            if let Some(other) = contexts.insert(cluster.clone(), context.clone()) {
+                return Err(miette::miette!("{cluster} has two contexts: `{other}` and `{context}`"));
+            }
+        }
+        let existing = provider == Some(ProviderName::Existing);
+        if existing && contexts.is_empty() {
+            return Err(miette::miette!(
+                help =
+                    "`--context cluster1=CONTEXT --context cluster2=CONTEXT`; `kubectl config get-contexts` lists them",
+                "`--provider existing` needs a context for each cluster of the topology"
+            ));
+        }
+        if !existing && (!contexts.is_empty() || self.kubeconfig.is_some() || self.install_mesh) {
+            return Err(miette::miette!(
+                help = "add `--provider existing`, or leave them out",
+                "`--context`, `--kubeconfig` and `--install-mesh` are for clusters that exist"
+            ));
+        }
+        let given = Given { contexts, kubeconfig: self.kubeconfig.clone() };
+        Ok(Existing { given, install_mesh: self.install_mesh })
     }
 }

@@ -1,21 +1,23 @@
 //! `meshproof run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making};
+use super::{INTERRUPTED, Making, capsule};
+use crate::capsule::is_capsule;
 use crate::failure::Failure;
 use crate::project::Project;
-use crate::report;
+use crate::report::{self, RunReport};
 use crate::run::record::Phase;
 use crate::run::settings::Keep;
-use crate::run::{Selection, Session, interrupt};
+use crate::run::{Chosen, Selection, Session, interrupt};
+use crate::topology::Topology;
 
 /// Arguments of `meshproof run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Scenario files, or folders of them.
+    /// Scenario files, or folders of them; or one capsule, which is repeated and compared.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -32,30 +34,67 @@ pub struct RunArgs {
     /// Leave the environment running if a scenario does not pass.
     #[arg(long, conflicts_with = "keep")]
     keep_on_failure: bool,
+    /// Keep evidence of scenarios that pass, too (of others it is always kept).
+    #[arg(long)]
+    evidence: bool,
     /// Begin again at this phase on a kept environment.
     #[arg(long, value_enum)]
     phase: Option<Phase>,
 }
 
+impl RunArgs {
+    /// The capsule among the files.
+    pub fn capsule(&self) -> Option<&Path> {
+        self.files.iter().map(PathBuf::as_path).find(|file| is_capsule(file))
+    }
+}
+
 /// Runs the scenarios; the exit code is that of the worst verdict.
 pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
-    let mut settings = args.making.settings(project.clone())?;
-    settings.keep = match (args.keep, args.keep_on_failure) {
-        (true, _) => Keep::Always,
-        (_, true) => Keep::OnFailure,
-        _ => Keep::Never,
-    };
-    settings.from_phase = args.phase;
-    let selection = Selection { files: args.files, filter: args.filter, labels: args.labels };
+    let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
     let chosen = selection.open(project)?;
     if chosen.is_empty() {
         return Err(
             miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
         );
     }
+    Ok(play(&args, project.clone(), &chosen).await?.0)
+}
+
+/// Runs a capsule and tells what differs from what it saw; `here` is the folder whose project, if it is in one, gets the reports.
+pub async fn repeat(here: &Path, file: &Path, args: &RunArgs) -> Result<u8, Failure> {
+    if args.files.len() > 1 || args.filter.is_some() || !args.labels.is_empty() {
+        let help = format!("meshproof run {}", file.display());
+        return Err(miette::miette!(help = help, "a capsule is run alone and whole").into());
+    }
+    let (opened, project, chosen) = capsule::open(file, here)?;
+    let (code, report) = play(args, project, &chosen).await?;
+    capsule::tell(&opened.recorded, &report);
+    Ok(code)
+}
+
+async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<(u8, RunReport), Failure> {
+    let mut settings = args.making.settings(project)?;
+    settings.keep = match (args.keep, args.keep_on_failure) {
+        (true, _) => Keep::Always,
+        (_, true) => Keep::OnFailure,
+        _ => Keep::Never,
+    };
+    settings.from_phase = args.phase;
+    settings.evidence = args.evidence;
+    settings.versions()?;
+    super::fit(&settings, &distinct(chosen)).await?;
     let mut session = Session::new(settings)?;
+    let prepared = interrupt::unless_interrupted(session.prepare()).await;
+    match prepared {
+        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
+        Err(interrupt::Interrupted) => {
+            let ended = session.close(true).await?;
+            return Ok((INTERRUPTED, ended.report));
+        }
+    }
     let ended = interrupt::unless_interrupted(async {
-        for one in &chosen {
+        for one in chosen {
             let scenario = session.run(one).await;
             anstream::println!("{}", report::terminal::scenario(scenario));
         }
@@ -66,5 +105,17 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
         anstream::println!("{}", report::terminal::environment(environment));
     }
     anstream::println!("{}\nreports: {}", report::terminal::summary(&ended.report), ended.folder.display());
-    Ok(if interrupted { INTERRUPTED } else { ended.report.class().exit_code() })
+    let code = if interrupted { INTERRUPTED } else { ended.report.class().exit_code() };
+    Ok((code, ended.report))
+}
+
+/// The topologies of the scenarios, each once.
+fn distinct(chosen: &[Chosen]) -> Vec<Topology> {
+    let mut topologies: Vec<Topology> = Vec::new();
+    for one in chosen {
+        if !topologies.contains(&one.topology) {
+            topologies.push(one.topology.clone());
+        }
+    }
+    topologies
 }

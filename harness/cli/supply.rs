@@ -22,11 +22,13 @@ pub struct SupplyArgs {
 
 /// Gets everything that environments are made of.
 pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
-    let settings = args.making.settings(project.clone())?;
+    let mut settings = args.making.settings(project.clone())?;
+    settings.existing.install_mesh |= args.purposes.contains(&Purpose::Mesh);
     let versions = settings.versions()?;
     let provider_of = |purpose: &Purpose| match purpose {
         Purpose::Kind => ProviderName::Kind,
         Purpose::Netns => ProviderName::Netns,
+        Purpose::Workloads | Purpose::Mesh => ProviderName::Existing,
     };
     let mut providers: Vec<ProviderName> = args.purposes.iter().map(provider_of).collect();
     if providers.is_empty() {

@@ -38,7 +38,9 @@ pub(super) struct Reach {
 pub(super) struct Probed {
     /// By the address that was called.
     pub reached: BTreeMap<IpAddr, Reach>,
-    /// Peers of the connections to its own port.
+    /// Whether it was watched who connects to its own port.
+    pub watched: bool,
+    /// Peers of the connections to that port.
     pub callers: Vec<IpAddr>,
     /// TCP segments that were sent again meanwhile, and that the other end had not.
     pub resent: u64,
@@ -55,7 +57,7 @@ pub(super) async fn probe(cluster: &Cluster, at: &PodAt, own: u16, to: &[SocketA
     if !text.contains("resent-after") {
         return Err(format!("{what}: {}", output.last_lines(1)));
     }
-    Ok(parse(&text, own))
+    Ok(Probed { watched: true, ..parse(&text, own) })
 }
 
 /// As [`probe`], from inside the pod's proxy, where nodes cannot be entered: who calls whom is not seen.
@@ -92,11 +94,11 @@ fn script(own: u16, to: &[SocketAddr]) -> String {
     for address in to {
         let (ip, port) = (address.ip(), address.port());
         // One connection stays open long enough to be seen at the other end, and is made while there is no other.
-        let _ = writeln!(script, "timeout 2 bash -c 'exec 3<>/dev/tcp/{ip}/{port}; sleep 1.5' 2>/dev/null &");
+        let _ = writeln!(script, "timeout 3 bash -c 'exec 3<>/dev/tcp/{ip}/{port}; sleep 2.5' 2>/dev/null &");
         let _ = writeln!(script, "(sleep 0.3; {}) &", curl(*address));
     }
     let _ =
-        write!(script, "for i in $(seq 12); do\nss -Htn state established '( sport = :{own} )' | sed 's/^/peer /'\n");
+        write!(script, "for i in $(seq 20); do\nss -Htn state established '( sport = :{own} )' | sed 's/^/peer /'\n");
     for address in to {
         let (ip, port) = (address.ip(), address.port());
         let _ = writeln!(

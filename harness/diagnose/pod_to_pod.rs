@@ -197,6 +197,10 @@ fn judge(
                 ),
             ),
         }),
+        // A look that began too late, on a busy machine, says nothing about the address.
+        None if other.as_ref().is_ok_and(|o| o.watched && !o.callers.contains(&from.at.address)) => {
+            Part::Unseen(format!("{way}, but not under which address"))
+        }
         None => Part::Holds(way),
     }
 }

@@ -1,12 +1,14 @@
 //! All checks that fit what a command is about to do.
 
-use super::{Finding, Severity, host, install, leftovers, network};
+use super::{Finding, Severity, existing, host, install, leftovers, network, supply};
 use crate::failure::Failure;
 use crate::journal::state_root;
 use crate::provider::{self, ProviderName, netns};
+use crate::run::record::environments;
 use crate::run::settings::Settings;
+use crate::source::Problem;
 use crate::supply::{Minor, Source};
-use crate::topology::Topology;
+use crate::topology::{HostRange, Topology};
 
 /// Everything that `meshproof doctor` tells.
 ///
@@ -21,14 +23,26 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
         Source::Registry => (versions.registry.istio_minor, versions.registry.kubernetes_minor),
         _ => (minor(&versions.packages.istio.version)?, minor(&versions.packages.kubernetes)?),
     };
-    let mut findings = host::capacity();
-    findings.push(host::disk(crate::supply::Cache::open().map_err(|e| miette::miette!("{e}"))?.root()));
-    findings.extend(about_provider(provider).await);
+    if provider == ProviderName::Existing {
+        let mut findings = existing::look(&settings.existing, std::slice::from_ref(&topology)).await;
+        if settings.existing.install_mesh {
+            findings.push(supply::look(settings, provider, &versions).await.1);
+        }
+        findings.extend(leftovers::leftovers(&state_root()));
+        return Ok(findings);
+    }
+    let mut findings = host::capacity(provider);
+    let (supplied, supply) = supply::look(settings, provider, &versions).await;
+    findings.push(host::disk(crate::supply::Cache::open().map_err(|e| miette::miette!("{e}"))?.root(), supplied));
+    findings.push(supply);
+    findings.push(supply::kubectl());
+    findings.extend(about_provider(provider, Trial::Thorough).await);
     if provider == ProviderName::Kind {
         findings.push(host::inotify());
         findings.push(host::cgroup(kubernetes.1));
     }
-    findings.push(addresses(&topology).await);
+    findings.push(addresses(&topology, provider).await);
+    findings.extend(ports(settings, &topology));
     findings.push(match versions.check_pair(&istio.to_string(), &kubernetes.to_string()) {
         Ok(()) => Finding::good("versions", format!("Istio {istio} supports Kubernetes {kubernetes}")),
         Err(error) => Finding::bad(
@@ -42,10 +56,13 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// What alone would keep a run from starting: a quick look, for every run.
-pub async fn showstoppers(settings: &Settings) -> Vec<Finding> {
+/// What alone would keep a run on these topologies from starting: a quick look, for every run.
+pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
     let provider = settings.provider().await;
-    let mut findings = about_provider(provider).await;
+    let mut findings = match provider {
+        ProviderName::Existing => existing::look(&settings.existing, topologies).await,
+        _ => about_provider(provider, Trial::Quick).await,
+    };
     findings.retain(|f| f.severity == Severity::Bad);
     findings
 }
@@ -54,11 +71,59 @@ pub async fn showstoppers(settings: &Settings) -> Vec<Finding> {
 pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
     match settings.provider().await {
         ProviderName::Netns => install::missing(install::FOR_NETNS),
-        _ => install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect(),
+        ProviderName::Existing => Vec::new(),
+        ProviderName::Kind => {
+            install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect()
+        }
     }
 }
 
-async fn about_provider(provider: ProviderName) -> Vec<Finding> {
+/// What of the machine is in the way of clusters of these topologies, at its place in a kind config: ranges that it routes,
+/// ports that are in use. On kind only: nothing of the others shows in the host's network.
+pub async fn in_the_way(settings: &Settings, topologies: &[Topology]) -> Vec<Problem> {
+    if settings.provider().await != ProviderName::Kind || topologies.is_empty() {
+        return Vec::new();
+    }
+    let used = used_ranges().await;
+    let configs = settings.project.topologies();
+    let mut problems = Vec::new();
+    for topology in topologies {
+        problems.extend(topology.clashes(&used).iter().map(|clash| clash.problem(&configs, topology)));
+        if !stands(topology) {
+            problems.extend(topology.taken_ports(&configs, network::port_taken));
+        }
+    }
+    problems
+}
+
+/// Whether an environment of that topology stands: its ports are in use by itself.
+fn stands(topology: &Topology) -> bool {
+    let found = environments(&state_root()).unwrap_or_default();
+    found.iter().filter_map(|f| f.record.as_ref()).any(|record| record.topology == *topology)
+}
+
+fn ports(settings: &Settings, topology: &Topology) -> Vec<Finding> {
+    if stands(topology) {
+        return Vec::new();
+    }
+    let taken = topology.taken_ports(&settings.project.topologies(), network::port_taken);
+    let bad = |problem: &Problem| {
+        let found = format!("{}: {problem}", problem.place());
+        Finding::bad("ports", found, "the kind config asks for it", problem.hint().unwrap_or_default())
+    };
+    taken.iter().map(bad).collect()
+}
+
+/// How much a look may cost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// Well under a second, before every run.
+    Quick,
+    /// Also starts a container.
+    Thorough,
+}
+
+async fn about_provider(provider: ProviderName, trial: Trial) -> Vec<Finding> {
     match provider {
         ProviderName::Netns => {
             let programs = install::programs("programs", install::FOR_NETNS);
@@ -73,25 +138,35 @@ async fn about_provider(provider: ProviderName) -> Vec<Finding> {
         ProviderName::Kind => {
             let mut findings = vec![install::programs("programs", install::FOR_KIND)];
             if findings[0].severity != Severity::Bad {
-                findings.extend(provider::kind::preflight(None).await);
+                findings.extend(provider::kind::preflight(trial == Trial::Thorough).await);
             }
             findings
         }
+        // By topology: see `existing`.
         ProviderName::Existing => Vec::new(),
     }
 }
 
-/// The topology's ranges against what this machine routes.
-async fn addresses(topology: &Topology) -> Finding {
+/// The ranges that this machine uses.
+async fn used_ranges() -> Vec<HostRange> {
     let mut used = network::host_routes();
     used.extend(network::docker_networks().await);
-    let clashes = topology.clashes(&used);
+    used
+}
+
+/// The topology's ranges against what this machine routes.
+async fn addresses(topology: &Topology, provider: ProviderName) -> Finding {
+    let clashes = topology.clashes(&used_ranges().await);
     if clashes.is_empty() {
         let ranges: Vec<String> =
             topology.clusters.iter().flat_map(|c| [c.pods, c.services]).map(|r| r.to_string()).collect();
         return Finding::good("addresses", format!("{} are free", ranges.join(", ")));
     }
     let found: Vec<String> = clashes.iter().map(ToString::to_string).collect();
+    if provider == ProviderName::Netns {
+        let harmless = "no matter: nothing of a netns environment shows in this machine's own network";
+        return Finding::good("addresses", format!("{} ({harmless})", found.join("; ")));
+    }
     Finding::bad(
         "addresses",
         found.join("; "),

@@ -3,20 +3,24 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::provider::ProviderName;
 
-/// What two clusters of one node, with the mesh, need on either provider (measured: 1.6 GiB on
-/// netns, 3.1 GiB on kind).
-const MEMORY_GIB: f64 = 4.0;
+/// What two clusters of one node, with the mesh, need (measured: 3.1 GiB on kind, 1.6 GiB on netns).
+const MEMORY_GIB_KIND: f64 = 4.0;
+const MEMORY_GIB_NETNS: f64 = 2.0;
 
 /// Go build cache, node image and containers of a run from packages (measured: 4.5 GB + 3 GB).
 const DISK_GIB: f64 = 12.0;
+/// Environments, logs and reports, when the supply is there.
+const DISK_GIB_SUPPLIED: f64 = 2.0;
 
 /// kind's "pod errors due to too many open files" page names these values for several clusters.
 const INOTIFY_INSTANCES: u64 = 512;
 const INOTIFY_WATCHES: u64 = 524_288;
 
 /// Cores and memory.
-pub fn capacity() -> Vec<Finding> {
+pub fn capacity(provider: ProviderName) -> Vec<Finding> {
+    let needed = if provider == ProviderName::Netns { MEMORY_GIB_NETNS } else { MEMORY_GIB_KIND };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_gib(&text));
     let mut findings = vec![if cores >= 2 {
@@ -30,17 +34,17 @@ pub fn capacity() -> Vec<Finding> {
         )
     }];
     findings.push(match memory {
-        Some(gib) if gib >= MEMORY_GIB => Finding::good("free memory", format!("{gib:.1} GiB")),
+        Some(gib) if gib >= needed => Finding::good("free memory", format!("{gib:.1} GiB")),
         Some(gib) => Finding::bad(
             "free memory",
             format!("{gib:.1} GiB"),
-            format!("two clusters with a mesh need {MEMORY_GIB} GiB"),
+            format!("two clusters with a mesh need {needed} GiB"),
             "end other programs, or give the virtual machine more memory",
         ),
         None => Finding::warning(
             "free memory",
             "unknown (/proc/meminfo cannot be read)",
-            format!("{MEMORY_GIB} GiB are needed"),
+            format!("{needed} GiB are needed"),
             "",
         ),
     });
@@ -53,26 +57,31 @@ fn available_gib(meminfo: &str) -> Option<f64> {
     Some(kib / 1024.0 / 1024.0)
 }
 
-/// Free disk space where the supply is kept.
-pub fn disk(folder: &Path) -> Finding {
+/// Free disk space where the supply is kept; less is needed once it is there.
+pub fn disk(folder: &Path, supplied: bool) -> Finding {
+    let (needed, what) = if supplied {
+        (DISK_GIB_SUPPLIED, "logs and environments")
+    } else {
+        (DISK_GIB, "a supply built from packages and two clusters")
+    };
     let existing = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     match nix::sys::statvfs::statvfs(existing) {
         Ok(stat) => {
             let gib = stat.blocks_available() as f64 * stat.fragment_size() as f64 / f64::from(1u32 << 30);
             let found = format!("{gib:.0} GiB at {}", existing.display());
-            if gib >= DISK_GIB {
+            if gib >= needed {
                 Finding::good("free disk", found)
             } else {
                 Finding::bad(
                     "free disk",
                     found,
-                    format!("a supply built from packages and two clusters need {DISK_GIB} GiB"),
+                    format!("{what} need {needed} GiB"),
                     "make room, or set XDG_CACHE_HOME to a larger disk",
                 )
             }
         }
         Err(error) => {
-            Finding::warning("free disk", format!("unknown ({error})"), format!("{DISK_GIB} GiB are needed"), "")
+            Finding::warning("free disk", format!("unknown ({error})"), format!("{needed} GiB are needed"), "")
         }
     }
 }

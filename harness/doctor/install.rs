@@ -41,7 +41,7 @@ pub fn missing(needed: &[Needed]) -> Vec<Needed> {
     needed.iter().copied().filter(|n| !on_path(n.program)).collect()
 }
 
-fn on_path(program: &str) -> bool {
+pub(super) fn on_path(program: &str) -> bool {
     // Root's PATH may lack the sbin folders under sudo; the tools below live there.
     let dirs = std::env::var_os("PATH").unwrap_or_default();
     let with_sbin = std::env::split_paths(&dirs).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -9,12 +9,14 @@ use std::fmt;
 use serde::Serialize;
 
 mod examine;
+mod existing;
 pub mod host;
 pub mod install;
 pub mod leftovers;
 pub mod network;
+mod supply;
 
-pub use examine::{examine, missing_packages, showstoppers};
+pub use examine::{examine, in_the_way, missing_packages, showstoppers};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -51,6 +51,12 @@ fn parse_networks(text: &str) -> Vec<HostRange> {
     used
 }
 
+/// Whether something on this machine listens on a TCP port.
+pub fn port_taken(port: u16) -> bool {
+    let all = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+    all.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +70,15 @@ mod tests {
             parse_routes(table),
             [HostRange { range: "10.10.0.0/16".parse().unwrap(), what: "route via tun0".into() }]
         );
+    }
+
+    #[test]
+    fn a_port_is_taken_as_long_as_somebody_listens() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(port_taken(port));
+        drop(listener);
+        assert!(!port_taken(port));
     }
 
     #[test]

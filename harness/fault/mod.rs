@@ -4,21 +4,15 @@
 //! broken, so that a later command can mend what a crashed one left. Breaking and mending return when the effect is there, or
 //! gone, by the gate where proxies are concerned. `docs/faults.md` is the catalogue for people.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::diagnose::RungId;
-use crate::gate::{self, Change};
-use crate::journal::{EnvDir, JournalError};
+use crate::journal::EnvDir;
 use crate::provider::Cluster;
-use crate::topology::Topology;
 
 mod api_server_paused;
 mod api_server_unreachable;
@@ -31,6 +25,7 @@ mod istiod_restarted;
 mod latency;
 mod namespace_label_missing;
 mod nodes;
+mod notes;
 mod pods_not_ready;
 mod proxy_stuck;
 mod reader_role_too_small;
@@ -42,25 +37,16 @@ mod stub_service_missing;
 mod watchers;
 mod webhook_ca_missing;
 mod workloads;
+mod world;
 
 pub use error::FaultError;
 use error::{kube_error, no_effect};
+pub use notes::{Broken, broken};
+use notes::{forget, note, note_name, state};
+pub use world::World;
 
 /// An effect that takes longer than this does not come.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Where a fault happens.
-#[derive(Clone, Copy)]
-pub struct World<'a> {
-    /// The running clusters.
-    pub clusters: &'a [Cluster],
-    /// How they hang together.
-    pub topology: &'a Topology,
-    /// The namespaces of the workloads.
-    pub namespaces: &'a BTreeSet<String>,
-    /// The environment's identifier.
-    pub owner: &'a str,
-}
 
 /// One thing that can be broken.
 trait Fault: std::marker::Sync {
@@ -154,53 +140,6 @@ pub fn find(name: &str) -> Option<Entry> {
     catalogue().into_iter().find(|entry| entry.name == name)
 }
 
-/// Something that is broken now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Broken {
-    /// The fault.
-    pub name: String,
-    /// The cluster that it was given.
-    pub cluster: String,
-    /// What is needed to mend it. Holds no key and no token.
-    state: Value,
-}
-
-impl World<'_> {
-    fn cluster(&self, name: &str) -> Result<&Cluster, FaultError> {
-        self.clusters.iter().find(|c| c.name == name).ok_or_else(|| FaultError::NoCluster {
-            name: name.to_owned(),
-            clusters: self.clusters.iter().map(|c| c.name.clone()).collect(),
-        })
-    }
-
-    /// The clusters whose pods reach this one's directly.
-    fn peers(&self, cluster: &Cluster) -> Vec<&Cluster> {
-        let pairs = self.topology.routed_pairs().into_iter().filter(|(from, _)| from.name == cluster.name);
-        pairs.filter_map(|(_, to)| self.clusters.iter().find(|c| c.name == to.name)).collect()
-    }
-
-    /// Why no other cluster's pods reach this one's directly.
-    fn has_peers(&self, cluster: &Cluster) -> Result<(), String> {
-        if self.peers(cluster).is_empty() { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
-    }
-
-    /// Why it runs no control plane.
-    fn has_control_plane(&self, cluster: &Cluster) -> Result<(), String> {
-        match self.topology.cluster(&cluster.name) {
-            Some(spec) if !spec.is_primary() => Err(format!("its control plane is in {}", spec.control_plane)),
-            Some(_) => Ok(()),
-            None => Err("the topology does not name it".to_owned()),
-        }
-    }
-
-    /// Waits until every proxy holds the endpoints that there are now.
-    async fn endpoints_settle(&self) -> Result<(), FaultError> {
-        let change = Change::endpoints(self.namespaces.iter().cloned());
-        gate::after(gate::before(self.clusters, change).await?, LIMIT).await?;
-        Ok(())
-    }
-}
-
 fn fault(name: &str) -> Result<&'static dyn Fault, FaultError> {
     CATALOGUE.iter().find(|f| f.name() == name).copied().ok_or_else(|| FaultError::Unknown { name: name.to_owned() })
 }
@@ -230,7 +169,8 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
     }
     let (fault, target) = (fault(name)?, world.cluster(cluster)?);
     let state = fault.plan(world, target).await?;
-    let note = Broken { name: name.into(), cluster: cluster.into(), state };
+    let (since, namespaces) = (jiff::Timestamp::now(), world.namespaces.clone());
+    let note = Broken { name: name.into(), cluster: cluster.into(), since, namespaces, state };
     let content = serde_json::to_vec_pretty(&note)
         .map_err(|e| FaultError::Note { path: env.path().join(note_name(name, cluster)), why: e.to_string() })?;
     env.write_private(&note_name(name, cluster), &content)?;
@@ -256,14 +196,10 @@ pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
     let Some(note) = all.iter().find(|b| b.name == name && b.cluster == cluster) else {
         return Err(FaultError::not_broken(name, cluster, &all));
     };
+    let world = World { namespaces: &note.namespaces, ..world };
     fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
     forget(env, name, cluster)?;
     Ok(started.elapsed())
-}
-
-fn forget(env: &EnvDir, name: &str, cluster: &str) -> Result<(), JournalError> {
-    let path = env.path().join(note_name(name, cluster));
-    fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })
 }
 
 /// What is to be mended among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.
@@ -292,7 +228,7 @@ pub fn select<'a>(
     }
 }
 
-/// Mends all that is broken.
+/// Mends all that is broken, what was broken last first.
 ///
 /// # Errors
 /// The first [`FaultError`].
@@ -308,97 +244,5 @@ pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, Fau
     failed.map_or(Ok(all), Err)
 }
 
-/// What is broken in this environment now.
-///
-/// # Errors
-/// When a note cannot be read.
-pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
-    let read = |path: &PathBuf| -> Result<Broken, String> {
-        serde_json::from_slice(&fs::read(path).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
-    };
-    let io = |source| JournalError::Io { what: "cannot read", path: env.path().to_owned(), source };
-    let mut notes = Vec::new();
-    for entry in fs::read_dir(env.path()).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.starts_with("fault-") && name.ends_with(".json") {
-            notes.push(read(&path).map_err(|why| FaultError::Note { path, why })?);
-        }
-    }
-    notes.sort_by(|a, b| (&a.name, &a.cluster).cmp(&(&b.name, &b.cluster)));
-    Ok(notes)
-}
-
-fn note_name(fault: &str, cluster: &str) -> String {
-    format!("fault-{fault}-{cluster}.json")
-}
-
-/// What [`Fault::plan`] answers, from a type of the fault's own.
-fn note<T: Serialize>(state: &T) -> Result<Value, FaultError> {
-    serde_json::to_value(state).map_err(|e| FaultError::Note { path: PathBuf::new(), why: e.to_string() })
-}
-
-/// The reverse of [`note`].
-fn state<T: DeserializeOwned>(state: &Value) -> Result<T, FaultError> {
-    T::deserialize(state).map_err(|e| FaultError::Note { path: PathBuf::new(), why: e.to_string() })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[test]
-    fn every_fault_has_a_name_of_its_own_and_says_what_it_breaks() {
-        let distinct: BTreeSet<&str> = names().into_iter().collect();
-        assert_eq!(distinct.len(), CATALOGUE.len());
-        for entry in catalogue() {
-            assert!(entry.breaks.ends_with('.') && entry.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
-            assert_eq!(find(entry.name), Some(entry));
-        }
-    }
-
-    #[test]
-    fn an_unknown_name_lists_those_that_there_are() {
-        let error = fault("route-mising").err().unwrap().to_string();
-        assert!(error.contains("did you mean `route-missing`?") && error.contains("istiod-down"), "{error}");
-    }
-
-    #[rstest]
-    #[case::all(None, None, Ok(3))]
-    #[case::by_cluster(None, Some("cluster2"), Ok(1))]
-    #[case::by_name(Some("masquerade"), None, Ok(2))]
-    #[case::both(Some("masquerade"), Some("cluster2"), Ok(1))]
-    #[case::no_such_fault(Some("masquerad"), None, Err("did you mean `masquerade`?"))]
-    #[case::no_such_cluster(None, Some("cluster3"), Err("known clusters: cluster1, cluster2"))]
-    #[case::whole(Some("istiod-down"), Some("cluster2"), Err("istiod-down is not in cluster2: nothing to mend"))]
-    fn what_is_mended(
-        #[case] name: Option<&str>,
-        #[case] cluster: Option<&str>,
-        #[case] expected: Result<usize, &str>,
-    ) {
-        let broken =
-            |(name, cluster): (&str, &str)| Broken { name: name.into(), cluster: cluster.into(), state: Value::Null };
-        let all = [("istiod-down", "cluster1"), ("masquerade", "cluster1"), ("masquerade", "cluster2")].map(broken);
-        let selected = select(&all, name, cluster, ["cluster1", "cluster2"].into_iter());
-        match (selected, expected) {
-            (Ok(selected), Ok(count)) => assert_eq!(selected.len(), count),
-            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
-            (found, _) => panic!("{found:?}"),
-        }
-    }
-
-    #[test]
-    fn what_is_broken_is_known_to_the_next_process() {
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "e1").unwrap();
-        assert_eq!(broken(&env).unwrap(), []);
-        let one = Broken { name: "istiod-down".into(), cluster: "cluster1".into(), state: 2.into() };
-        env.write_private(&note_name(&one.name, &one.cluster), &serde_json::to_vec(&one).unwrap()).unwrap();
-        drop(env);
-        let env = EnvDir::open(root.path(), "e1").unwrap().unwrap();
-        assert_eq!(broken(&env).unwrap(), [one]);
-        env.write_private("fault-x-y.json", b"{").unwrap();
-        assert!(broken(&env).unwrap_err().to_string().contains("fault-x-y.json"));
-    }
-}
+mod tests;

@@ -7,7 +7,9 @@ use crate::provider::access::Access;
 /// Why nothing can be run on its nodes.
 pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
     match cluster.access {
-        Access::Existing => Err("its nodes cannot be entered: the cluster was not made here".to_owned()),
+        Access::Existing | Access::ExistingNetns { .. } => {
+            Err("its nodes cannot be entered: the cluster was not made here".to_owned())
+        }
         Access::Kind | Access::Netns { .. } => Ok(()),
     }
 }

@@ -191,6 +191,18 @@ mod tests {
         assert_eq!(expected[HELLO].keys().map(ToString::to_string).collect::<Vec<_>>(), addresses);
     }
 
+    /// Pods that cannot be made do not hold the gate up: those that there are count.
+    #[rstest]
+    #[case::on_their_way(serde_json::json!([]), Some("deployment d: 0 of 1 pods exist"))]
+    #[case::refused(serde_json::json!([{ "type": "ReplicaFailure", "status": "True" }]), None)]
+    #[case::refused_before(serde_json::json!([{ "type": "ReplicaFailure", "status": "False" }]), Some("deployment d: 0 of 1 pods exist"))]
+    fn what_a_deployment_has_not_done(#[case] conditions: serde_json::Value, #[case] expected: Option<&str>) {
+        let object = serde_json::json!({ "metadata": { "name": "d", "generation": 1 },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "d" } }, "template": {} },
+            "status": { "observedGeneration": 1, "conditions": conditions } });
+        assert_eq!(unsettled(&serde_json::from_value(object).unwrap(), &[]).as_deref(), expected);
+    }
+
     #[test]
     fn a_cluster_without_ready_pods_needs_no_gateway() {
         let gateways = [Gateway { network: "n2".into(), addr: "172.18.0.3".into(), port: 15443 }];

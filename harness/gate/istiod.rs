@@ -16,6 +16,11 @@ use crate::provider::{Cluster, PodRef};
 /// istiod's HTTP port; its debug pages ask for no token on the pod's own loopback address.
 pub(crate) const DEBUG_PORT: u16 = 8080;
 
+/// The debug port of an istiod.
+pub(super) fn at(cluster: &Cluster, pod: PodRef) -> Admin {
+    Admin::new(cluster, pod, DEBUG_PORT)
+}
+
 /// The running istiod pods of one cluster.
 pub(crate) struct ControlPlane {
     pub cluster: Cluster,
@@ -103,7 +108,7 @@ impl ControlPlane {
             .into_iter()
             .filter(super::pods::is_ready)
             .filter_map(|pod| pod.metadata.name)
-            .map(|name| Admin::new(cluster, PodRef { namespace: NAMESPACE.into(), name }, DEBUG_PORT))
+            .map(|name| at(cluster, PodRef { namespace: NAMESPACE.into(), name }))
             .collect();
         Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods }))
     }

@@ -222,6 +222,22 @@ fn waited(error: WaitError<GateError>) -> GateError {
     }
 }
 
+/// What the Envoy of a pod answers on its admin port: `path` as in `/config_dump`.
+///
+/// # Errors
+/// When it does not answer with 200.
+pub async fn proxy_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
+    envoy::of(cluster, pod.clone()).get(path).await
+}
+
+/// What an istiod answers on its debug port: `path` as in `/debug/syncz`.
+///
+/// # Errors
+/// When it does not answer with 200.
+pub async fn istiod_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
+    istiod::at(cluster, pod.clone()).get(path).await
+}
+
 /// Takes down what the proxies concerned hold now.
 ///
 /// # Errors

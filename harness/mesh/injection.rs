@@ -20,10 +20,12 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a sidecar would be told.
 #[derive(Debug, PartialEq, Eq)]
-struct Sidecar {
-    cluster: String,
-    network: String,
-    outbound: String,
+pub(super) struct Sidecar {
+    pub cluster: String,
+    pub network: String,
+    pub outbound: String,
+    /// Whether it answers DNS without being told by the pod.
+    pub dns_capture: bool,
 }
 
 /// Waits until every cluster injects sidecars that know their cluster and network and capture `outbound`.
@@ -34,7 +36,12 @@ pub(super) async fn await_all(mesh: &Mesh, clusters: &[Cluster], outbound: &str)
 }
 
 async fn await_one(cluster: &Cluster, spec: &ClusterSpec, outbound: &str) -> Result<(), MeshError> {
-    let expected = Sidecar { cluster: spec.name.clone(), network: spec.network.clone(), outbound: outbound.to_owned() };
+    let expected = Sidecar {
+        cluster: spec.name.clone(),
+        network: spec.network.clone(),
+        outbound: outbound.to_owned(),
+        dns_capture: false,
+    };
     let (expected, what) = (&expected, format!("sidecar injection in cluster {}", cluster.name));
     wait::until(what, LIMIT, INTERVAL, || async move {
         match try_once(cluster).await {
@@ -80,7 +87,8 @@ pub async fn webhook(cluster: &Cluster) -> String {
     }
 }
 
-async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshError> {
+/// The sidecar that a pod in `cluster` would get now; `None` when it would get none.
+pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshError> {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -107,6 +115,7 @@ fn sidecar(pod: &Pod) -> Option<Sidecar> {
         cluster: variable(proxy, "ISTIO_META_CLUSTER_ID"),
         network: variable(proxy, "ISTIO_META_NETWORK"),
         outbound: outbound.cloned().unwrap_or_default(),
+        dns_capture: variable(proxy, "ISTIO_META_DNS_CAPTURE") == "true",
     })
 }
 
@@ -134,8 +143,12 @@ mod tests {
     #[case::native("initContainers")]
     #[case::classic("containers")]
     fn both_kinds_of_sidecar_are_read(#[case] place: &str) {
-        let expected =
-            Sidecar { cluster: "cluster2".into(), network: "network1".into(), outbound: "10.10.0.0/16".into() };
+        let expected = Sidecar {
+            cluster: "cluster2".into(),
+            network: "network1".into(),
+            outbound: "10.10.0.0/16".into(),
+            dns_capture: false,
+        };
         assert_eq!(sidecar(&pod(place)), Some(expected));
     }
 

@@ -17,6 +17,7 @@ use crate::topology::Topology;
 use crate::wait::WaitError;
 
 pub mod access_log;
+pub mod found;
 pub mod injection;
 mod install;
 pub mod istiod;
@@ -98,6 +99,16 @@ pub enum MeshError {
         cluster: String,
         /// Those that run.
         running: String,
+    },
+    /// No mesh where one was to be used as it is.
+    #[error(
+        "cluster {cluster}: {why} (hint: `--install-mesh` puts a mesh there for this run, and takes it away again)"
+    )]
+    NotFound {
+        /// The cluster.
+        cluster: String,
+        /// What is missing.
+        why: String,
     },
     /// A control plane has no running pod.
     #[error(

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::trust::Trust;
-use super::{Mesh, MeshError, MeshInputs, primary, remote};
+use super::{Mesh, MeshError, MeshInputs, NAMESPACE, primary, remote};
 use crate::apply::{self, Manifest};
 use crate::scenario::MeshOptions;
 use crate::tool::Tool;
@@ -39,6 +39,15 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         trust,
         manifests: try_join_all(generated).await?.into_iter().collect(),
     })
+}
+
+impl Prepared {
+    /// What [`super::install`] will make in that cluster outside the mesh's namespace.
+    pub fn outside_namespace(&self, cluster: &str) -> Vec<&Manifest> {
+        let all = self.manifests.get(cluster).into_iter().flatten();
+        all.filter(|m| m.namespace() != Some(NAMESPACE) && !(m.kind() == "Namespace" && m.name() == NAMESPACE))
+            .collect()
+    }
 }
 
 fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {

@@ -15,6 +15,12 @@ pub enum Access {
     Kind,
     /// Pods through the API server; nodes not at all.
     Existing,
+    /// As [`Access::Existing`], where the clusters are those of a netns environment: their nodes serve no logs and no exec
+    /// to an API server, so that their pods are entered as in that environment. Nodes not at all.
+    ExistingNetns {
+        /// That environment's folder.
+        env: PathBuf,
+    },
     /// Pods and nodes through their namespaces on this machine.
     Netns {
         /// The environment's folder, where the node agents write down what runs.
@@ -33,7 +39,9 @@ impl Access {
     ) -> Result<ExecOutput, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
-            Self::Netns { env } => netns::access::exec(env, cluster, pod, container, argv, stdin).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => {
+                netns::access::exec(env, cluster, pod, container, argv, stdin).await
+            }
         }
     }
 
@@ -45,7 +53,7 @@ impl Access {
     ) -> Result<Box<dyn Stream>, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::dial(cluster, pod, port).await,
-            Self::Netns { env } => netns::access::dial(env, cluster, pod, port).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::dial(env, cluster, pod, port).await,
         }
     }
 
@@ -58,7 +66,9 @@ impl Access {
     ) -> Result<String, ProviderError> {
         match self {
             Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
-            Self::Netns { env } => netns::access::logs(env, cluster, pod, container, since).await,
+            Self::Netns { env } | Self::ExistingNetns { env } => {
+                netns::access::logs(env, cluster, pod, container, since).await
+            }
         }
     }
 
@@ -71,7 +81,7 @@ impl Access {
         match self {
             Self::Kind => kind::node::exec(node, argv).await,
             Self::Netns { env } => netns::access::node_exec(env, cluster, node, argv).await,
-            Self::Existing => Err(ProviderError::Refused {
+            Self::Existing | Self::ExistingNetns { .. } => Err(ProviderError::Refused {
                 what: format!(
                     "node {node} of cluster {} cannot be entered: the cluster was not made here",
                     cluster.name
@@ -90,7 +100,7 @@ impl Access {
         match self {
             Self::Kind => kind::node::pod_net_exec(at, argv).await,
             Self::Netns { env } => netns::access::pod_net_exec(env, cluster, &at.pod, argv).await,
-            Self::Existing => Err(ProviderError::Refused {
+            Self::Existing | Self::ExistingNetns { .. } => Err(ProviderError::Refused {
                 what: format!(
                     "the network of pod {}/{} of cluster {} cannot be entered: the cluster was not made here",
                     at.pod.namespace, at.pod.name, cluster.name
@@ -104,13 +114,13 @@ impl Access {
         match self {
             Self::Kind => Some(format!("docker exec {}", quote(node))),
             Self::Netns { env } => Some(format!("ip netns exec {}", netns::access::node_namespace(env, node))),
-            Self::Existing => None,
+            Self::Existing | Self::ExistingNetns { .. } => None,
         }
     }
 
     pub(super) fn pod_net_by_hand(&self, cluster: &Cluster, pod: &PodRef) -> Option<String> {
         match self {
-            Self::Netns { env } => {
+            Self::Netns { env } | Self::ExistingNetns { env } => {
                 let namespace = netns::access::pod_namespace(env, cluster, pod).ok()?;
                 Some(format!("ip netns exec {namespace}"))
             }
@@ -122,7 +132,8 @@ impl Access {
         match self {
             Self::Kind => memory::in_containers(cluster).await.ok(),
             Self::Netns { env } => Some(memory::of_processes(netns::access::pids(env, cluster))),
-            Self::Existing => None,
+            // They are not ours to account for.
+            Self::Existing | Self::ExistingNetns { .. } => None,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::tool::{Output, Tool, ToolError};
 
 pub mod access;
 pub mod contexts;
+pub mod existing;
 pub mod kind;
 mod kube_access;
 mod memory;
@@ -222,8 +223,10 @@ pub async fn engine_answers() -> bool {
 
 /// Removes what a journal names, in that order. Answers what could not be removed, in words; the rest is removed all the same.
 pub async fn remove(owned: Vec<Owned>) -> Vec<String> {
-    let mut problems = Vec::new();
-    for one in owned {
+    let external = |one: &Owned| matches!(one, Owned::Object { .. } | Owned::Labelled { .. });
+    let (external, own): (Vec<Owned>, Vec<Owned>) = owned.into_iter().partition(external);
+    let mut problems = existing::remove(external).await;
+    for one in own {
         if let Err(error) = remove_one(&one).await {
             problems.push(format!("{one:?}: {error}"));
         }

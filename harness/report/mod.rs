@@ -11,7 +11,7 @@ pub mod model;
 pub mod terminal;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 

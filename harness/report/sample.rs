@@ -197,7 +197,7 @@ fn weighted() -> ScenarioReport {
 }
 
 /// The run.
-pub(super) fn run() -> RunReport {
+pub(crate) fn run() -> RunReport {
     static RUN: LazyLock<RunReport> = LazyLock::new(make);
     RUN.clone()
 }

@@ -54,7 +54,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// `scenarios/a.yaml:3:5`; the file alone when the line is not known.
-pub(super) fn place(file: &str, line: usize, column: usize) -> String {
+pub(crate) fn place(file: &str, line: usize, column: usize) -> String {
     if line == 0 { file.to_owned() } else { format!("{file}:{line}:{column}") }
 }
 

@@ -117,7 +117,7 @@ async fn answered<T>(
 }
 
 /// The URL with `{cluster2.api}` filled in.
-fn address(environment: &Environment, to: &str) -> String {
+pub fn address(environment: &Environment, to: &str) -> String {
     environment.clusters.iter().fold(to.to_owned(), |url, cluster| {
         let host = cluster.peer_api_server.trim_start_matches("https://");
         url.replace(&format!("{{{}.api}}", cluster.name), host)
@@ -132,7 +132,7 @@ fn needs_replies(expect: &Expect) -> bool {
 }
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
-fn needs_logs(expect: &Expect) -> bool {
+pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::RunError;
 use super::kit::{self, Kit};
 use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
 use super::settings::Settings;
+use super::{RunError, external};
 use crate::fault::World;
 use crate::gate::{self, Change};
 use crate::journal::{EnvDir, state_root};
 use crate::mesh::{self, Mesh};
-use crate::provider::Cluster;
+use crate::provider::{Cluster, ProviderName};
 use crate::scenario::{MeshOptions, Mtls, Outbound};
 use crate::topology::Topology;
 use crate::{ui, workload};
@@ -76,6 +76,7 @@ impl Environment {
             created: jiff::Timestamp::now().to_string(),
             phases: Vec::new(),
             mesh: None,
+            found_mesh: None,
             kubeconfigs: Vec::new(),
         };
         record.save(&dir)?;
@@ -108,9 +109,14 @@ impl Environment {
         }
         let found = !record.phases.is_empty();
         let mut phases = Vec::new();
-        let inputs = kit.mesh_inputs(dir.id())?;
         // Manifests and certificates need no cluster: they are made while the clusters start.
-        let prepared = mesh::prepare(topology, options, &inputs);
+        let prepared = async {
+            if kit.finds_mesh() {
+                return Ok(None);
+            }
+            let inputs = kit.mesh_inputs(dir.id())?;
+            Ok::<_, RunError>(Some(mesh::prepare(topology, options, &inputs).await?))
+        };
         let clusters = async {
             if record.is_done(Phase::Clusters) {
                 return kit::attach(&dir, &record).await.map(|clusters| (clusters, None));
@@ -126,16 +132,26 @@ impl Environment {
             record.kubeconfigs = clusters.iter().map(|c| (c.name.clone(), c.kubeconfig.clone())).collect();
             done(&dir, &mut record, Phase::Clusters, took)?;
         }
-        let mesh = if record.is_done(Phase::Mesh) {
-            Mesh { topology: topology.clone(), owner: record.id.clone() }
-        } else {
-            let started = Instant::now();
-            let installed = mesh::install(&prepared?, &clusters).await?;
-            phases.extend(installed.phases);
-            record.mesh = Some(options.clone());
-            done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
-            installed.mesh
-        };
+        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
+        let started = Instant::now();
+        match prepared? {
+            // Whoever owns it may have changed it since.
+            None => {
+                let found = mesh::found::find(&mesh, &clusters).await?;
+                record.forget_from(Phase::Mesh);
+                record.found_mesh = Some(found);
+                done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
+            }
+            Some(_) if record.is_done(Phase::Mesh) => {}
+            Some(prepared) => {
+                if kit.provider == ProviderName::Existing {
+                    external::own_mesh(&dir, &clusters, &prepared).await?;
+                }
+                phases.extend(mesh::install(&prepared, &clusters).await?.phases);
+                record.mesh = Some(options.clone());
+                done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
+            }
+        }
         Ok(Self { dir, record, topology: topology.clone(), clusters, mesh, found, phases })
     }
 
@@ -164,11 +180,14 @@ impl Environment {
         Ok(workload::namespaces(&self.clusters, &self.record.id).await?)
     }
 
-    /// Sets the mesh up as `options` say, if it is not already.
+    /// Sets the mesh up as `options` say, if it is not already. A mesh that was found is never changed.
     ///
     /// # Errors
     /// When the mesh cannot be changed.
     pub async fn reconcile_mesh(&mut self, options: &MeshOptions) -> Result<(), RunError> {
+        if let Some(found) = &self.record.found_mesh {
+            return external::same_mesh(found, options, &self.topology);
+        }
         let now = self.record.mesh.clone().unwrap_or_else(|| unlike(options));
         if now == *options {
             return Ok(());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::RunError;
 use super::record::EnvRecord;
-use super::settings::Settings;
+use super::settings::{Existing, Settings};
 use crate::journal::{EnvDir, state_root};
 use crate::mesh::MeshInputs;
-use crate::provider::{Cluster, ProviderName, kind, netns};
-use crate::supply::{self, Minor, Origin, Program, Purpose, Supplied, SupplyError, Versions, images};
+use crate::provider::{Cluster, ProviderName, existing, kind, netns};
+use crate::supply::{self, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
 use crate::workload::WorkloadImages;
 
@@ -23,8 +23,17 @@ pub struct Kit {
     pub workloads: WorkloadImages,
     hub: String,
     tag: String,
-    /// What kind makes nodes of; none on other providers.
-    node: Option<kind::NodeImage>,
+    making: Making,
+}
+
+/// What else a provider needs.
+#[derive(Debug, Clone)]
+enum Making {
+    /// What kind makes nodes of.
+    Kind(kind::NodeImage),
+    Netns,
+    /// The clusters that there are.
+    Existing(Existing),
 }
 
 /// The clusters of an environment that stands, for a look inside: its lock is not taken.
@@ -44,7 +53,7 @@ pub async fn attach(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, Ru
     match record.provider {
         ProviderName::Netns => Ok(netns::attach(env).await?),
         ProviderName::Kind => Ok(kind::attach(&record.topology, env).await?),
-        ProviderName::Existing => Err(RunError::Input("clusters that were not made here have no environment".into())),
+        ProviderName::Existing => Ok(existing::attach(&record.topology, env).await?),
     }
 }
 
@@ -64,10 +73,11 @@ impl Kit {
                 let supplied = supply::ensure(Purpose::Kind, settings.source, versions, &settings.overrides).await?;
                 Self::for_kind(supplied).await
             }
-            ProviderName::Netns | ProviderName::Existing => {
+            ProviderName::Netns => {
                 let supplied = supply::ensure(Purpose::Netns, settings.source, versions, &settings.overrides).await?;
                 Self::for_netns(supplied)
             }
+            ProviderName::Existing => Self::for_existing(settings, versions).await,
         }
     }
 
@@ -81,39 +91,78 @@ impl Kit {
         };
         let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl };
         let (hub, tag) = (images.istio_hub, images.istio_tag);
-        Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, node: Some(node) })
+        Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, making: Making::Kind(node) })
     }
 
     fn for_netns(supplied: Supplied) -> Result<Self, RunError> {
-        let versions = &supplied.versions;
-        let tag = match supplied.origin {
-            Origin::Packages => versions.packages.istio.version.clone(),
-            Origin::Registry => {
-                versions.istio_images(versions.registry.istio_minor).map_err(SupplyError::from)?.version.clone()
+        let tag = istio_tag(&supplied)?;
+        let workloads = local_images(&tag);
+        Ok(Self {
+            provider: ProviderName::Netns,
+            supplied,
+            workloads,
+            hub: LOCAL_HUB.into(),
+            tag,
+            making: Making::Netns,
+        })
+    }
+
+    /// Nothing but images, which the clusters pull; with a mesh to install, istioctl for its charts.
+    async fn for_existing(settings: &Settings, versions: &Versions) -> Result<Self, RunError> {
+        let (on_netns, existing) = (settings.existing.given.on_netns()?, settings.existing.clone());
+        let purpose = if existing.install_mesh { Purpose::Mesh } else { Purpose::Workloads };
+        let source = match settings.source {
+            // Its nodes know the images that were built here, under the names of this machine alone.
+            source if on_netns => source,
+            Source::Packages => {
+                return Err(RunError::Input(format!("{NO_PACKAGES} (hint: leave out `--source packages`)")));
             }
+            _ => Source::Registry,
         };
-        let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
-        let workloads =
-            WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") };
-        Ok(Self { provider: ProviderName::Netns, supplied, workloads, hub: LOCAL_HUB.into(), tag, node: None })
+        let supplied = supply::ensure(purpose, source, versions, &settings.overrides).await?;
+        let tag = istio_tag(&supplied)?;
+        let (workloads, hub) = if on_netns {
+            (local_images(&tag), LOCAL_HUB.to_owned())
+        } else {
+            let apps = &versions.registry.apps;
+            let hello = [("v1", &apps.helloworld_v1), ("v2", &apps.helloworld_v2)];
+            let helloworld = hello.map(|(version, image)| (version.to_owned(), image.to_string())).into();
+            let istio = versions.istio_images(versions.registry.istio_minor).map_err(SupplyError::from)?;
+            (WorkloadImages { helloworld, curl: apps.sleep.to_string() }, istio.hub.clone())
+        };
+        let (provider, making) = (ProviderName::Existing, Making::Existing(existing));
+        Ok(Self { provider, supplied, workloads, hub, tag, making })
+    }
+
+    /// Whether the mesh that is there is used, instead of one that is installed.
+    pub fn finds_mesh(&self) -> bool {
+        matches!(&self.making, Making::Existing(existing) if !existing.install_mesh)
     }
 
     /// Changes whenever anything in it does.
     pub fn fingerprint(&self) -> String {
-        let node = self.node.as_ref().map_or("", |node| node.name.as_str());
-        format!("{} {} {} {} {node}", self.provider, self.supplied.fingerprint(), self.hub, self.tag)
+        let making = match &self.making {
+            Making::Kind(node) => node.name.clone(),
+            Making::Netns => String::new(),
+            Making::Existing(existing) => format!("{} {}", existing.install_mesh, existing.given.identity()),
+        };
+        format!("{} {} {} {} {making}", self.provider, self.supplied.fingerprint(), self.hub, self.tag)
     }
 
     /// Versions by part, for reports.
     pub fn versions(&self) -> BTreeMap<String, String> {
+        let meshproof = ("meshproof".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        if let Making::Existing(existing) = &self.making {
+            // The clusters' own versions are not of this kit's choice.
+            let istio = existing.install_mesh.then(|| ("istio".to_owned(), self.tag.clone()));
+            return istio.into_iter().chain([meshproof]).collect();
+        }
         let versions = &self.supplied.versions;
         let kubernetes = match self.supplied.origin {
             Origin::Packages => versions.packages.kubernetes.clone(),
             Origin::Registry => versions.registry.kubernetes_minor.to_string(),
         };
-        [("kubernetes", kubernetes), ("istio", self.tag.clone()), ("meshproof", env!("CARGO_PKG_VERSION").into())]
-            .map(|(part, version)| (part.to_owned(), version))
-            .into()
+        [("kubernetes".to_owned(), kubernetes), ("istio".to_owned(), self.tag.clone()), meshproof].into()
     }
 
     /// What the mesh of an environment is installed with.
@@ -136,14 +185,35 @@ impl Kit {
     /// # Errors
     /// When they do not come up. What was made until then is in the journal.
     pub async fn create(&self, env: &EnvDir, topology: &Topology) -> Result<Vec<Cluster>, RunError> {
-        match &self.node {
-            Some(node) => Ok(kind::create(topology, env, node).await?),
-            None => {
+        match &self.making {
+            Making::Kind(node) => Ok(kind::create(topology, env, node).await?),
+            Making::Existing(existing) => Ok(existing::create(topology, env, &existing.given).await?),
+            Making::Netns => {
                 let programs = netns::Programs::of(&self.supplied, &own_binary()?)?;
                 Ok(netns::create(topology, env, &programs).await?)
             }
         }
     }
+}
+
+const NO_PACKAGES: &str =
+    "clusters that exist pull their images from a registry, and what is built from packages is in none";
+
+/// The tag of Istio's images.
+fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {
+    let versions = &supplied.versions;
+    Ok(match supplied.origin {
+        Origin::Packages => versions.packages.istio.version.clone(),
+        Origin::Registry => {
+            versions.istio_images(versions.registry.istio_minor).map_err(SupplyError::from)?.version.clone()
+        }
+    })
+}
+
+/// Images that only the nodes of the netns provider know.
+fn local_images(tag: &str) -> WorkloadImages {
+    let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
+    WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") }
 }
 
 /// The `meshproof` program itself: a test binary has it beside its own folder.

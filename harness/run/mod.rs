@@ -8,11 +8,13 @@ pub mod record;
 pub mod settings;
 
 mod calls;
+mod external;
 mod put_back;
 mod sabotage;
 mod scenario;
 mod selection;
 mod session;
+mod steps;
 mod undo;
 
 pub use sabotage::{Injection, Sabotage, Sabotaged};
@@ -99,6 +101,9 @@ pub enum RunError {
     /// A fault could not be injected or mended.
     #[error(transparent)]
     Fault(#[from] crate::fault::FaultError),
+    /// More than may be touched on clusters that were not made here.
+    #[error("{}", .0.join("\n"))]
+    NotOurs(Vec<String>),
     /// A topology that cannot be read.
     #[error("{0}")]
     Input(String),

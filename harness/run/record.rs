@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{EnvDir, JournalError};
+use crate::mesh::found::FoundMesh;
 use crate::provider::ProviderName;
 use crate::scenario::MeshOptions;
 use crate::topology::Topology;
@@ -28,8 +29,11 @@ pub struct EnvRecord {
     pub created: String,
     /// Phases that are over, in order, with their seconds.
     pub phases: Vec<PhaseDone>,
-    /// How the mesh is set up now; `None` before it is installed.
+    /// How the mesh is set up now; `None` before it is installed, and for a mesh that was found.
     pub mesh: Option<MeshOptions>,
+    /// The mesh that was there already: it is used as it is, and not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_mesh: Option<FoundMesh>,
     /// Kubeconfigs by cluster name.
     pub kubeconfigs: Vec<(String, PathBuf)>,
 }
@@ -96,6 +100,7 @@ impl EnvRecord {
         self.phases.retain(|p| p.phase < phase);
         if phase <= Phase::Mesh {
             self.mesh = None;
+            self.found_mesh = None;
         }
     }
 }
@@ -160,6 +165,7 @@ mod tests {
                 PhaseDone { phase: Phase::Mesh, seconds: 2.0 },
             ],
             mesh: Some(MeshOptions::default()),
+            found_mesh: None,
             kubeconfigs: Vec::new(),
         }
     }

@@ -1,19 +1,22 @@
 //! One scenario on an environment: its workloads, its steps, and putting everything back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::calls::{self, Called};
 use super::environment::Environment;
 use super::kit::Kit;
 use super::sabotage::{Attempt, Sabotage, Sabotaged};
+use super::steps::{call_of, failed, is_call, manifests, timings, verdict_of};
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, Patience, RunError, put_back};
-use crate::apply::{self, Manifest};
+use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back};
+use crate::apply;
+use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
-use crate::report::{GateTiming, ScenarioReport, StepReport};
-use crate::scenario::{Apply, Call, Located, Step, Workload};
+use crate::provider::ProviderName;
+use crate::report::{ScenarioReport, StepReport};
+use crate::scenario::{Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
 use crate::{fault, ui};
@@ -28,6 +31,7 @@ struct Doing<'a> {
     /// Per call step: what is wrong with its negative control.
     controls: BTreeMap<usize, Finding>,
     started: Instant,
+    witness: Witness,
     report: ScenarioReport,
     /// The fault that is put in, if any.
     sabotage: Option<Attempt>,
@@ -45,16 +49,18 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
     }
 }
 
-/// Runs a scenario. Whatever happens, what it changed is put back.
-pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen) -> ScenarioReport {
+/// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
+pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
     let mut doing = Doing::new(environment, kit, chosen, None);
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
+    doing.keep_evidence(keeping).await;
     if let Err(error) = doing.put_back().await {
         let also = format!("what the scenario changed could not be put back: {error}");
         doing.report.error = Some(doing.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
+        doing.keep_evidence(keeping).await;
     }
     task.done();
     doing.report
@@ -80,7 +86,8 @@ impl<'a> Doing<'a> {
         report.environment = Some(environment.record.id.clone());
         let undo = UndoList::open(&environment.dir);
         let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
-        Self { environment, kit, chosen, running, undo, controls, started, report, sabotage }
+        let witness = Witness::new();
+        Self { environment, kit, chosen, running, undo, controls, started, witness, report, sabotage }
     }
 
     fn patience(&self) -> Patience {
@@ -92,6 +99,9 @@ impl<'a> Doing<'a> {
         self.put_back().await?;
         task.step("mesh options and workloads");
         let scenario = &self.chosen.loaded.scenario;
+        if self.environment.record.provider == ProviderName::Existing {
+            external::claim(self.environment, self.kit, self.chosen).await?;
+        }
         self.environment.reconcile_mesh(&scenario.mesh).await?;
         let locate = |named: &Path| self.chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
         let owner = &self.environment.record.id;
@@ -137,6 +147,26 @@ impl<'a> Doing<'a> {
         Ok(())
     }
 
+    /// Writes down why the scenario did not pass, while everything is as it was then. Once: what comes later is another story.
+    async fn keep_evidence(&mut self, keeping: &Keeping) {
+        if self.report.evidence.is_empty() && keeping.wants(&self.report) {
+            let namespaces = self.namespaces();
+            let (clusters, calls) = (&self.environment.clusters, self.planned());
+            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls };
+            self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
+        }
+    }
+
+    /// The calls of the scenario, whether they were made or not.
+    fn planned(&self) -> Vec<Planned> {
+        let planned = |(step, located): (usize, &Located<Step>)| {
+            let Step::Call(call) = &located.value else { return None };
+            let url = calls::address(self.environment, &call.to);
+            Some(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url })
+        };
+        self.chosen.loaded.scenario.steps.iter().enumerate().filter_map(planned).collect()
+    }
+
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
@@ -153,8 +183,14 @@ impl<'a> Doing<'a> {
         if first_of_a_run {
             self.try_before(index).await?;
         }
-        self.sabotage(index).await?;
-        match self.patience().within(self.change(step)).await? {
+        match &self.sabotage {
+            Some(_) => self.sabotage(index).await?,
+            None => {
+                let namespaces = self.namespaces();
+                self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
+            }
+        }
+        match self.patience().within(self.change(index, step)).await? {
             Ok(gate) => told.gate = timings(&gate),
             Err(shut) => told.findings.push(Finding::at(
                 step,
@@ -177,6 +213,7 @@ impl<'a> Doing<'a> {
 
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
     async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
+        self.witness.note("tries what the calls behind the change expect: it must not hold yet");
         let steps = &self.chosen.loaded.scenario.steps;
         let from_here = steps.iter().enumerate().skip(first_change);
         let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
@@ -194,17 +231,18 @@ impl<'a> Doing<'a> {
     }
 
     /// Makes a change and waits until every proxy has it; the inner error is the gate's.
-    async fn change(&mut self, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
+    async fn change(&mut self, index: usize, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
         let clusters = self.environment.clusters.clone();
         let namespaces = self.namespaces();
         let before;
         match step {
             Step::Call(_) => return Ok(Ok(GateReport::default())),
             Step::Apply(step) => {
-                let manifests = self.manifests(step)?;
+                let manifests = manifests(self.chosen, step)?;
                 let cluster = self.environment.cluster(&step.cluster)?;
                 before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
                 self.undo.will_apply(cluster, &manifests).await?;
+                self.witness.applies(index, &cluster.name, &manifests);
                 apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
             }
             Step::Scale(step) => {
@@ -225,6 +263,7 @@ impl<'a> Doing<'a> {
                 return Ok(Ok(GateReport::default()));
             }
         }
+        self.witness.changed(index);
         Ok(gate::after(before, self.patience().gate()).await)
     }
 
@@ -242,13 +281,6 @@ impl<'a> Doing<'a> {
         put_back::all(self.environment, &self.namespaces(), &mut self.undo).await
     }
 
-    fn manifests(&self, step: &Apply) -> Result<Vec<Manifest>, RunError> {
-        let path = self.chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
-        Ok(apply::parse(&path.display().to_string(), &text)?)
-    }
-
     /// The namespaces that the scenario's workloads are in.
     fn namespaces(&self) -> BTreeSet<String> {
         self.running.iter().map(|w| w.namespace.clone()).collect()
@@ -263,38 +295,4 @@ impl<'a> Doing<'a> {
         });
         found.next().unwrap_or("app1")
     }
-}
-
-/// Whether what was called did not answer as it should, or could not be done; a vacuous step is neither.
-fn failed(step: &StepReport) -> bool {
-    step.error.is_some() || step.findings.iter().any(|f| matches!(f.class, Class::Fail | Class::Broken))
-}
-
-/// The call whose way is looked at when a step fails: the step itself, or the one that a change is made for; for a change behind
-/// all calls, the last one.
-fn call_of(steps: &[Located<Step>], failed: usize) -> Option<&Call> {
-    let mut nearest = (failed..steps.len()).chain((0..failed).rev());
-    nearest.find_map(|at| if let Step::Call(call) = &steps[at].value { Some(call) } else { None })
-}
-
-fn is_call(step: &Located<Step>) -> bool {
-    matches!(step.value, Step::Call(_))
-}
-
-/// A proxy that rejects its configuration, or never gets it, is the mesh's failure; a cluster or a
-/// pod that does not answer is the environment's.
-fn verdict_of(error: &GateError) -> Class {
-    match error {
-        GateError::Rejected { .. } | GateError::TimedOut { .. } => Class::Fail,
-        _ => Class::Broken,
-    }
-}
-
-fn timings(gate: &GateReport) -> Vec<GateTiming> {
-    let one = |p: &gate::ProxyReady| GateTiming {
-        cluster: p.cluster.clone(),
-        proxy: format!("{}.{}", p.pod.name, p.pod.namespace),
-        seconds: p.seconds,
-    };
-    gate.proxies.iter().map(one).collect()
 }

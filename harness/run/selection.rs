@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::project::Project;
+use crate::project::{self, Project};
 use crate::scenario::{self, Found, LoadedScenario};
 use crate::source::Problems;
 use crate::topology::Topology;
@@ -33,8 +33,8 @@ impl Chosen {
     /// Its file as a reader in the project's folder names it: annotations on GitHub need that.
     pub fn shown(&self) -> String {
         let path = self.loaded.path();
-        let project = std::path::absolute(&self.loaded.project).unwrap_or_default();
-        path.strip_prefix(&project).unwrap_or(path).display().to_string()
+        let plain = project::plain(path);
+        plain.strip_prefix(project::plain(&self.loaded.project)).unwrap_or(path).display().to_string()
     }
 }
 
@@ -64,7 +64,7 @@ impl Selection {
         let found = self.find(project).map_err(|problems| vec![problems])?;
         let (mut chosen, mut problems) = (Vec::new(), Vec::new());
         for one in found {
-            match scenario::open(&one.path) {
+            match scenario::open_in(&one.path, project.root()) {
                 Ok((loaded, topology)) => chosen.push(Chosen { name: one.name, loaded, topology }),
                 Err(more) => problems.push(more),
             }

@@ -9,12 +9,14 @@ use super::environment::Environment;
 use super::kit::Kit;
 use super::settings::Settings;
 use super::{Chosen, RunError, Sabotage, Sabotaged, put_back, reap, scenario};
+use crate::evidence::{self, Keeping, Witness};
+use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::supply::Versions;
 use crate::topology::Topology;
 use crate::verdict::Class;
-use crate::{logging, ui};
+use crate::{capsule, logging, ui};
 
 /// One command's work.
 pub struct Session {
@@ -40,7 +42,7 @@ impl Session {
     ///
     /// # Errors
     /// When `versions.yaml` is wrong or the reports' folder cannot be made.
-    pub fn new(settings: Settings) -> miette::Result<Self> {
+    pub fn new(settings: Settings) -> Result<Self, Failure> {
         let versions = settings.versions()?;
         let now = jiff::Zoned::now();
         let run = format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), std::process::id());
@@ -71,9 +73,24 @@ impl Session {
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
         let options = &chosen.loaded.scenario.mesh;
+        if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
+            ui::say(format!("warning: this run cannot become a capsule: {error}"));
+        }
+        let mut keeping =
+            Keeping { run: self.folder.clone(), always: self.settings.evidence, versions: BTreeMap::new() };
+        let mut witness = Witness::new();
         let mut told = match self.enter(&chosen.topology, options).await {
-            Ok((environment, kit)) => scenario::run(environment, kit, chosen).await,
-            Err(error) => ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) },
+            Ok((environment, kit)) => {
+                keeping.versions = kit.versions();
+                keeping.versions.insert("provider".into(), kit.provider.to_string());
+                keeping.versions.insert("source".into(), kit.supplied.origin.to_string());
+                scenario::run(environment, kit, chosen, &keeping).await
+            }
+            Err(error) => {
+                let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
+                told.evidence = evidence::keep(&keeping, &mut witness, None, &told).await;
+                told
+            }
         };
         told.seconds = started.elapsed().as_secs_f64();
         let at = self.report.scenarios.len();
@@ -119,6 +136,17 @@ impl Session {
             }
         };
         Ok((self.environment.insert(environment), kit))
+    }
+
+    /// Gets what environments are made of, before any is made: what cannot be had is not a scenario's fault.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn prepare(&mut self) -> Result<(), RunError> {
+        if self.kit.is_none() {
+            self.kit = Some(self.get_kit().await?);
+        }
+        Ok(())
     }
 
     /// Cleans up after dead runs and gets what environments are made of.
@@ -211,7 +239,10 @@ fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentRep
     EnvironmentReport {
         id: environment.record.id.clone(),
         reused: environment.found,
-        mesh: format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        mesh: match &environment.record.found_mesh {
+            Some(found) => found.in_words(),
+            None => format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+        },
         topology: (&environment.topology).into(),
         phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),
         memory: BTreeMap::new(),

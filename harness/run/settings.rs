@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use super::record::Phase;
+use crate::failure::Failure;
+use crate::journal::state_root;
 use crate::project::Project;
 use crate::provider;
 use crate::provider::ProviderName;
+use crate::provider::existing::Given;
 use crate::supply::{Minor, Overrides, Source, Versions};
 use crate::ui;
 
@@ -16,6 +19,8 @@ pub struct Settings {
     pub project: Project,
     /// Who makes clusters; `None`: kind where a container engine answers, netns elsewhere.
     pub provider: Option<ProviderName>,
+    /// The clusters of the provider `existing`.
+    pub existing: Existing,
     /// Where binaries and images come from.
     pub source: Source,
     /// Another Istio minor than `versions.yaml` starts with.
@@ -26,6 +31,8 @@ pub struct Settings {
     pub overrides: Overrides,
     /// Whether environments made by this run stay.
     pub keep: Keep,
+    /// Keep evidence of scenarios that pass, too.
+    pub evidence: bool,
     /// Begin again at this phase on a kept environment.
     pub from_phase: Option<Phase>,
     /// Wait for a kept environment that is in use, rather than make another.
@@ -34,17 +41,44 @@ pub struct Settings {
     pub state_root: PathBuf,
 }
 
+/// What is to be used of clusters that were not made here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The clusters.
+    pub given: Given,
+    /// Whether a mesh is put there for the run; otherwise the mesh that is there is used as it is.
+    pub install_mesh: bool,
+}
+
 impl Settings {
+    /// What a command asks that was given no options.
+    pub fn new(project: Project) -> Self {
+        Self {
+            project,
+            provider: None,
+            existing: Existing::default(),
+            source: Source::Auto,
+            istio: None,
+            kubernetes: None,
+            overrides: Overrides::new(),
+            keep: Keep::Never,
+            evidence: false,
+            from_phase: None,
+            wait_for_kept: false,
+            state_root: state_root(),
+        }
+    }
+
     /// What is pinned, with the minors that were asked for.
     ///
     /// # Errors
     /// When `versions.yaml` is wrong, or has no such pair.
-    pub fn versions(&self) -> miette::Result<Versions> {
-        let versions = Versions::load(&self.project.versions()).map_err(|e| miette::miette!("{e}"))?;
+    pub fn versions(&self) -> Result<Versions, Failure> {
+        let versions = Versions::load(&self.project.versions())?;
         if self.istio.is_none() && self.kubernetes.is_none() {
             return Ok(versions);
         }
-        versions.with_pair(self.istio, self.kubernetes).map_err(|e| miette::miette!("{e}"))
+        Ok(versions.with_pair(self.istio, self.kubernetes)?)
     }
 
     /// Who makes clusters: as asked, else kind where a container engine answers, netns elsewhere.

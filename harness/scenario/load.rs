@@ -53,7 +53,22 @@ pub fn load(path: &Path) -> Result<LoadedScenario, Problems> {
 /// # Errors
 /// Everything that is wrong with the scenario, with the files that it names, and with the topology.
 pub fn open(path: &Path) -> Result<(LoadedScenario, Topology), Problems> {
-    let loaded = load(path)?;
+    checked(load(path)?)
+}
+
+/// As [`open`]; a scenario that lies in no project belongs to `project`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(path: &Path, project: &Path) -> Result<(LoadedScenario, Topology), Problems> {
+    let mut loaded = load(path)?;
+    if !loaded.kind_configs().is_dir() {
+        loaded.project = project.to_path_buf();
+    }
+    checked(loaded)
+}
+
+fn checked(loaded: LoadedScenario) -> Result<(LoadedScenario, Topology), Problems> {
     let named = &loaded.scenario.topology;
     let names = topology::names(&loaded.kind_configs());
     let topology = if names.contains(&named.value) {

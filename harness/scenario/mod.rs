@@ -17,7 +17,7 @@ pub mod values;
 pub use crate::source::Located;
 pub use check::validate;
 pub use discover::{Found, discover};
-pub use load::{LoadedScenario, load, open};
+pub use load::{LoadedScenario, load, open, open_in};
 pub use model::*;
 pub use values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
 

@@ -16,6 +16,8 @@ use super::{Problem, Problems, Source, known};
 /// A file with more mistakes than this has one cause.
 const ENOUGH: usize = 40;
 
+const EMPTY: &str = "expected fields, as `name: value`; the files that come with meshproof are examples";
+
 /// Reads the value that a file holds.
 ///
 /// # Errors
@@ -25,7 +27,7 @@ pub fn parse<T: DeserializeOwned>(file: &Arc<Source>) -> Result<T, Problems> {
     let Some(mut root) = tree(&file.text) else {
         return Err(match serde_saphyr::from_str::<IgnoredAny>(&file.text) {
             Err(error) => problem(file, &error, None).into(),
-            Ok(IgnoredAny) => Problem::about(&file.path, "the file is empty").into(),
+            Ok(IgnoredAny) => Problem::about(&file.path, "the file is empty").help(EMPTY).into(),
         });
     };
     let mut text = file.text.clone().into_bytes();
@@ -171,7 +173,8 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
             Problem::at(file, &span, "a list is missing here").help("expected items below this, as `- item`".to_owned())
         }
         Error::Unexpected { expected: "string scalar", .. } => {
-            Problem::at(file, &span, "a text is missing here").label("expected one word or a \"text\"")
+            let found = if file.text[start..].starts_with(['[', '-']) { "a list stands" } else { "fields stand" };
+            Problem::at(file, &span, format!("{found} where a text belongs")).label("expected one word or a \"text\"")
         }
         Error::MultipleDocuments { .. } => Problem::about(&file.path, "holds more than one document")
             .help("write each into a file of its own: what follows a line `---` would be ignored"),

@@ -43,6 +43,12 @@ pub enum Purpose {
     Kind,
     /// Clusters of plain processes in network namespaces.
     Netns,
+    /// Workloads on clusters and a mesh that are there: images only, which the clusters pull.
+    #[value(skip)]
+    Workloads,
+    /// A mesh, and workloads, on clusters that are there.
+    #[value(name = "existing")]
+    Mesh,
 }
 
 /// Where programs shall come from.

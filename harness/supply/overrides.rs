@@ -16,7 +16,10 @@ use crate::ui;
 /// Another version than `expected` is told, not refused: that is what an own build is for.
 pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Result<Piece, SupplyError> {
     let refused = |why: String| SupplyError::Override { program, path: path.to_owned(), why };
-    let whole = path.canonicalize().map_err(|e| refused(e.to_string()))?;
+    let whole = path.canonicalize().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => refused("there is no such file (expected the path of your own build)".into()),
+        _ => refused(e.to_string()),
+    })?;
     let metadata = whole.metadata().map_err(|e| refused(e.to_string()))?;
     if !metadata.is_file() {
         return Err(refused("it is no file".into()));
@@ -26,10 +29,13 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
             return Err(refused(format!("it is not executable (hint: chmod +x {})", path.display())));
         }
         let limit = Duration::from_secs(60);
-        let output = Tool::new(&whole).args(args).timeout(limit).run().await.map_err(|e| refused(e.to_string()))?;
+        let by_hand = format!("`{} {}` must tell the version of {program}", path.display(), args.join(" "));
+        let output = Tool::new(&whole).args(args).timeout(limit).run().await;
+        let output = output.map_err(|e| refused(format!("{e}\n(hint: {by_hand})")))?;
         let said = output.text();
         let Some(version) = version_in(&said).filter(|_| said.contains(program.version_mark())) else {
-            return Err(refused(format!("it does not tell {program}'s version, but {said:?}")));
+            let line = said.lines().next().unwrap_or_default();
+            return Err(refused(format!("it does not tell {program}'s version, but {line:?} (hint: {by_hand})")));
         };
         let same = said.contains(expected);
         let note = if same { String::new() } else { format!("; versions.yaml has {expected}") };
@@ -127,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_file_is_refused() {
         let error = check(Program::PilotDiscovery, Path::new("/no/such/istiod"), "1.31").await.unwrap_err();
-        insta::assert_snapshot!(error.to_string(), @"--istiod /no/such/istiod cannot be used: No such file or directory (os error 2)");
+        insta::assert_snapshot!(error.to_string(), @"--istiod /no/such/istiod cannot be used: there is no such file (expected the path of your own build)");
     }
 
     #[rstest]

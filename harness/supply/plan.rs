@@ -71,6 +71,9 @@ impl Purpose {
                 P::EnvoyBootstrap,
                 P::Helloworld,
             ],
+            (Self::Workloads, _) => &[],
+            // The charts are inside it; the clusters pull the images.
+            (Self::Mesh, _) => &[P::Istioctl],
             // The images hold the rest.
             (Self::Kind, Origin::Registry) => &[P::Kind, P::Kubectl, P::Istioctl],
             (Self::Kind, Origin::Packages) => &Program::ALL,

@@ -1,48 +1,24 @@
 //! `versions.yaml`: what a run is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::image::ImageRef;
 use super::program::Program;
-use crate::source::Located;
+use crate::source::{self, Located, Problem, Problems, Source};
 
 /// What is wrong with `versions.yaml`, or with what was asked of it.
 #[derive(Debug, Error)]
 pub enum VersionsError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file does not have the shape that it must have.
-    #[error("{path}: {message}")]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What and where, with the line underlined.
-        message: String,
-    },
-    /// The file contradicts itself.
-    #[error("{path}:{line}:{column}: {what}")]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// What is wrong.
-        what: String,
-    },
+    /// The file cannot be read, or something is wrong with it: all of it, with places.
+    #[error(transparent)]
+    Wrong(#[from] Problems),
     /// A pair of versions that Istio does not support.
     #[error("Istio {istio} does not support Kubernetes {kubernetes} (supported with Istio {istio}: {supported})")]
     Unsupported {
@@ -223,6 +199,48 @@ pub struct Pair {
     pub kubernetes: Minor,
 }
 
+/// The pairs that are used unless others are asked for, as the same file says them, with their places.
+#[derive(Debug, Deserialize)]
+struct Defaults {
+    packages: DefaultPackages,
+    registry: DefaultImages,
+}
+
+#[derive(Debug, Deserialize)]
+struct DefaultPackages {
+    kubernetes: Located<String>,
+    istio: DefaultIstio,
+}
+
+#[derive(Debug, Deserialize)]
+struct DefaultIstio {
+    version: Located<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct DefaultImages {
+    istio_minor: Located<Minor>,
+    kubernetes_minor: Located<Minor>,
+}
+
+impl Defaults {
+    fn check(&self, versions: &Versions, file: &Arc<Source>) -> Vec<Problem> {
+        let Self { packages, registry } = self;
+        let (istio, kubernetes) = (registry.istio_minor.to_string(), registry.kubernetes_minor.to_string());
+        let pairs = [
+            (packages.istio.version.clone(), packages.kubernetes.clone()),
+            (registry.istio_minor.with(istio), registry.kubernetes_minor.with(kubernetes)),
+        ];
+        let wrong = pairs.into_iter().filter_map(|(istio, kubernetes)| {
+            let error = versions.check_pair(&istio, &kubernetes).err()?;
+            let at = if matches!(error, VersionsError::Unknown { .. }) { &istio } else { &kubernetes };
+            Some(Problem::with(file, at, error.to_string()).help("`support` in this file says which pairs are sound"))
+        });
+        wrong.collect()
+    }
+}
+
 /// What an image holds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -260,7 +278,7 @@ impl Versions {
     /// # Errors
     /// [`VersionsError`]; a test keeps that from happening.
     pub fn built_in() -> Result<Self, VersionsError> {
-        Self::parse(Path::new("versions.yaml"), BUILT_IN)
+        Self::parse(&Source::new("versions.yaml", BUILT_IN))
     }
 
     /// Reads and checks a file.
@@ -268,42 +286,43 @@ impl Versions {
     /// # Errors
     /// [`VersionsError`], with the position of what is wrong.
     pub fn load(path: &Path) -> Result<Self, VersionsError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| VersionsError::Io { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Self::parse(&Source::read(path).map_err(Problems::from)?)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, VersionsError> {
-        let versions: Self = serde_saphyr::from_str(text)
-            .map_err(|e| VersionsError::Shape { path: path.to_owned(), message: e.to_string() })?;
-        versions.check(path)?;
+    fn parse(file: &Arc<Source>) -> Result<Self, VersionsError> {
+        let versions: Self = source::parse(file)?;
+        let defaults: Defaults = source::parse(file)?;
+        let mut problems = versions.check(file);
+        problems.extend(defaults.check(&versions, file));
+        Problems::none_of(problems)?;
         Ok(versions)
     }
 
-    fn check(&self, path: &Path) -> Result<(), VersionsError> {
-        fn content<T>(path: &Path, at: &Located<T>, what: impl ToString) -> VersionsError {
-            VersionsError::Content { path: path.to_owned(), line: at.line, column: at.column, what: what.to_string() }
-        }
+    /// All that the file contradicts itself in.
+    fn check(&self, file: &Arc<Source>) -> Vec<Problem> {
+        let mut problems = Vec::new();
         for pair in &self.matrix {
-            self.check_pair(&pair.istio.to_string(), &pair.kubernetes.to_string())
+            let checked = self
+                .check_pair(&pair.istio.to_string(), &pair.kubernetes.to_string())
                 .and_then(|()| self.istio_images(pair.istio).map(drop))
-                .and_then(|()| self.kubernetes_images(pair.kubernetes).map(drop))
-                .map_err(|e| content(path, pair, e))?;
+                .and_then(|()| self.kubernetes_images(pair.kubernetes).map(drop));
+            problems.extend(checked.err().map(|error| Problem::with(file, pair, error.to_string())));
         }
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for image in &self.images {
             for name in &image.names {
-                let parsed: ImageRef = name.parse().map_err(|e: String| content(path, image, e))?;
-                if parsed.name() != *name {
-                    let what = format!("write {} for {name}: registry and repository, no tag", parsed.name());
-                    return Err(content(path, image, what));
-                }
-                if seen.insert(name.clone(), ()).is_some() {
-                    return Err(content(path, image, format!("the image {name} is told twice")));
-                }
+                let what = match name.parse::<ImageRef>() {
+                    Err(why) => why,
+                    Ok(parsed) if parsed.name() != *name => {
+                        format!("write {} for {name}: registry and repository, no tag", parsed.name())
+                    }
+                    Ok(_) if !seen.insert(name) => format!("the image {name} is told twice"),
+                    Ok(_) => continue,
+                };
+                problems.push(Problem::with(file, image, what));
             }
         }
-        Ok(())
+        problems
     }
 
     /// Whether Istio supports that Kubernetes. Takes full versions (`1.30.4`, `v1.34.4`, `1.31-dev`) or minors.
@@ -407,7 +426,7 @@ mod tests {
 
     #[rstest]
     #[case::unknown_field("kind: v0.33.0", "kindd: v0.33.0", "unknown field `kindd`")]
-    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "mirrors: [a]")]
+    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "fields are missing here")]
     #[case::bad_image("docker.io/curlimages/curl:8.16.0", "docker.io/Curl", "is not the name of an image")]
     #[case::bad_version("istio-minor: \"1.30\"", "istio-minor: \"new\"", "is not a version such as")]
     #[case::unsupported(
@@ -415,13 +434,26 @@ mod tests {
         "istio: \"1.30\", kubernetes: \"1.37\"",
         "Istio 1.30 does not support Kubernetes 1.37"
     )]
+    #[case::unsupported_default(
+        "kubernetes-minor: \"1.34\"",
+        "kubernetes-minor: \"1.37\"",
+        "Istio 1.30 does not support Kubernetes 1.37"
+    )]
+    #[case::unsupported_packages(
+        "  kubernetes: v1.34.4",
+        "  kubernetes: v1.37.0",
+        "Istio 1.31 does not support Kubernetes 1.37"
+    )]
+    #[case::unknown_istio("istio-minor: \"1.30\"", "istio-minor: \"1.12\"", "Istio 1.12 is not in versions.yaml")]
     #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
     #[case::told_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "told twice")]
     fn a_mistake_is_told_with_its_position(#[case] from: &str, #[case] to: &str, #[case] what: &str) {
         let line = BUILT_IN[..BUILT_IN.find(from).unwrap()].matches('\n').count() + 1;
-        let error = Versions::parse(Path::new("versions.yaml"), &BUILT_IN.replace(from, to)).unwrap_err().to_string();
-        let places = [format!("line {line} "), format!("yaml:{line}:")];
-        assert!(error.contains(what) && places.iter().any(|p| error.contains(p)), "line {line}: {error}");
+        let file = Source::new("versions.yaml", BUILT_IN.replace(from, to));
+        let error = Versions::parse(&file).unwrap_err();
+        let VersionsError::Wrong(problems) = error else { panic!("{error}") };
+        let told: Vec<_> = problems.iter().map(|p| (p.position().map_or(0, |(line, _)| line), p.what())).collect();
+        assert!(told.iter().any(|(at, said)| *at == line && said.contains(what)), "line {line}: {told:?}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct KindCluster {
     pub services: Located<IpNet>,
     pub nodes: Vec<NodeRole>,
     pub cni: Cni,
+    /// Ports of the machine that it asks for by number.
+    pub host_ports: Vec<Located<u16>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,7 +165,9 @@ pub(super) fn read(file: Arc<Source>, name: &str) -> Result<KindCluster, Problem
     let mut problems = Vec::new();
     check_header(&file, &config, name, &mut problems);
     check_networking(&file, &net, &mut problems);
-    let nodes = check_nodes(&file, &config.nodes.take().unwrap_or_default(), &mut problems);
+    let nodes = config.nodes.take().unwrap_or_default();
+    let host_ports = host_ports(&net, &nodes);
+    let nodes = check_nodes(&file, &nodes, &mut problems);
     let pods = range(&file, net.pod_subnet.as_ref(), "10.244.0.0/16", &mut problems);
     let services = range(&file, net.service_subnet.as_ref(), "10.96.0.0/16", &mut problems);
     if let Some(pods) = &pods {
@@ -174,7 +178,9 @@ pub(super) fn read(file: Arc<Source>, name: &str) -> Result<KindCluster, Problem
     }
     let cni = if net.disable_default_cni.0 { Cni::Static } else { Cni::Kindnet };
     match (pods, services) {
-        (Some(pods), Some(services)) if problems.is_empty() => Ok(KindCluster { file, pods, services, nodes, cni }),
+        (Some(pods), Some(services)) if problems.is_empty() => {
+            Ok(KindCluster { file, pods, services, nodes, cni, host_ports })
+        }
         _ => Err(Problems::none_of(problems).err().unwrap_or_else(|| Problem::about(&file.path, "unreadable").into())),
     }
 }
@@ -264,6 +270,13 @@ fn check_port(file: &Arc<Source>, port: Option<&Located<i32>>, problems: &mut Ve
         problems
             .push(Problem::with(file, port, what).help("expected a number from 1 to 65535, or 0 for any free port"));
     }
+}
+
+/// Those that are written as a number; -1 and 0 are any free port.
+fn host_ports(net: &Networking, nodes: &[Located<Node>]) -> Vec<Located<u16>> {
+    let mapped = nodes.iter().flat_map(|node| &node.extra_port_mappings).filter_map(|m| m.host_port.as_ref());
+    let all = net.api_server_port.iter().chain(mapped);
+    all.filter_map(|port| u16::try_from(port.value).ok().filter(|p| *p > 0).map(|number| port.with(number))).collect()
 }
 
 /// A written range, or kind's default.

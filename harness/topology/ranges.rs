@@ -94,6 +94,27 @@ impl Topology {
     }
 }
 
+impl Topology {
+    /// The ports of the machine that the kind configs ask for and that `taken` says are in use, each at its place in the
+    /// cluster's kind config, which is in a folder of `kind_configs`.
+    pub fn taken_ports(&self, kind_configs: &Path, taken: impl Fn(u16) -> bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for spec in &self.clusters {
+            let path = kind_configs.join(&self.name).join(format!("{}.yaml", spec.name));
+            let Ok(kind) = kind_config::read(Source::new(path, &spec.kind_config), &spec.name) else { continue };
+            for port in kind.host_ports.iter().filter(|port| taken(port.value)) {
+                let what = format!("port {} of this machine is in use", port.value);
+                let help = format!(
+                    "`ss -ltnp 'sport = :{}'` shows by what; choose another port, or 0 for any free one",
+                    port.value
+                );
+                problems.push(Problem::with(&kind.file, port, what).help(help));
+            }
+        }
+        problems
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -181,3 +181,20 @@ fn ranges_that_the_machine_uses_are_found(#[case] range: &str, #[case] expected:
         assert!(place.starts_with(&format!("kind-configs/vpn/cluster2.yaml:{line}:")), "{place}");
     }
 }
+
+#[test]
+fn ports_of_the_machine_that_are_in_use_are_found_at_their_places() {
+    let config = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: { apiServerPort: 7001 }\nnodes:\n  - extraPortMappings:\n    - \
+                  { containerPort: 80, hostPort: 7002 }\n    - { containerPort: 81, hostPort: 0 }\n";
+    let mut vpn = Topology::load(&kind_configs(), "vpn").unwrap();
+    vpn.clusters[1].kind_config = config.into();
+    let places = |taken: fn(u16) -> bool| -> Vec<String> {
+        vpn.taken_ports(Path::new("kind-configs"), taken).iter().map(|p| format!("{}: {p}", p.place())).collect()
+    };
+    assert_eq!(places(|_| false), Vec::<String>::new());
+    assert_eq!(
+        places(|port| port == 7002),
+        ["kind-configs/vpn/cluster2.yaml:6:38: port 7002 of this machine is in use"]
+    );
+    assert_eq!(places(|_| true).len(), 2, "0 is any free port");
+}

@@ -13,6 +13,7 @@ use crate::apply::{self, Manifest};
 use crate::provider::Cluster;
 
 const KEY: &str = "objects";
+const NAME: &str = "workloads";
 
 /// An object by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,31 +63,34 @@ impl Item {
     }
 }
 
-fn name(owner: &str) -> String {
-    format!("meshproof-workloads-{owner}")
+/// The namespace that the list is in: of the environment's own, so that nothing of the user's is touched.
+pub fn namespace(owner: &str) -> String {
+    format!("meshproof-{owner}")
 }
 
 /// What was written down; nothing when nothing ever was.
 pub(super) async fn read(cluster: &Cluster, owner: &str) -> Result<BTreeSet<Item>, WorkloadError> {
-    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");
-    let map = api.get_opt(&name(owner)).await.map_err(|e| WorkloadError::kube(cluster, "read the inventory", e))?;
+    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &namespace(owner));
+    let map = api.get_opt(NAME).await.map_err(|e| WorkloadError::kube(cluster, "read the inventory", e))?;
     let Some(text) = map.and_then(|m| m.data.unwrap_or_default().remove(KEY)) else { return Ok(BTreeSet::new()) };
     serde_json::from_str(&text).map_err(|source| WorkloadError::Inventory {
         cluster: cluster.name.clone(),
-        name: name(owner),
+        name: format!("{}/{NAME}", namespace(owner)),
         source,
     })
 }
 
 /// Writes down `items`. Returns when the cluster has stored them.
 pub(super) async fn write(cluster: &Cluster, owner: &str, items: &BTreeSet<Item>) -> Result<(), WorkloadError> {
+    let place = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace(owner) } });
     let map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": { "name": name(owner), "namespace": "default" },
+        "metadata": { "name": NAME, "namespace": namespace(owner) },
         "data": { KEY: json!(items).to_string() },
     });
-    apply::apply(cluster, &[Manifest::made("inventory of workloads", map)?], Some(owner)).await?;
+    let what = "inventory of workloads";
+    apply::apply(cluster, &[Manifest::made(what, place)?, Manifest::made(what, map)?], Some(owner)).await?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use crate::ui;
 use crate::wait::WaitError;
 use desired::{Desired, Expected, desired};
 use inventory::Item;
+pub use inventory::namespace as inventory_namespace;
 pub use pods::PodInfo;
 
 mod desired;
@@ -109,11 +110,11 @@ pub enum WorkloadError {
         source: Box<kube::Error>,
     },
     /// The list of what earlier scenarios left cannot be read.
-    #[error("cluster {cluster}: ConfigMap default/{name}: {source} (hint: was it written by a newer meshproof?)")]
+    #[error("cluster {cluster}: ConfigMap {name}: {source} (hint: was it written by a newer meshproof?)")]
     Inventory {
         /// The cluster.
         cluster: String,
-        /// The ConfigMap.
+        /// The ConfigMap, `namespace/name`.
         name: String,
         /// What is wrong.
         source: serde_json::Error,
@@ -170,6 +171,39 @@ pub async fn reconcile(
     owner: &str,
     locate: impl Fn(&Path) -> PathBuf,
 ) -> Result<Vec<RunningWorkload>, WorkloadError> {
+    let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
+    let desired = describe(&names, workloads, mesh, images, locate)?;
+    let desired = &desired;
+    let each = clusters.iter().map(|cluster| async move {
+        let task = ui::begin(format!("workloads: {}", cluster.name), None);
+        let running = reconcile_one(cluster, desired, owner).await?;
+        task.done();
+        Ok::<_, WorkloadError>(running)
+    });
+    Ok(try_join_all(each).await?.concat())
+}
+
+/// The objects that [`reconcile`] brings into each cluster, besides the namespace of its own ([`inventory_namespace`]).
+///
+/// # Errors
+/// When a manifest of the user's cannot be read.
+pub fn objects(
+    clusters: &[&str],
+    workloads: &[Located<Workload>],
+    mesh: &MeshOptions,
+    images: &WorkloadImages,
+    locate: impl Fn(&Path) -> PathBuf,
+) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
+    Ok(describe(clusters, workloads, mesh, images, locate)?.objects)
+}
+
+fn describe(
+    clusters: &[&str],
+    workloads: &[Located<Workload>],
+    mesh: &MeshOptions,
+    images: &WorkloadImages,
+    locate: impl Fn(&Path) -> PathBuf,
+) -> Result<Desired, WorkloadError> {
     let (mut sleeps, mut helloworlds, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
     for workload in workloads {
         match &workload.value {
@@ -180,16 +214,7 @@ pub async fn reconcile(
             }
         }
     }
-    let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
-    let desired = desired(&names, &sleeps, &helloworlds, &manifests, mesh, images)?;
-    let desired = &desired;
-    let each = clusters.iter().map(|cluster| async move {
-        let task = ui::begin(format!("workloads: {}", cluster.name), None);
-        let running = reconcile_one(cluster, desired, owner).await?;
-        task.done();
-        Ok::<_, WorkloadError>(running)
-    });
-    Ok(try_join_all(each).await?.concat())
+    desired(clusters, &sleeps, &helloworlds, &manifests, mesh, images)
 }
 
 fn read(path: &Path) -> Result<Vec<Manifest>, WorkloadError> {

@@ -62,6 +62,9 @@ pub enum Readiness {
 /// Waiting for a container in these states is in vain.
 const HOPELESS: &[&str] = &["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 
+/// A pod that its node refused for one of these reasons is refused again, however often it is made anew.
+const REFUSED: &[&str] = &["UnsupportedPodSpec"];
+
 /// How far `deployment` is, judged by its status and by `pods`, those that its selector selects.
 pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
     let label = format!("deployment {}", deployment.metadata.name.as_deref().unwrap_or_default());
@@ -131,6 +134,10 @@ fn why_not_ready(pod: &Pod) -> Option<(String, bool)> {
     let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = unscheduled {
         return Some((format!("not scheduled: {}", condition.message.clone().unwrap_or_default()), false));
+    }
+    if let (Some("Failed"), Some(reason)) = (status.phase.as_deref(), &status.reason) {
+        let why = status.message.as_deref().unwrap_or_default();
+        return Some((format!("{reason}: {why}"), REFUSED.contains(&reason.as_str())));
     }
     let statuses: Vec<&ContainerStatus> =
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()).collect();
@@ -218,6 +225,17 @@ mod tests {
             Readiness::NotYet(why) => assert!(!never && why.contains(expected), "{why}"),
             Readiness::Ready => panic!("ready"),
         }
+    }
+
+    #[test]
+    fn a_pod_that_its_node_refuses_is_not_waited_for() {
+        let mut refused = pod("a", false, running());
+        let status = refused.status.as_mut().unwrap();
+        status.phase = Some("Failed".into());
+        status.reason = Some("UnsupportedPodSpec".into());
+        status.message = Some("spec.hostNetwork: true (accepted: false)".into());
+        let expected = "pod x: pod a: UnsupportedPodSpec: spec.hostNetwork: true (accepted: false)".to_owned();
+        assert_eq!(pods_ready("pod x", Some(1), &[refused]), Readiness::Never(expected));
     }
 
     #[test]

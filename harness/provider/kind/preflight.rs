@@ -4,19 +4,30 @@
 use super::config;
 use super::engine::{self, Engine, docker};
 use crate::doctor::Finding;
+use crate::provider::ProviderError;
 
-/// Looks at the container engine. `image`: a node image, if there is one already; with it a privileged container is
-/// really started.
-pub async fn preflight(image: Option<&str>) -> Vec<Finding> {
+/// Looks at the container engine. With `try_privileged`, and a node image to do it with, a privileged container is really
+/// started.
+pub async fn preflight(try_privileged: bool) -> Vec<Finding> {
     match engine::look().await {
         Err(error) => vec![Finding::bad(
             "container engine",
-            error.to_string(),
+            // The hint is this finding's own.
+            if let ProviderError::Refused { what, .. } = error { what } else { error.to_string() },
             "every node of a kind cluster is a container",
             "start Docker (`sudo systemctl start docker`), or use `--provider netns`, which needs none",
         )],
-        Ok(engine) => vec![answers(&engine), privileged(image).await],
+        Ok(engine) if try_privileged => vec![answers(&engine), privileged(node_image().await.as_deref()).await],
+        Ok(engine) => vec![answers(&engine)],
     }
+}
+
+/// Any node image that the engine has: ours, or kind's own.
+async fn node_image() -> Option<String> {
+    let names = ["meshproof.local/node", "kindest/node"].map(|name| format!("reference={name}"));
+    let filters = names.iter().flat_map(|name| ["--filter", name.as_str()]);
+    let list = ["image", "ls", "--format", "{{.ID}}"].into_iter().chain(filters);
+    docker(list).run().await.ok()?.text().lines().next().map(str::to_owned)
 }
 
 fn answers(engine: &Engine) -> Finding {

@@ -164,6 +164,11 @@ fn host_kubeconfig(env: &Path, cluster: &str) -> PathBuf {
     env.join(format!("{cluster}.kubeconfig"))
 }
 
+/// Whether an environment of this provider has its state in `folder`.
+pub(super) fn is_environment(folder: &Path) -> bool {
+    supervise::Orders::file(folder).is_file()
+}
+
 /// A client for a kubeconfig of ours, whatever proxies the user's environment names.
 async fn client(kubeconfig: &Path, cluster: &str) -> Result<Client, ProviderError> {
     let failed = |source: std::io::Error| ProviderError::Io {

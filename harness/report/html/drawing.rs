@@ -1,5 +1,5 @@
 //! The topology as SVG: clusters under each other (so that it fits a phone), routes between them, and for a call who
-//! called whom with what share.
+//! called whom with what share. Calls run down the corridor between caller and answers, where no text is.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,17 @@ use maud::{Markup, html};
 use crate::report::{Answer, CallsReport, ClusterReport, TopologyReport};
 use crate::verdict::percent;
 
-const WIDTH: f64 = 460.0;
+const WIDTH: f64 = 400.0;
 const GAP: f64 = 44.0;
-const HEAD: f64 = 62.0;
+const HEAD: f64 = 78.0;
 const ROW: f64 = 46.0;
 const PILL: f64 = 38.0;
-const CALLER: (f64, f64) = (14.0, 140.0);
+const CALLER: (f64, f64) = (14.0, 128.0);
+/// Where a route between neighbours is drawn: beside the corridor.
+const ROUTE: f64 = 216.0;
 /// Room at the right edge for each step that a route goes around clusters in between.
 const BYPASS: f64 = 16.0;
-const ANSWER: (f64, f64) = (212.0, 234.0);
+const ANSWER: (f64, f64) = (194.0, 192.0);
 
 /// The colour of the n-th version.
 pub(super) fn colour(n: usize) -> &'static str {
@@ -90,9 +92,10 @@ fn cluster(placed: &Placed<'_>) -> Markup {
     let nodes = if cluster.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", cluster.nodes) };
     html! {
         text.strong x="14" y=(top + 22.0) { (cluster.name) }
-        text.small x=(WIDTH - 14.0) y=(top + 22.0) text-anchor="end" { (role) ", " (nodes) }
-        text.small x="14" y=(top + 42.0) { "pods " (cluster.pods) ", services " (cluster.services) }
-        text.small x=(WIDTH - 14.0) y=(top + 42.0) text-anchor="end" { "network " (cluster.network) }
+        text.small x=(WIDTH - 14.0) y=(top + 22.0) text-anchor="end" { (role) }
+        text.small x="14" y=(top + 42.0) { "pods " (cluster.pods) }
+        text.small x=(WIDTH - 14.0) y=(top + 42.0) text-anchor="end" { "network " (cluster.network) ", " (nodes) }
+        text.small x="14" y=(top + 60.0) { "services " (cluster.services) }
     }
 }
 
@@ -121,10 +124,10 @@ fn between(from: f64, to: f64, down: bool, up: bool) -> Markup {
         _ => "pods reach up only",
     };
     html! {
-        path.route d=(format!("M60 {from} V{to}")) {}
-        @if down { path.head d=(format!("M55 {} h10 l-5 8 z", to - 8.0)) {} }
-        @if up { path.head d=(format!("M55 {} h10 l-5 -8 z", from + 8.0)) {} }
-        text.small x="72" y=((from + to) / 2.0 + 4.0) { (words) }
+        path.route d=(format!("M{ROUTE} {from} V{to}")) {}
+        @if down { path.head d=(format!("M{} {} h10 l-5 8 z", ROUTE - 5.0, to - 8.0)) {} }
+        @if up { path.head d=(format!("M{} {} h10 l-5 -8 z", ROUTE - 5.0, from + 8.0)) {} }
+        text.small x=(ROUTE + 12.0) y=((from + to) / 2.0 + 4.0) { (words) }
     }
 }
 
@@ -183,13 +186,13 @@ impl<'a> Drawn<'a> {
     }
 
     fn ends(&self) -> Markup {
-        let CallsReport { from, calls, connections, .. } = self.calls;
+        let CallsReport { from, calls, .. } = self.calls;
         let name = from.split('@').next().unwrap_or(from);
         let (x, right) = (ANSWER.0 + 10.0, ANSWER.0 + ANSWER.1 - 10.0);
         html! {
             rect.pill x=(CALLER.0) y=(self.top) width=(CALLER.1) height=(PILL) rx="8" {}
             text.strong x=(CALLER.0 + 10.0) y=(self.top + 16.0) { (name) }
-            text.small x=(CALLER.0 + 10.0) y=(self.top + 31.0) { (calls) " calls, " (connections) " conn." }
+            text.small x=(CALLER.0 + 10.0) y=(self.top + 31.0) { (calls) @if *calls == 1 { " call" } @else { " calls" } }
             @for (top, answer, paint) in &self.answers {
                 rect.pill style=(format!("stroke:var({paint})"))
                     x=(ANSWER.0) y=(top) width=(ANSWER.1) height=(PILL) rx="8" {}

@@ -2,6 +2,8 @@
 //!
 //! Its first screen says what failed, where, what was expected and observed, and the first broken rung.
 
+#[cfg(test)]
+mod browser_tests;
 mod drawing;
 mod steps;
 
@@ -52,8 +54,8 @@ fn head(report: &RunReport) -> Markup {
         header {
             h1 { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " (report.totals().in_words()) }
             p.soft {
-                "run " code { (report.run) } ", " (report.started) ", " (seconds(report.seconds)) ", on " (report.provider)
-                ", " (versions.join(", ")) " from " (report.source)
+                "run " code { (report.run) } ", " (report.started.strftime("%Y-%m-%d %H:%M:%S UTC")) ", "
+                (seconds(report.seconds)) ", on " (report.provider) ", " (versions.join(", ")) " from " (report.source)
             }
         }
     }
@@ -67,7 +69,14 @@ fn trouble(index: usize, scenario: &ScenarioReport) -> Markup {
     html! {
         section class={ "card trouble " (word(class)) } {
             h2 { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " a href={ "#s" (index) } { (scenario.name) } }
-            @if class == Class::Broken { @for error in scenario.errors() { pre { (error) } } }
+            @if class == Class::Broken {
+                p {
+                    @if let Some(step) = scenario.steps.iter().find(|step| step.class() == Class::Broken) {
+                        span.what { (step.what) } " · " code { (scenario.file) ":" (step.line) }
+                    } @else { code { (scenario.file) } }
+                }
+                @for error in scenario.errors() { pre { (error) } }
+            }
             @else if let Some((step, finding)) = main {
                 p {
                     span.what { (step.what) } " · "

@@ -37,7 +37,7 @@ pub(super) fn step(scenario: &ScenarioReport, step: &StepReport, topology: Optio
     html! {
         section.step {
             h3 { span class=(word(class)) { (mark(class)) } " " (step.index + 1) ". " span.what { (step.what) } }
-            p.soft { "line " (step.line) ", " (seconds(step.seconds)) }
+            p.soft { "line " (step.line) ", began after " (seconds(step.began)) ", took " (seconds(step.seconds)) }
             @if let Some(error) = &step.error { pre { (error) } }
             div class=[picture.map(|_| "columns")] {
                 div {

@@ -316,3 +316,24 @@ async fn remove(run: &Run) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    async fn ends_early(update: Update) -> bool {
+        let (tell, mut updates) = watch::channel(Update::Ending(MINUTE));
+        tell.send(update).unwrap();
+        tokio::time::timeout(Duration::from_millis(500), hurried(&mut updates, MINUTE)).await.is_ok()
+    }
+
+    /// As with `kubectl delete --grace-period=1` on a pod that is ending already.
+    #[tokio::test]
+    async fn an_ending_is_hurried_by_a_shorter_time_only() {
+        assert!(ends_early(Update::Gone).await);
+        assert!(ends_early(Update::Ending(Duration::from_millis(10))).await);
+        assert!(!ends_early(Update::Ending(MINUTE)).await);
+    }
+}

@@ -1,0 +1,80 @@
+//! Copies what a scenario is made of into the run's folder.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{INPUTS, MISSING};
+use crate::apply;
+use crate::evidence::redact;
+use crate::project::plain;
+use crate::scenario::{LoadedScenario, Step, Workload};
+
+/// Copies into `inputs/` of the run's folder: the scenario, the manifests that it names, its topology, and `versions`, each where
+/// it is in the project. What cannot be copied, or holds a secret, is written down there instead: the run goes on without it.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn save(run: &Path, versions: &Path, loaded: &LoadedScenario) -> std::io::Result<()> {
+    let folder = run.join(INPUTS);
+    std::fs::create_dir_all(&folder)?;
+    let mut missing = Vec::new();
+    for (from, name) in files(versions, loaded) {
+        if let Err(why) = copy(&from, name, &folder) {
+            missing.push(format!("{}: {why}\n", from.display()));
+        }
+    }
+    if !missing.is_empty() {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(MISSING))?;
+        file.write_all(missing.concat().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Each file, and where it goes; `None`: it lies outside of the project.
+fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathBuf>)> {
+    let project = plain(&loaded.project);
+    let inside = |path: &Path| plain(path).strip_prefix(&project).ok().map(Path::to_owned);
+    let mut files = vec![(versions.to_owned(), Some("versions.yaml".into()))];
+    let scenario = &loaded.scenario;
+    let manifests = scenario.workloads.iter().filter_map(|workload| match &workload.value {
+        Workload::Manifest(manifest) => Some(&manifest.file.value),
+        _ => None,
+    });
+    let applied = scenario.steps.iter().filter_map(|step| match &step.value {
+        Step::Apply(apply) => Some(&apply.file.value),
+        _ => None,
+    });
+    let named: BTreeSet<&PathBuf> = manifests.chain(applied).collect();
+    let named = named.into_iter().map(|named| loaded.file(named).unwrap_or_else(|| named.clone()));
+    let topology = loaded.kind_configs().join(&scenario.topology.value);
+    let topology = std::fs::read_dir(topology).into_iter().flatten().flatten().map(|entry| entry.path());
+    let own = [loaded.path().to_owned()].into_iter().chain(named).chain(topology.filter(|path| path.is_file()));
+    files.extend(own.map(|path| (path.clone(), inside(&path))));
+    files
+}
+
+fn copy(from: &Path, name: Option<PathBuf>, folder: &Path) -> Result<(), String> {
+    let name = name.ok_or("lies outside of the project, so another machine would not find it under its name")?;
+    let text = std::fs::read_to_string(from).map_err(|error| error.to_string())?;
+    if holds_secret(&text) {
+        return Err("holds a secret, and a capsule carries none".into());
+    }
+    let to = folder.join(&name);
+    match std::fs::read_to_string(&to) {
+        Ok(there) if there == text => return Ok(()),
+        Ok(_) => return Err(format!("another {} ran before in this run", name.display())),
+        Err(_) => {}
+    }
+    let made = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, text));
+    made.map_err(|error| error.to_string())
+}
+
+/// Whether a file holds a key or a token, or a Secret of Kubernetes with anything in it.
+fn holds_secret(text: &str) -> bool {
+    let secret = |manifest: &apply::Manifest| {
+        let data = &manifest.object.data;
+        manifest.kind() == "Secret" && ["data", "stringData"].iter().any(|part| data.get(part).is_some())
+    };
+    redact::holds_secret(text) || apply::parse("input", text).is_ok_and(|all| all.iter().any(secret))
+}

@@ -1,0 +1,92 @@
+//! Clusters that were not made here, and the mesh in them.
+
+use super::{Finding, Severity};
+use crate::mesh::found::{self, FoundMesh};
+use crate::mesh::{Mesh, MeshError};
+use crate::provider::existing as provider;
+use crate::run::settings::Existing;
+use crate::topology::Topology;
+
+/// The clusters that were given, for each topology that will be run on them.
+pub(super) async fn look(existing: &Existing, topologies: &[Topology]) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for topology in topologies {
+        let mut more = provider::preflight(&existing.given, topology, existing.install_mesh).await;
+        if super::worst(&more) != Severity::Bad {
+            more.push(mesh(existing, topology).await);
+        }
+        for finding in more {
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+    }
+    findings
+}
+
+async fn mesh(existing: &Existing, topology: &Topology) -> Finding {
+    let clusters = match provider::reach(topology, &existing.given).await {
+        Ok(clusters) => clusters,
+        Err(error) => return Finding::bad("mesh", error.to_string(), "scenarios are about it", ""),
+    };
+    let mesh = Mesh { topology: topology.clone(), owner: String::new() };
+    told(found::find(&mesh, &clusters).await, existing.install_mesh)
+}
+
+fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
+    match found {
+        Ok(found) if install => Finding::bad(
+            "mesh",
+            found.in_words(),
+            "`--install-mesh` never touches a mesh that is there",
+            "leave out `--install-mesh` to use it as it is, or take it away: `istioctl uninstall --purge`",
+        ),
+        Ok(FoundMesh { unreadable_log: Some(log), version, .. }) => Finding::warning(
+            "mesh",
+            format!("as found: istio {version}; {log}"),
+            "scenarios that expect `endpoints_in`, `mtls` or `captured` read the proxies' logs, and are refused",
+            "set the mesh's access log as docs/existing.md shows",
+        ),
+        Ok(found) => Finding::good("mesh", found.in_words()),
+        // Whatever is in the way, the installation will name it.
+        Err(MeshError::NotFound { .. }) if install => Finding::good("mesh", "none yet: one is installed for the run"),
+        Err(error) => {
+            Finding::bad("mesh", error.to_string(), "scenarios are about it", "add `--install-mesh`, or mend the mesh")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Mtls;
+    use rstest::rstest;
+
+    fn found(log: Option<&str>) -> Result<FoundMesh, MeshError> {
+        Ok(FoundMesh {
+            version: "1.30.4".into(),
+            mtls: Mtls::Strict,
+            outbound: "*".into(),
+            dns_capture: false,
+            unreadable_log: log.map(str::to_owned),
+        })
+    }
+
+    fn none() -> Result<FoundMesh, MeshError> {
+        Err(MeshError::NotFound { cluster: "cluster1".into(), why: "no control plane".into() })
+    }
+
+    #[rstest]
+    #[case::used_as_it_is(found(None), false, Severity::Good)]
+    #[case::its_log_says_little(found(Some("the access log is text")), false, Severity::Warning)]
+    #[case::none_to_use(none(), false, Severity::Bad)]
+    #[case::none_in_the_way(none(), true, Severity::Good)]
+    #[case::one_in_the_way(found(None), true, Severity::Bad)]
+    fn a_mesh_is_used_or_installed_never_changed(
+        #[case] found: Result<FoundMesh, MeshError>,
+        #[case] install: bool,
+        #[case] expected: Severity,
+    ) {
+        assert_eq!(told(found, install).severity, expected);
+    }
+}

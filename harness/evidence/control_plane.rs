@@ -1,0 +1,89 @@
+//! What the control planes say of themselves: their debug pages and their logs.
+
+use std::fmt::Display;
+
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, join_all};
+use serde_json::Value;
+
+use super::bundle::{File, Found};
+use super::gather::{Asked, LIMIT, age, limited};
+use super::timeline;
+use crate::mesh::NAMESPACE;
+use crate::provider::{Cluster, PodRef};
+use crate::{gate, workload};
+
+/// The istiods of a cluster: their state and their logs.
+pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
+    let name = &cluster.name;
+    let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
+        Ok(Ok(pods)) => pods,
+        Ok(Err(error)) => return Found::missing(format!("istiod in {name}"), error),
+        Err(_) => {
+            return Found::missing(
+                format!("istiod in {name}"),
+                format!("the API server did not answer within {LIMIT:?}"),
+            );
+        }
+    };
+    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    for pod in pods.iter().map(workload::PodInfo::reference) {
+        let place = format!("istiod {} in {name}", pod.name);
+        for (page, what) in [
+            ("syncz", "which configuration istiod sent to each proxy, and what the proxy acknowledged"),
+            ("clusterz", "the clusters that istiod reads, and whether it has synced them"),
+            ("networkz", "the gateways between networks that istiod knows"),
+            ("configz", "the configuration that istiod holds"),
+            ("registryz", "the services that istiod knows, of the called hosts"),
+            ("endpointz", "the endpoints that istiod knows, of the called hosts"),
+        ] {
+            looks.push(
+                limited(format!("/debug/{page} of {place}"), debug_page(cluster, pod.clone(), page, what, asked))
+                    .boxed_local(),
+            );
+        }
+        looks.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
+    }
+    let mut all = Found::default();
+    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Found {
+    let missing =
+        |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
+    let answer = match gate::istiod_says(cluster, &pod, &format!("/debug/{page}")).await {
+        Ok(answer) => answer,
+        Err(error) => return missing(&error),
+    };
+    let mut value: Value = match serde_json::from_slice(&answer) {
+        Ok(value) => value,
+        Err(error) => return missing(&error),
+    };
+    if matches!(page, "registryz" | "endpointz") {
+        let concerns = |text: &str| asked.targets.iter().any(|target| text.contains(&target.host));
+        match &mut value {
+            Value::Array(entries) => entries.retain(|entry| concerns(&entry.to_string())),
+            Value::Object(by_host) => by_host.retain(|host, _| concerns(host)),
+            _ => {}
+        }
+    }
+    Found {
+        files: vec![File::json(format!("{}/istiod/{}/{page}.json", cluster.name, pod.name), what, value)],
+        ..Found::default()
+    }
+}
+
+async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Found {
+    let log = match cluster.logs(&pod, "discovery", Some(age(asked))).await {
+        Ok(log) => log,
+        Err(error) => return Found::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
+    };
+    let moments = timeline::of_log(&format!("{} istiod", cluster.name), &log);
+    let file = File::text(
+        format!("{}/istiod/{}/log.txt", cluster.name, pod.name),
+        "log of istiod since the scenario began",
+        &log,
+    );
+    Found { files: vec![file], moments, ..Found::default() }
+}

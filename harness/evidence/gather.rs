@@ -1,0 +1,284 @@
+//! What the clusters, the control planes, the proxies' logs and the nodes say, asked all at once.
+//!
+//! Nothing here is an error of the run: what does not answer in time is written down as that.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, join_all};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+
+use super::bundle::{File, Found};
+use super::concern::Target;
+use super::control_plane;
+use super::timeline::{self, Moment};
+use crate::apply::Reason;
+use crate::mesh::NAMESPACE;
+use crate::provider::{Cluster, PodRef};
+use crate::wait;
+
+/// One look may take this long. There are at most two after each other.
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
+
+/// Envoy writes its access log out every second: the last calls are in it after this.
+const LOG_FLUSH: Duration = Duration::from_millis(1100);
+
+/// Kinds that say how a mesh is set up.
+const KINDS: &[(&str, &str, &str)] = &[
+    ("", "v1", "Namespace"),
+    ("", "v1", "Service"),
+    ("", "v1", "Pod"),
+    ("", "v1", "Secret"),
+    ("apps", "v1", "Deployment"),
+    ("discovery.k8s.io", "v1", "EndpointSlice"),
+    ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration"),
+    ("networking.istio.io", "v1", "VirtualService"),
+    ("networking.istio.io", "v1", "DestinationRule"),
+    ("networking.istio.io", "v1", "ServiceEntry"),
+    ("networking.istio.io", "v1", "Gateway"),
+    ("networking.istio.io", "v1", "Sidecar"),
+    ("networking.istio.io", "v1alpha3", "EnvoyFilter"),
+    ("security.istio.io", "v1", "PeerAuthentication"),
+    ("security.istio.io", "v1", "AuthorizationPolicy"),
+];
+
+/// What the nodes are asked: addresses, routes, and every rule that drops or translates.
+const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "rule"], &["iptables-save"]];
+
+/// What is asked, and of what time.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The clusters.
+    pub clusters: &'a [Cluster],
+    /// The namespaces of the workloads.
+    pub namespaces: &'a BTreeSet<String>,
+    /// Where the calls went.
+    pub targets: &'a BTreeSet<Target>,
+    /// When the scenario began.
+    pub since: Timestamp,
+}
+
+/// Asks the API servers, the control planes and the nodes of every cluster.
+pub async fn clusters(asked: Asked<'_>) -> Found {
+    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    for cluster in asked.clusters {
+        let name = &cluster.name;
+        looks.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
+        looks.push(limited(format!("events of {name}"), events(cluster, asked)).boxed_local());
+        looks.push(control_plane::look(cluster, asked).boxed_local());
+        for node in &cluster.nodes {
+            looks.push(
+                limited(format!("routes and rules of node {} in {name}", node.name), self::node(cluster, &node.name))
+                    .boxed_local(),
+            );
+        }
+    }
+    let mut all = Found::default();
+    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+/// Reads the logs of proxies.
+pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Found {
+    let each = proxies.iter().map(|(cluster, pod)| {
+        let what = format!("log of the proxy of {}/{}/{}", cluster.name, pod.namespace, pod.name);
+        limited(what, proxy_log(cluster, pod, asked))
+    });
+    let mut all = Found::default();
+    join_all(each).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+pub(super) async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
+    match tokio::time::timeout(LIMIT, look).await {
+        Ok(found) => found,
+        Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
+    }
+}
+
+fn concerns(asked: Asked<'_>, namespace: Option<&String>) -> bool {
+    namespace.is_none_or(|namespace| namespace == NAMESPACE || asked.namespaces.contains(namespace))
+}
+
+async fn objects(cluster: &Cluster, asked: Asked<'_>) -> Found {
+    let each = KINDS.iter().map(|(group, version, kind)| async move {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
+        let listed = match api.list(&ListParams::default()).await {
+            // A kind that the cluster does not know has no objects.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Found::default(),
+            Err(error) => return Found::missing(format!("{kind} objects of {}", cluster.name), Reason(&error)),
+            Ok(listed) => listed,
+        };
+        let mut objects = Vec::new();
+        for mut object in listed.items.into_iter().filter(|o| concerns(asked, o.metadata.namespace.as_ref())) {
+            object.metadata.managed_fields = None;
+            // Lists leave out what all of their items are.
+            object.types.get_or_insert_with(|| kube::api::TypeMeta {
+                api_version: resource.api_version.clone(),
+                kind: resource.kind.clone(),
+            });
+            objects.extend(serde_json::to_value(&object));
+        }
+        if objects.is_empty() {
+            return Found::default();
+        }
+        let path = format!("{}/objects/{}.yaml", cluster.name, kind);
+        Found {
+            files: vec![File::yaml(path, format!("{kind} objects as the cluster holds them"), objects)],
+            ..Found::default()
+        }
+    });
+    let mut all = Found::default();
+    join_all(each).await.into_iter().for_each(|found| all.extend(found));
+    all
+}
+
+async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
+    let api: Api<Event> = Api::all(cluster.client.clone());
+    let listed = match api.list(&ListParams::default()).await {
+        Ok(listed) => listed,
+        Err(error) => return Found::missing(format!("events of {}", cluster.name), Reason(&error)),
+    };
+    let who = format!("{} kubernetes", cluster.name);
+    let moment = |event: &Event| {
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        let at = last
+            .or_else(|| event.event_time.as_ref().map(|time| time.0))
+            .or_else(|| Some(event.metadata.creation_timestamp.as_ref()?.0))?;
+        let object = &event.involved_object;
+        let word = |text: &Option<String>| text.clone().unwrap_or_default();
+        let what = format!(
+            "{} {} {}/{}: {}: {}",
+            word(&event.type_),
+            word(&object.kind),
+            word(&object.namespace),
+            word(&object.name),
+            word(&event.reason),
+            word(&event.message)
+        );
+        Some(Moment::new(at, &who, what))
+    };
+    let mut moments: Vec<Moment> =
+        listed.items.iter().filter(|e| concerns(asked, e.metadata.namespace.as_ref())).filter_map(moment).collect();
+    moments.sort();
+    let text: String = moments.iter().map(|m| format!("{} {}\n", m.at, m.what)).collect();
+    let files = vec![File::text(format!("{}/events.txt", cluster.name), "events of Kubernetes, oldest first", &text)];
+    Found { files, moments, ..Found::default() }
+}
+
+async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
+    wait::pass(LOG_FLUSH).await;
+    let log = match cluster.logs(pod, "istio-proxy", Some(age(asked))).await {
+        Ok(log) => log,
+        Err(error) => return Found::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
+    };
+    let who = format!("{} {}/{}", cluster.name, pod.namespace, pod.name);
+    let (mut calls, mut access, mut rest) = (Vec::new(), String::new(), String::new());
+    for line in log.lines() {
+        match timeline::CallLine::of(line) {
+            Some(call) if call.at < asked.since => {}
+            Some(call) => {
+                calls.push(call);
+                access = access + line + "\n";
+            }
+            None => rest = rest + line + "\n",
+        }
+    }
+    let mut moments = timeline::of_calls(&who, &calls);
+    moments.extend(timeline::of_log(&who, &rest));
+    let folder = format!("{}/proxies/{}.{}", cluster.name, pod.name, pod.namespace);
+    let files = vec![
+        File::text(
+            format!("{folder}/access-log.jsonl"),
+            format!("access log of the proxy: {} calls", calls.len()),
+            &access,
+        ),
+        File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &rest),
+    ];
+    Found { files, moments, ..Found::default() }
+}
+
+/// How long ago the scenario began, and a second more: a log's times are not the harness's.
+pub(super) fn age(asked: Asked<'_>) -> Duration {
+    Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
+}
+
+async fn node(cluster: &Cluster, node: &str) -> Found {
+    let mut text = String::new();
+    let outputs = join_all(NODE_COMMANDS.iter().map(|argv| cluster.node_exec(node, argv))).await;
+    let mut found = Found::default();
+    for (argv, output) in NODE_COMMANDS.iter().zip(outputs) {
+        match output {
+            Ok(output) => {
+                let _ = writeln!(text, "$ {}\n{}\n{}", argv.join(" "), output.text(), output.error_text());
+            }
+            Err(error) => {
+                found.extend(Found::missing(format!("`{}` on node {node} in {}", argv.join(" "), cluster.name), error))
+            }
+        }
+    }
+    if !text.is_empty() {
+        found.files.push(File::text(
+            format!("{}/nodes/{node}.txt", cluster.name),
+            "addresses, routes and NAT rules of the node",
+            &text,
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::look;
+    use crate::provider::Node;
+    use crate::provider::access::Access;
+
+    /// A cluster whose API server takes connections and never answers.
+    async fn mute() -> (Cluster, tokio::net::TcpListener) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let cluster = Cluster {
+            name: "cluster2".into(),
+            client: kube::Client::try_from(config).unwrap(),
+            kubeconfig: "none".into(),
+            peer_api_server: String::new(),
+            pods: "10.20.0.0/16".parse().unwrap(),
+            services: "10.120.0.0/16".parse().unwrap(),
+            nodes: vec![Node { name: "node1".into(), address: address.ip(), pods: "10.20.0.0/24".parse().unwrap() }],
+            access: Access::Existing,
+        };
+        (cluster, listener)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_does_not_answer_is_written_down_and_holds_nobody_up() {
+        let (cluster, _listener) = mute().await;
+        let (clusters, namespaces, targets) = ([cluster], BTreeSet::from(["app1".to_owned()]), BTreeSet::new());
+        let proxies = [(&clusters[0], PodRef { namespace: "app1".into(), name: "helloworld-v2".into() })];
+        let since = Timestamp::now();
+        let asked = Asked { clusters: &clusters, namespaces: &namespaces, targets: &targets, since };
+        let (mut found, logs, listed) =
+            tokio::join!(super::clusters(asked), logs(asked, &proxies), look::proxies(&clusters, &namespaces, &[]));
+        found.extend(logs);
+        let took = Timestamp::now().duration_since(since).unsigned_abs();
+        // kube itself would wait for minutes.
+        assert!(took < LIMIT * 5, "{took:?}");
+        assert!(found.files.is_empty() && listed.is_empty());
+        let mut missing = found.missing.join("\n");
+        missing = missing.lines().filter(|line| !line.contains("`ip")).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(missing, @r"
+        objects of cluster2: no answer within 4s
+        events of cluster2: no answer within 4s
+        istiod in cluster2: the API server did not answer within 4s
+        log of the proxy of cluster2/app1/helloworld-v2: no answer within 4s
+        ");
+    }
+}

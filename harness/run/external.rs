@@ -1,0 +1,338 @@
+//! Clusters that were not made here: what a run may put there, and how that is owned.
+//!
+//! Namespaces that the run makes itself, labelled with its identifier, and whatever is inside them; with `--install-mesh`
+//! also the mesh. All of it is in the journal before it exists. Everything else is refused by name, before anything is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::json;
+
+use super::calls::needs_logs;
+use super::environment::Environment;
+use super::kit::Kit;
+use super::steps::manifests;
+use super::{Chosen, RunError};
+use crate::apply::{self, Manifest, OWNER_LABEL};
+use crate::journal::{EnvDir, Owned};
+use crate::mesh::found::FoundMesh;
+use crate::mesh::{self, Prepared};
+use crate::provider::{Cluster, ProviderError, existing};
+use crate::scenario::{MeshOptions, Scenario, Step};
+use crate::topology::Topology;
+use crate::workload;
+
+/// On the ConfigMaps that a control plane writes into every namespace (Istio, `pilot/pkg/serviceregistry/kube/controller`:
+/// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
+const OF_ISTIOD: &str = "istio.io/config=true";
+
+/// Makes the namespaces of a scenario, each in the journal first, or refuses the scenario.
+///
+/// # Errors
+/// [`RunError::NotOurs`] with all that is refused, at once; or when a cluster does not answer.
+pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen) -> Result<(), RunError> {
+    let scenario = &chosen.loaded.scenario;
+    let mut refused = match &environment.record.found_mesh {
+        Some(found) => unfit(found, scenario, &environment.topology),
+        None => Vec::new(),
+    };
+    let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
+    let locate = |named: &Path| chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
+    let objects = workload::objects(&names, &scenario.workloads, &scenario.mesh, &kit.workloads, locate)?;
+    let mut namespaces = namespaces(&objects);
+    let mut all = objects;
+    for step in scenario.steps.iter() {
+        if let Step::Apply(step) = &step.value {
+            all.entry(step.cluster.value.clone()).or_default().extend(manifests(chosen, step)?);
+        }
+    }
+    refused.extend(strays(&all, &namespaces));
+    for name in &names {
+        namespaces.entry((*name).to_owned()).or_default().insert(workload::inventory_namespace(&environment.record.id));
+    }
+    for cluster in &environment.clusters {
+        for namespace in namespaces.get(&cluster.name).into_iter().flatten() {
+            refused.extend(taken(cluster, namespace, &environment.record.id).await?);
+        }
+    }
+    if !refused.is_empty() {
+        return Err(RunError::NotOurs(refused));
+    }
+    for cluster in &environment.clusters {
+        for namespace in namespaces.get(&cluster.name).into_iter().flatten() {
+            make(&environment.dir, cluster, namespace).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The namespaces among the objects, by cluster.
+fn namespaces(objects: &BTreeMap<String, Vec<Manifest>>) -> BTreeMap<String, BTreeSet<String>> {
+    let of = |manifests: &Vec<Manifest>| {
+        let namespaces = manifests.iter().filter(|m| m.kind() == "Namespace");
+        namespaces.map(|m| m.name().to_owned()).collect()
+    };
+    objects.iter().map(|(cluster, manifests)| (cluster.clone(), of(manifests))).collect()
+}
+
+/// The objects that would be outside those namespaces.
+fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let mut strays = Vec::new();
+    for (cluster, manifests) in objects {
+        let inside = |m: &&Manifest| {
+            let place = if m.kind() == "Namespace" { Some(m.name()) } else { m.namespace() };
+            place.is_some_and(|place| namespaces.get(cluster).is_some_and(|own| own.contains(place)))
+        };
+        let outside = manifests.iter().filter(|m| !inside(m));
+        strays.extend(outside.map(|m| {
+            format!(
+                "{} would be outside this run's namespaces in {cluster}, {} (hint: on clusters that were not made here, \
+                 only namespaces of the scenario's workloads are touched)",
+                m.label(),
+                m.origin
+            )
+        }));
+    }
+    strays
+}
+
+/// Why a scenario cannot be judged on a mesh that is used as it is.
+fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<String> {
+    let mut why: Vec<String> =
+        same_mesh(found, &scenario.mesh, topology).err().map(|e| e.to_string()).into_iter().collect();
+    for step in scenario.steps.iter() {
+        match &step.value {
+            Step::Fault(fault) => why.push(format!(
+                "line {}: fault {} changes more than this run's namespaces (hint: `--install-mesh`, or the kind or netns provider)",
+                step.line, fault.name.value
+            )),
+            Step::Call(call) if needs_logs(&call.expect) => why.extend(found.unreadable_log.as_ref().map(|log| {
+                format!(
+                    "line {}: `endpoints_in`, `mtls` and `captured` are read from the proxies' access logs, and in this mesh \
+                     {log} (hint: docs/existing.md has the setting; or `--install-mesh`)",
+                    step.line
+                )
+            })),
+            _ => {}
+        }
+    }
+    why
+}
+
+/// Whether the mesh that was found is as a scenario wants it.
+///
+/// # Errors
+/// [`RunError::NotOurs`] with every difference.
+pub(super) fn same_mesh(found: &FoundMesh, options: &MeshOptions, topology: &Topology) -> Result<(), RunError> {
+    let differences = found.differences(options, topology);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::NotOurs(vec![format!(
+        "the scenario wants another mesh than is there, and that one is not this run's to change: {} (hint: \
+         `--install-mesh` on clusters without a mesh, or the kind or netns provider)",
+        differences.join("; ")
+    )]))
+}
+
+/// Why a namespace is not ours to use; `None` when it is, or is not there.
+async fn taken(cluster: &Cluster, name: &str, owner: &str) -> Result<Option<String>, RunError> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let Some(found) = api.get_opt(name).await.map_err(failed(cluster, format!("read namespace {name}")))? else {
+        return Ok(None);
+    };
+    Ok(match found.labels().get(OWNER_LABEL).map(String::as_str) {
+        Some(label) if label == owner && found.metadata.deletion_timestamp.is_none() => None,
+        Some(label) => Some(format!(
+            "namespace {name} of {} belongs to the meshproof environment {label} (hint: `meshproof down {label}`, where it \
+             was made)",
+            cluster.name
+        )),
+        None => Some(format!(
+            "namespace {name} of {} exists already and was not made by meshproof: it is left alone (hint: write another \
+             `namespace:` into the scenario, or remove it by hand)",
+            cluster.name
+        )),
+    })
+}
+
+/// Makes a namespace, unless it is there. (Never takes one over: whoever makes it first has it.)
+async fn make(env: &EnvDir, cluster: &Cluster, name: &str) -> Result<(), RunError> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    if api.get_opt(name).await.map_err(failed(cluster, format!("read namespace {name}")))?.is_some() {
+        return Ok(());
+    }
+    env.own(&object(env, cluster, "v1", "Namespace", None, name))?;
+    let namespace = json!({ "metadata": { "name": name, "labels": { OWNER_LABEL: env.id() } } });
+    let what = || failed(cluster, format!("make namespace {name}"));
+    let namespace = serde_json::from_value(namespace).map_err(|e| what()(kube::Error::SerdeError(e)))?;
+    api.create(&PostParams::default(), &namespace).await.map_err(what())?;
+    Ok(())
+}
+
+/// Writes down all that the installation of a mesh makes outside its namespace, that namespace, and what the control plane
+/// writes by itself.
+///
+/// # Errors
+/// [`RunError::NotOurs`] when any of it is there already: a mesh, or the rest of one.
+pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prepared) -> Result<(), RunError> {
+    let mut refused = Vec::new();
+    for cluster in clusters {
+        let there = present(cluster, prepared, env.id()).await?;
+        let few: Vec<&str> = there.iter().take(5).map(String::as_str).collect();
+        if !few.is_empty() {
+            let more = there.len() - few.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            refused.push(format!(
+                "a mesh, or the rest of one, is in {} already: {}{more} (hint: leave out `--install-mesh` to use it, or take it \
+                 away: `istioctl uninstall --purge`)",
+                cluster.name,
+                few.join(", ")
+            ));
+        }
+    }
+    if !refused.is_empty() {
+        return Err(RunError::NotOurs(refused));
+    }
+    for cluster in clusters {
+        // What is written down first goes last: the control plane's own writings when it is gone.
+        let external = existing::external(cluster);
+        let (api_version, kind, label) = ("v1".into(), "ConfigMap".into(), OF_ISTIOD.into());
+        env.own(&Owned::Labelled { cluster: external, api_version, kind, label })?;
+        env.own(&object(env, cluster, "v1", "Namespace", None, mesh::NAMESPACE))?;
+        for manifest in prepared.outside_namespace(&cluster.name) {
+            env.own(&object(
+                env,
+                cluster,
+                manifest.api_version(),
+                manifest.kind(),
+                manifest.namespace(),
+                manifest.name(),
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is there of a mesh that this environment did not begin to install.
+async fn present(cluster: &Cluster, prepared: &Prepared, owner: &str) -> Result<Vec<String>, RunError> {
+    let namespace = Manifest::made(
+        "namespace of the mesh",
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": mesh::NAMESPACE } }),
+    )?;
+    let mut there = Vec::new();
+    for manifest in std::iter::once(&namespace).chain(prepared.outside_namespace(&cluster.name)) {
+        let found = apply::get(cluster, manifest).await?;
+        let ours = |labels: &BTreeMap<String, String>| labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
+        if found.is_some_and(|object| !ours(object.labels())) {
+            there.push(manifest.label());
+        }
+    }
+    // An installation that was cut off has begun to write them.
+    if there.is_empty() && apply::get(cluster, &namespace).await?.is_none() {
+        let api: Api<ConfigMap> = Api::all(cluster.client.clone());
+        let written = api.list(&ListParams::default().labels(OF_ISTIOD)).await;
+        let written = written.map_err(failed(cluster, "look for what a control plane left"))?.items;
+        there.extend(
+            written.iter().map(|m| format!("ConfigMap {}/{}", m.namespace().unwrap_or_default(), m.name_any())),
+        );
+    }
+    Ok(there)
+}
+
+fn object(
+    env: &EnvDir,
+    cluster: &Cluster,
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> Owned {
+    Owned::Object {
+        cluster: existing::external(cluster),
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+        label: format!("{OWNER_LABEL}={}", env.id()),
+    }
+}
+
+fn failed(cluster: &Cluster, what: impl Into<String>) -> impl FnOnce(kube::Error) -> ProviderError {
+    let (cluster, what) = (cluster.name.clone(), format!("cannot {}", what.into()));
+    move |source| ProviderError::Kube { cluster, what, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn objects(text: &str) -> BTreeMap<String, Vec<Manifest>> {
+        BTreeMap::from([("cluster1".to_owned(), apply::parse("f.yaml", text).unwrap())])
+    }
+
+    const OWN: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: app1}\n---\n";
+
+    #[rstest]
+    #[case::inside("{apiVersion: v1, kind: Service, metadata: {name: s, namespace: app1}}", None)]
+    #[case::elsewhere(
+        "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: istio-system}}",
+        Some("Service istio-system/s")
+    )]
+    #[case::the_default_namespace("{apiVersion: v1, kind: Service, metadata: {name: s}}", Some("Service s"))]
+    #[case::of_the_whole_cluster(
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: r}}",
+        Some("ClusterRole r")
+    )]
+    fn what_is_outside_the_runs_namespaces_is_named(#[case] object: &str, #[case] expected: Option<&str>) {
+        let objects = objects(&format!("{OWN}{object}\n"));
+        let found = strays(&objects, &namespaces(&objects));
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+        let start = expected.map(|e| format!("{e} would be outside this run's namespaces in cluster1, f.yaml:4"));
+        assert!(start.is_none_or(|start| found[0].starts_with(&start)), "{found:?}");
+    }
+
+    #[test]
+    fn a_namespace_of_another_cluster_is_not_enough() {
+        let own = namespaces(&objects(OWN));
+        let other = BTreeMap::from([(
+            "cluster2".to_owned(),
+            apply::parse("f.yaml", "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: app1}}").unwrap(),
+        )]);
+        assert_eq!(strays(&other, &own).len(), 1);
+    }
+
+    #[test]
+    fn all_that_does_not_fit_a_mesh_that_is_there_is_told() {
+        let text = "
+name: n
+purpose: p
+topology: vpn
+mesh: { mtls: disabled }
+workloads: [{ sleep: { cluster: cluster1 } }]
+steps:
+  - fault: { name: istiod-down, cluster: cluster1 }
+  - call: { from: sleep@cluster1, to: http://x, expect: { mtls: false } }
+  - call: { from: sleep@cluster1, to: http://x, expect: { only: v1 } }
+";
+        let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
+        let found = FoundMesh {
+            version: "1.30.4".into(),
+            mtls: crate::scenario::Mtls::Strict,
+            outbound: "*".into(),
+            dns_capture: false,
+            unreadable_log: Some("the access log is text".into()),
+        };
+        let topology = Topology {
+            name: "vpn".into(),
+            purpose: String::new(),
+            trust_domain: "cluster.local".into(),
+            clusters: Vec::new(),
+        };
+        insta::assert_snapshot!(unfit(&found, &scenario, &topology).join("\n"));
+    }
+}

@@ -1,0 +1,231 @@
+//! Clusters that were not made by the run, for real: those of a netns environment stand for a user's.
+//!
+//! Needs root and the programs of the supply. Without them the tests skip locally, with the reason, and fail
+//! where `CI` is set.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DynamicObject, ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::discovery::{Discovery, verbs};
+use kube::{Client, Config, ResourceExt};
+use meshproof::journal::EnvDir;
+use meshproof::provider::netns::{self, Programs};
+use meshproof::supply::{self, Overrides, Purpose, Source, Versions};
+use meshproof::topology::Topology;
+use meshproof::wait::{self, Poll};
+use serde_json::json;
+use tempfile::TempDir;
+
+const SCENARIOS: [&str; 2] = ["scenarios/vpn/both_versions.yaml", "scenarios/vpn/v2_only.yaml"];
+
+fn wanted() -> bool {
+    let wanted = std::env::var_os("CI").is_some() || std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_some();
+    if !wanted {
+        eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
+    }
+    wanted
+}
+
+/// Somebody's clusters, in a state folder of their own, and the state folder of the runs that are tested.
+struct Fixture {
+    theirs: TempDir,
+    ours: TempDir,
+    kubeconfigs: Vec<PathBuf>,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = self.meshproof(self.ours.path(), &["down", "--all"]);
+        let _ = self.meshproof(self.theirs.path(), &["down", "--all"]);
+    }
+}
+
+impl Fixture {
+    /// With a mesh, as `meshproof up` leaves it.
+    fn with_mesh() -> Self {
+        let mut fixture = Self::empty();
+        succeeded(&fixture.meshproof(fixture.theirs.path(), &["up", "--provider", "netns"]));
+        let told = fixture.meshproof(fixture.theirs.path(), &["env"]);
+        let told = String::from_utf8(told.stdout).unwrap();
+        let line = told.lines().find_map(|l| l.strip_prefix("export KUBECONFIG=")).unwrap();
+        fixture.kubeconfigs = line.trim_matches('\'').split(':').map(PathBuf::from).collect();
+        fixture
+    }
+
+    /// Without a mesh.
+    async fn bare() -> Self {
+        let mut fixture = Self::empty();
+        let versions = Versions::built_in().unwrap();
+        let supplied = supply::ensure(Purpose::Netns, Source::Auto, &versions, &Overrides::new()).await.unwrap();
+        let programs = Programs::of(&supplied, env!("CARGO_BIN_EXE_meshproof").as_ref()).unwrap();
+        let topologies = Path::new(env!("CARGO_MANIFEST_DIR")).join("kind-configs");
+        let topology = Topology::load(&topologies, "vpn").unwrap_or_else(|_| panic!("vpn"));
+        let root = fixture.theirs.path().join("meshproof");
+        let env = EnvDir::create(&root, &format!("x{}", std::process::id())).unwrap();
+        let clusters = netns::create(&topology, &env, &programs).await.unwrap();
+        fixture.kubeconfigs = clusters.into_iter().map(|c| c.kubeconfig).collect();
+        fixture
+    }
+
+    fn empty() -> Self {
+        let folder = || tempfile::tempdir().unwrap();
+        Self { theirs: folder(), ours: folder(), kubeconfigs: Vec::new() }
+    }
+
+    fn command(&self, state: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshproof"));
+        command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).env("XDG_STATE_HOME", state);
+        command.env("KUBECONFIG", std::env::join_paths(&self.kubeconfigs).unwrap());
+        command
+    }
+
+    fn meshproof(&self, state: &Path, args: &[&str]) -> Output {
+        self.command(state, args).output().unwrap()
+    }
+
+    fn run_args<'a>(more: &[&'a str], files: &[&'a str]) -> Vec<&'a str> {
+        let contexts = ["--context", "cluster1=cluster1", "--context", "cluster2=cluster2"];
+        [&["run", "--provider", "existing"], &contexts[..], more, files].concat()
+    }
+
+    /// Runs scenarios on the clusters.
+    fn run(&self, more: &[&str], files: &[&str]) -> Output {
+        self.meshproof(self.ours.path(), &Self::run_args(more, files))
+    }
+
+    /// Everything in the clusters that lasts, by name.
+    async fn objects(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (kubeconfig, cluster) in self.kubeconfigs.iter().zip(1..) {
+            let client = client(kubeconfig).await;
+            let discovery = Discovery::new(client.clone()).run().await.unwrap();
+            for (resource, capabilities) in discovery.groups().flat_map(|g| g.recommended_resources()) {
+                // Events tell of what has been, leases of who is there.
+                if !capabilities.supports_operation(verbs::LIST) || ["Event", "Lease"].contains(&resource.kind.as_str())
+                {
+                    continue;
+                }
+                let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+                let listed = api.list(&ListParams::default()).await.unwrap().items;
+                all.extend(listed.iter().map(|object| {
+                    let place = object.namespace().unwrap_or_default();
+                    format!("{cluster} {} {place}/{} {:?}", resource.kind, object.name_any(), object.uid())
+                }));
+            }
+        }
+        all
+    }
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let read = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}\n{}", stdout(output), String::from_utf8_lossy(&output.stderr));
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `after` against `before`, for a message that people can read.
+fn differences(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Vec<String> {
+    let gone = before.difference(after).map(|o| format!("gone: {o}"));
+    gone.chain(after.difference(before).map(|o| format!("left: {o}"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
+    if !wanted() {
+        return;
+    }
+    let fixture = Fixture::with_mesh();
+    let before = fixture.objects().await;
+    assert!(before.iter().any(|o| o.contains("Deployment istio-system/istiod")), "{before:#?}");
+
+    // A namespace of somebody else's, of the name that the scenarios use.
+    let namespaces: Api<Namespace> = Api::all(client(&fixture.kubeconfigs[1]).await);
+    let theirs: Namespace = serde_json::from_value(json!({ "metadata": { "name": "app1" } })).unwrap();
+    let theirs = namespaces.create(&PostParams::default(), &theirs).await.unwrap();
+    let refused = fixture.run(&[], &SCENARIOS[..1]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stdout(&refused));
+    assert!(stdout(&refused).contains("namespace app1 of cluster2 exists already"), "{}", stdout(&refused));
+    let now = namespaces.get("app1").await.unwrap();
+    assert_eq!((now.uid(), now.labels()), (theirs.uid(), theirs.labels()), "it was touched");
+    assert!(!fixture.objects().await.iter().any(|o| o.contains("1 Namespace /app1")), "nothing was made elsewhere");
+    namespaces.delete("app1", &Default::default()).await.unwrap();
+    gone(&namespaces, "app1").await;
+
+    // Killed in the middle: what it made is there, labelled; the next command takes it away.
+    let killed = fixture.command(fixture.ours.path(), &Fixture::run_args(&[], &SCENARIOS));
+    killed_when_there(killed, &namespaces).await;
+    let left = namespaces.get("app1").await.unwrap();
+    assert!(left.labels().contains_key("meshproof.dev/run"), "{left:?}");
+    succeeded(&fixture.meshproof(fixture.ours.path(), &["down", "--dead"]));
+    assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new(), "after a kill");
+
+    // Another mesh than is there is refused, not made.
+    let refused = fixture.run(&[], &["scenarios/vpn/mtls_disabled.yaml"]);
+    assert!(stdout(&refused).contains("`mtls: disabled`, and it is strict"), "{}", stdout(&refused));
+
+    let passed = fixture.run(&[], &SCENARIOS);
+    succeeded(&passed);
+    assert!(stdout(&passed).contains("2 scenarios: 2 pass"), "{}", stdout(&passed));
+    assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new(), "after a run");
+}
+
+async fn gone(namespaces: &Api<Namespace>, name: &str) {
+    let gone = wait::until(format!("namespace {name} to go"), Duration::from_secs(60), LOOK, || async {
+        match namespaces.get_opt(name).await {
+            Ok(None) => Poll::Ready(()),
+            Ok(Some(_)) => Poll::NotYet("it is still there".into()),
+            Err(error) => Poll::Failed(error),
+        }
+    });
+    gone.await.unwrap();
+}
+
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Starts a run and kills it as soon as it has made a namespace.
+async fn killed_when_there(mut command: Command, namespaces: &Api<Namespace>) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let there = wait::until("the run to make a namespace", Duration::from_secs(60), LOOK, || async {
+        match namespaces.get_opt("app1").await {
+            Ok(Some(_)) => Poll::Ready(()),
+            Ok(None) => Poll::NotYet("namespace app1".into()),
+            Err(error) => Poll::Failed(error),
+        }
+    });
+    there.await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_that_is_installed_for_the_run_goes_with_it() {
+    if !wanted() {
+        return;
+    }
+    let fixture = Fixture::bare().await;
+    let before = fixture.objects().await;
+    let none = fixture.run(&[], &SCENARIOS[..1]);
+    assert_eq!(none.status.code(), Some(4), "{}", stdout(&none));
+    let told = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(told.contains("no control plane") && told.contains("--install-mesh"), "{told}");
+
+    let passed = fixture.run(&["--install-mesh"], &SCENARIOS);
+    succeeded(&passed);
+    assert!(stdout(&passed).contains("2 scenarios: 2 pass"), "{}", stdout(&passed));
+    assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new());
+}
