@@ -42,7 +42,7 @@ pub(super) async fn forget(world: World<'_>, cluster: &Cluster, watchers: &[Stri
         remote_secret::remove(watcher, &cluster.name).await?;
         status(watcher, &cluster.name, |status| status.is_none(), "to forget").await?;
         // A control plane that has just started knows no cluster either, and no proxy.
-        gate::connected(world.clusters, watcher, LIMIT).await?;
+        gate::present(world.clusters, watcher, LIMIT).await?;
     }
     world.endpoints_settle().await
 }

@@ -157,8 +157,12 @@ async fn concerned(
     Ok(try_join_all(all).await?.into_iter().flatten().collect())
 }
 
-/// The proxies that `cluster`'s control plane serves and that are not connected to it or not in step with it.
-pub(super) async fn not_connected(clusters: &[Cluster], cluster: &Cluster) -> Result<Vec<String>, GateError> {
+/// The proxies that `cluster`'s control plane serves and that are not connected to it or, if `in_step`, have not acknowledged all.
+pub(super) async fn not_connected(
+    clusters: &[Cluster],
+    cluster: &Cluster,
+    in_step: bool,
+) -> Result<Vec<String>, GateError> {
     let Some(plane) = ControlPlane::of(cluster).await? else {
         return Ok(vec![format!("{}: no istiod pod is ready", cluster.name)]);
     };
@@ -170,7 +174,9 @@ pub(super) async fn not_connected(clusters: &[Cluster], cluster: &Cluster) -> Re
     let missing = proxies.iter().filter_map(|(key, proxy)| {
         let what = match connected.iter().find(|(_, c)| key_of(c) == *key) {
             None => format!("not connected to the control plane in {}", cluster.name),
-            Some((_, c)) if !c.waiting().is_empty() => format!("has not acknowledged {}", c.waiting().join(", ")),
+            Some((_, c)) if in_step && !c.waiting().is_empty() => {
+                format!("has not acknowledged {}", c.waiting().join(", "))
+            }
             Some(_) => return None,
         };
         Some(format!("{}: {what}", proxy.admin.place()))

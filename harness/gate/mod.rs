@@ -286,8 +286,25 @@ pub async fn after(before: Before, limit: Duration) -> Result<GateReport, GateEr
 /// # Errors
 /// [`GateError::TimedOut`] names the proxies that are not.
 pub async fn connected(clusters: &[Cluster], cluster: &Cluster, limit: Duration) -> Result<(), GateError> {
+    until_connected(clusters, cluster, limit, true).await
+}
+
+/// The same for proxies that need not have acknowledged all: they may have rejected some of it.
+///
+/// # Errors
+/// [`GateError::TimedOut`] names the proxies that are not connected.
+pub async fn present(clusters: &[Cluster], cluster: &Cluster, limit: Duration) -> Result<(), GateError> {
+    until_connected(clusters, cluster, limit, false).await
+}
+
+async fn until_connected(
+    clusters: &[Cluster],
+    cluster: &Cluster,
+    limit: Duration,
+    in_step: bool,
+) -> Result<(), GateError> {
     let look = || async {
-        match config::not_connected(clusters, cluster).await {
+        match config::not_connected(clusters, cluster, in_step).await {
             Ok(missing) if missing.is_empty() => Poll::Ready(()),
             Ok(missing) => Poll::NotYet(missing.join("\n")),
             Err(error) => Poll::Failed(error),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Cell, Column, Outcome, judge, text};
+use super::{Cell, Column, Outcome, expected, judge, text};
 use crate::fault::Entry;
 use crate::report::ScenarioReport;
 use crate::run::{Chosen, Injection, Sabotage, Sabotaged, Session};
@@ -46,7 +46,7 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, b
             injection: Injection::NotTried,
             put_back: Ok(()),
         });
-        let mut cell = judge(fault.name, fault.rung, blind, &told);
+        let mut cell = judge(fault.name, expected(fault, &chosen.loaded.scenario.steps, &told.report), blind, &told);
         let mended = told.put_back.is_ok() && told.injection != Injection::NotTried;
         let seconds = missed.as_ref().map_or(0.0, |cell| cell.seconds) + cell.seconds;
         if let Some(earlier) = missed.take().filter(|_| cell.outcome == Outcome::DoesNotApply) {

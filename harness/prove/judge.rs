@@ -2,12 +2,31 @@
 
 use super::{Cell, Outcome, rung_name};
 use crate::diagnose::RungId;
+use crate::fault::{self, Entry};
 use crate::report::{Rung, ScenarioReport, StepReport};
 use crate::run::{Injection, Sabotaged};
+use crate::scenario::{Located, Step};
 use crate::verdict::Class;
 
-/// Judges a scenario that ran with a fault in it, by the rung that the fault breaks and, if the scenario says that it is
-/// blind to it, the reason.
+/// The rung that must be the first broken one: the fault's, or that of a fault which the scenario itself put in and had not mended
+/// when it came to its end, if that is lower.
+pub fn expected(fault: &Entry, steps: &[Located<Step>], report: &ScenarioReport) -> Option<RungId> {
+    let last = report.steps.last().map_or(0, |step| step.index);
+    let mut own: Vec<(&str, &str)> = Vec::new();
+    for (index, step) in steps.iter().enumerate().take(last + 1) {
+        match &step.value {
+            Step::Fault(put) => own.push((&put.name, &put.cluster)),
+            // The last step is the one that failed.
+            Step::Mend(put) if index < last => own.retain(|one| *one != (put.name.as_str(), put.cluster.as_str())),
+            _ => {}
+        }
+    }
+    let own = own.into_iter().filter_map(|(name, _)| fault::find(name)?.rung);
+    fault.rung.map(|rung| own.fold(rung, RungId::min))
+}
+
+/// Judges a scenario that ran with a fault in it, by the rung that must be the first broken one and, if the scenario says that
+/// it is blind to the fault, the reason.
 pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &Sabotaged) -> Cell {
     let report = &told.report;
     let (outcome, why) = match (&told.injection, &told.put_back) {

@@ -24,7 +24,7 @@ use crate::verdict::Class;
 
 pub use drive::prove;
 pub use html::html;
-pub use judge::judge;
+pub use judge::{expected, judge};
 pub use text::{cell_line, markdown, terminal};
 
 /// The version of the shape of `prove.json`. It rises when a field changes its meaning or goes; new fields do not raise it.

@@ -81,6 +81,23 @@ fn a_fault_that_was_not_in_force_is_never_caught(
     assert!(cell.why.contains(words), "{}", cell.why);
 }
 
+/// A scenario that breaks the remote secret itself, and mends it: which rung is to be named when its step `last` fails.
+#[rstest]
+#[case::before_it_breaks_anything(0, "proxy-stuck", Some(RungId::Configuration))]
+#[case::breaking(1, "proxy-stuck", Some(RungId::RemoteSecret))]
+#[case::broken(2, "proxy-stuck", Some(RungId::RemoteSecret))]
+#[case::mending(3, "proxy-stuck", Some(RungId::RemoteSecret))]
+#[case::mended(4, "proxy-stuck", Some(RungId::Configuration))]
+#[case::a_lower_one_stays(2, "istiod-down", Some(RungId::ControlPlane))]
+#[case::survival_has_no_rung(2, "istiod-restarted", None)]
+fn the_scenarios_own_faults_count(#[case] last: usize, #[case] fault: &str, #[case] rung: Option<RungId>) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/remote_secret.yaml");
+    let scenario = crate::scenario::load(&file).unwrap().scenario;
+    let mut report = ran(Class::Fail, None);
+    report.steps[0].index = last;
+    assert_eq!(expected(&crate::fault::find(fault).unwrap(), &scenario.steps, &report), rung);
+}
+
 fn cell(fault: &str, told: Sabotaged, expected: Option<RungId>, blind: Option<&str>) -> Cell {
     judge(fault, expected, blind, &told)
 }
