@@ -238,7 +238,8 @@ async fn policies(
         let ours = |rule: &&DynamicObject| [name, &host].into_iter().any(|h| spec_of(rule)["host"] == json!(h));
         let existing: Vec<&DynamicObject> = rules.iter().filter(ours).collect();
         if existing.is_empty() {
-            let name = format!("meshproof-{name}");
+            // Of several rules for one host the older one counts; of those made in one second, the one whose name sorts first.
+            let name = format!("0-meshproof-{name}");
             let (kind, namespace, labels) = (KIND.to_owned(), namespace.to_owned(), json!({}));
             return vec![Swap { kind, namespace, name, labels, whole: None, broken: Some(spec(&host, None)) }];
         }
