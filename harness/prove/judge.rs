@@ -35,6 +35,10 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &
             (Outcome::Failed, format!("it could not be put into {cluster}: {why}"))
         }
         (_, Err(why)) => (Outcome::Failed, format!("what it broke could not be put back: {why}")),
+        (Injection::Never(_), Ok(())) if report.class() != Class::Pass => (
+            Outcome::Failed,
+            format!("the scenario did not pass, though the fault was not in force: {}", report.headline()),
+        ),
         (Injection::Never(refusals), Ok(())) => {
             let whys: Vec<String> = refusals.iter().map(|(cluster, why)| format!("{cluster}: {why}")).collect();
             (Outcome::DoesNotApply, whys.join("; "))

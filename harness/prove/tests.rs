@@ -36,6 +36,10 @@ fn done() -> Injection {
     Injection::Done { cluster: "cluster2".into(), step: 0, seconds: 0.3 }
 }
 
+fn refused() -> Injection {
+    Injection::Never(BTreeMap::from([("cluster1".into(), "no rule".into())]))
+}
+
 const NAME: Option<RungId> = Some(RungId::Name);
 
 #[rstest]
@@ -65,17 +69,19 @@ fn a_fault_in_force(
 }
 
 #[rstest]
-#[case::refused(Injection::Never(BTreeMap::from([("cluster1".into(), "no rule".into())])), Ok(()), Outcome::DoesNotApply, "cluster1: no rule")]
-#[case::no_effect(Injection::Failed { cluster: "cluster1".into(), why: "no tc".into() }, Ok(()), Outcome::Failed, "no tc")]
-#[case::no_step(Injection::NotTried, Ok(()), Outcome::Failed, "no step was reached")]
-#[case::not_mended(done(), Err("the route is still gone".into()), Outcome::Failed, "the route is still gone")]
+#[case::refused(Class::Pass, refused(), Ok(()), Outcome::DoesNotApply, "cluster1: no rule")]
+#[case::refused_and_no_pass(Class::Fail, refused(), Ok(()), Outcome::Failed, "though the fault was not in force")]
+#[case::no_effect(Class::Fail, Injection::Failed { cluster: "cluster1".into(), why: "no tc".into() }, Ok(()), Outcome::Failed, "no tc")]
+#[case::no_step(Class::Fail, Injection::NotTried, Ok(()), Outcome::Failed, "no step was reached")]
+#[case::not_mended(Class::Fail, done(), Err("the route is still gone".into()), Outcome::Failed, "the route is still gone")]
 fn a_fault_that_was_not_in_force_is_never_caught(
+    #[case] class: Class,
     #[case] injection: Injection,
     #[case] put_back: Result<(), String>,
     #[case] outcome: Outcome,
     #[case] words: &str,
 ) {
-    let told = Sabotaged { report: ran(Class::Fail, NAME), injection, put_back };
+    let told = Sabotaged { report: ran(class, NAME), injection, put_back };
     let cell = judge("a-fault", NAME, None, &told);
     assert_eq!(cell.outcome, outcome);
     assert!(cell.why.contains(words), "{}", cell.why);
