@@ -3,11 +3,10 @@
 use futures::FutureExt;
 use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, can_be_entered, remove_rule};
+use super::nodes::{Rule, add_rule, can_be_entered, end_sockets, remove_rule};
 use super::{Answer, Fault, FaultError, World};
 use crate::diagnose::RungId;
-use crate::provider::{Cluster, PodAt};
-use crate::workload;
+use crate::provider::Cluster;
 
 /// One rule on every node, for what this cluster's pods send to each other cluster's on its network.
 pub(super) struct BetweenPods {
@@ -53,15 +52,8 @@ impl BetweenPods {
 /// Ends the connections of the workloads' pods to other clusters' pods. The packet filter translates a connection as it did when it
 /// began: those that proxies keep open would go on as they were, without the fault, and later with it.
 async fn end_connections(world: &World<'_>, cluster: &Cluster) -> Result<(), FaultError> {
-    for namespace in world.namespaces {
-        for pod in workload::pods(cluster, namespace, "").await? {
-            let (Some(node), Some(address)) = (pod.node.clone(), pod.ip) else { continue };
-            let at = PodAt { pod: pod.reference(), node, address };
-            for peer in world.peers(cluster) {
-                // A kernel that cannot end them (CONFIG_INET_DIAG_DESTROY) says so and leaves them.
-                cluster.pod_net_exec(&at, &["ss", "-K", "dst", &peer.pods.to_string()]).await?;
-            }
-        }
+    for peer in world.peers(cluster) {
+        end_sockets(world, cluster, &["dst", &peer.pods.to_string()]).await?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Programs on nodes.
 
-use super::FaultError;
-use crate::provider::Cluster;
+use super::{FaultError, World};
 use crate::provider::access::Access;
+use crate::provider::{Cluster, PodAt};
+use crate::workload;
 
 /// Why nothing can be run on its nodes.
 pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
@@ -45,6 +46,19 @@ pub(super) async fn add_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Resu
 pub(super) async fn remove_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Result<(), FaultError> {
     while succeeds(cluster, node, &rule.argv("-C")).await? {
         run(cluster, node, &rule.argv("-D")).await?;
+    }
+    Ok(())
+}
+
+/// Ends the connections that `filter` (of `ss`) selects among those of the workloads' pods. A kernel that cannot do that
+/// (CONFIG_INET_DIAG_DESTROY) leaves them.
+pub(super) async fn end_sockets(world: &World<'_>, cluster: &Cluster, filter: &[&str]) -> Result<(), FaultError> {
+    let argv: Vec<&str> = ["ss", "-K"].iter().chain(filter).copied().collect();
+    for namespace in world.namespaces {
+        for pod in workload::pods(cluster, namespace, "").await? {
+            let (Some(node), Some(address)) = (pod.node.clone(), pod.ip) else { continue };
+            cluster.pod_net_exec(&PodAt { pod: pod.reference(), node, address }, &argv).await?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, can_be_entered, remove_rule};
+use super::nodes::{Rule, add_rule, can_be_entered, end_sockets, remove_rule};
 use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
 use crate::diagnose::RungId;
 use crate::gate;
@@ -92,6 +92,8 @@ impl Fault for ProxyStuck {
                     }
                 }
             }
+            // A connection that got no answer for long tries again in growing intervals; a new one is there at once.
+            end_sockets(&world, cluster, &["dport", "=", XDS_PORT]).await?;
             let own = world.topology.cluster(&cluster.name).map_or(&cluster.name, |c| &c.control_plane);
             gate::connected(world.clusters, world.cluster(own)?, LIMIT).await?;
             world.endpoints_settle().await
