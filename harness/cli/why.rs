@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use futures::future::try_join_all;
 
 use super::environment::kept;
 use crate::diagnose::{self, Question, Target};
 use crate::failure::Failure;
-use crate::provider::{Cluster, contexts};
+use crate::provider::Cluster;
+use crate::provider::existing::{self, Given};
 use crate::report::{RungStatus, terminal};
 use crate::run::kit;
 use crate::scenario::WorkloadRef;
@@ -97,8 +97,8 @@ async fn clusters(
         let clusters = kit::reopen(&record).await.map_err(|e| told(&e))?;
         return Ok((clusters, Some(record.topology)));
     }
-    let each = contexts.iter().map(|(name, context)| contexts::cluster(name, args.kubeconfig.as_deref(), context));
-    Ok((try_join_all(each).await.map_err(|e| told(&e))?, None))
+    let given = Given { contexts: contexts.clone(), kubeconfig: args.kubeconfig.clone() };
+    Ok((existing::look(&given).await.map_err(|e| told(&e))?, None))
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use crate::journal::Owned;
 use crate::tool::{Output, Tool, ToolError};
 
 pub mod access;
-pub mod contexts;
 pub mod existing;
 pub mod kind;
 mod kube_access;

@@ -89,7 +89,7 @@ impl Environment {
     /// When its clusters do not answer.
     pub async fn reopen(record: EnvRecord) -> Result<Option<Self>, RunError> {
         let Some(dir) = EnvDir::open(&state_root(), &record.id)? else { return Ok(None) };
-        let clusters = kit::attach(&dir, &record).await?;
+        let clusters = kit::look(&dir, &record).await?;
         let topology = record.topology.clone();
         let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
         Ok(Some(Self { dir, record, topology, clusters, mesh, found: true, phases: Vec::new() }))

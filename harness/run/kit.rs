@@ -41,8 +41,18 @@ enum Making {
 /// # Errors
 /// When they do not answer.
 pub async fn reopen(record: &EnvRecord) -> Result<Vec<Cluster>, RunError> {
-    let env = EnvDir::join(&state_root().join(&record.id))?;
-    attach(&env, record).await
+    look(&EnvDir::join(&state_root().join(&record.id))?, record).await
+}
+
+/// The clusters of an environment that stands, by what was written down: one that does not answer is among them.
+///
+/// # Errors
+/// When the environment's files cannot be read.
+pub async fn look(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, RunError> {
+    match record.provider {
+        ProviderName::Kind => Ok(kind::reopen(&record.topology, env).await?),
+        ProviderName::Netns | ProviderName::Existing => attach(env, record).await,
+    }
 }
 
 /// The clusters of an environment that stands.

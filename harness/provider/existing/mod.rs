@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::future::try_join_all;
+use ipnet::{IpNet, Ipv4Net};
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,32 @@ pub async fn reach(topology: &Topology, given: &Given) -> Result<Vec<Cluster>, P
     let each = topology.clusters.iter().zip(&targets).map(|(spec, target)| async move {
         let access = target.netns.clone().map_or(Access::Existing, |env| Access::ExistingNetns { env });
         cluster(spec, target, target.file.clone(), access).await.map(|(cluster, _)| cluster)
+    });
+    try_join_all(each).await
+}
+
+/// The clusters behind the contexts that were given, without asking them anything, so that one that does not answer is
+/// among them.
+///
+/// Nobody says where their pods and services get their addresses, nor at which address other clusters reach their API
+/// servers: the ranges are "anywhere", the address is empty, and they have no nodes.
+///
+/// # Errors
+/// When a context is missing.
+pub async fn look(given: &Given) -> Result<Vec<Cluster>, ProviderError> {
+    let targets = given.all()?;
+    let each = targets.iter().map(|target| async move {
+        let anywhere = IpNet::V4(Ipv4Net::default());
+        Ok(Cluster {
+            name: target.cluster.clone(),
+            client: target.client().await?,
+            kubeconfig: target.file.clone(),
+            peer_api_server: String::new(),
+            pods: anywhere,
+            services: anywhere,
+            nodes: Vec::new(),
+            access: Access::Existing,
+        })
     });
     try_join_all(each).await
 }

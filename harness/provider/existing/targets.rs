@@ -65,6 +65,22 @@ impl Given {
         Err(ProviderError::Refused { what: problems.join("\n"), hint })
     }
 
+    /// All clusters that were given, whatever topology they are of.
+    ///
+    /// # Errors
+    /// All contexts that are not there, at once.
+    pub(super) fn all(&self) -> Result<Vec<Target>, ProviderError> {
+        let files = self.read()?;
+        let found = self.contexts.iter().map(|(cluster, context)| find(&files, cluster, context));
+        let (found, missing): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+        if missing.is_empty() {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        let what: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
+        let hint = "`kubectl config get-contexts` lists what there is".to_owned();
+        Err(ProviderError::Refused { what: what.join("\n"), hint })
+    }
+
     /// Contexts for clusters that the topology does not have, and clusters without a context.
     fn misfits(&self, topology: &Topology) -> Vec<String> {
         let names: Vec<&str> = topology.clusters.iter().map(|c| c.name.as_str()).collect();

@@ -105,6 +105,12 @@ async fn started(container: &str) -> Result<(), ProviderError> {
 pub(super) async fn read(spec: &ClusterSpec, kubeconfig: &Path) -> Result<Cluster, ProviderError> {
     let client = kube_access::client(kubeconfig, &spec.name).await?;
     let nodes = nodes(&client, spec).await?;
+    known(spec, kubeconfig, nodes).await
+}
+
+/// A cluster whose nodes are known.
+pub(super) async fn known(spec: &ClusterSpec, kubeconfig: &Path, nodes: Vec<Node>) -> Result<Cluster, ProviderError> {
+    let client = kube_access::client(kubeconfig, &spec.name).await?;
     let peer_api_server = match nodes.first().map(|n| n.address) {
         Some(IpAddr::V6(address)) => format!("https://[{address}]:6443"),
         Some(IpAddr::V4(address)) => format!("https://{address}:6443"),

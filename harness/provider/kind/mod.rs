@@ -112,6 +112,22 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
     Ok(clusters)
 }
 
+/// As [`attach`], by what was written down: nothing is asked of nodes and API servers, so that one that does not answer can
+/// be looked at.
+///
+/// # Errors
+/// When the environment's files cannot be read.
+pub async fn reopen(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, ProviderError> {
+    // In the topology's order, as `create` wrote them.
+    let mut nodes = Known::load(env)?.nodes.into_iter();
+    let mut clusters = Vec::new();
+    for spec in &topology.clusters {
+        let own = nodes.by_ref().take(spec.nodes.len()).collect();
+        clusters.push(cluster::known(spec, &cluster::kubeconfig(env, &spec.name), own).await?);
+    }
+    Ok(clusters)
+}
+
 fn gone(env: &EnvDir, what: String) -> ProviderError {
     let hint = format!("`meshproof down {}` removes the environment; the next run makes a new one", env.id());
     ProviderError::Refused { what, hint }
