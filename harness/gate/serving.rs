@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 
 use super::admin::Admin;
 use super::endpoints::{Gateway, Serving, difference, expected, serving};
 use super::held::{Held, Kind};
 use super::istiod::{Connected, ControlPlane};
-use super::{GateError, INTERVAL, ProxyReady, envoy, pods, waited};
+use super::{GateError, INTERVAL, ProxyReady, envoy, kube_error, pods, waited};
+use crate::mesh::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
 
@@ -34,6 +37,12 @@ pub(super) async fn after(
     started: Instant,
     limit: Duration,
 ) -> Result<Vec<ProxyReady>, GateError> {
+    for cluster in clusters {
+        // A control plane that is just starting would have no proxy yet, and so none that lacks anything.
+        if runs_control_plane(cluster).await? {
+            super::present(clusters, cluster, limit.saturating_sub(started.elapsed())).await?;
+        }
+    }
     let planes = tokio::sync::Mutex::new(planes(clusters).await?);
     let look = || async {
         match look(clusters, namespaces, &mut planes.lock().await, started).await {
@@ -48,6 +57,14 @@ pub(super) async fn after(
         Some(ProxyReady { cluster, pod, seconds: proxy.ready?, changed: Vec::new() })
     };
     Ok(planes.into_inner().into_iter().flat_map(|p| p.proxies).filter_map(ready).collect())
+}
+
+/// Whether the cluster is to run a control plane, be its pods ready or not.
+async fn runs_control_plane(cluster: &Cluster) -> Result<bool, GateError> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let list = deployments.list(&ListParams::default().labels("app=istiod")).await;
+    let list = list.map_err(kube_error(cluster, "list control planes"))?;
+    Ok(list.items.iter().any(|d| d.spec.replicas != Some(0)))
 }
 
 /// Every control plane, and the ready proxies that are connected to it.
