@@ -105,18 +105,21 @@ async fn started(container: &str) -> Result<(), ProviderError> {
 pub(super) async fn read(spec: &ClusterSpec, kubeconfig: &Path) -> Result<Cluster, ProviderError> {
     let client = kube_access::client(kubeconfig, &spec.name).await?;
     let nodes = nodes(&client, spec).await?;
-    known(spec, kubeconfig, nodes).await
+    Ok(with(spec, kubeconfig, client, nodes))
 }
 
-/// A cluster whose nodes are known.
+/// A cluster whose nodes are known: nothing is asked of it.
 pub(super) async fn known(spec: &ClusterSpec, kubeconfig: &Path, nodes: Vec<Node>) -> Result<Cluster, ProviderError> {
-    let client = kube_access::client(kubeconfig, &spec.name).await?;
+    Ok(with(spec, kubeconfig, kube_access::client(kubeconfig, &spec.name).await?, nodes))
+}
+
+fn with(spec: &ClusterSpec, kubeconfig: &Path, client: Client, nodes: Vec<Node>) -> Cluster {
     let peer_api_server = match nodes.first().map(|n| n.address) {
         Some(IpAddr::V6(address)) => format!("https://[{address}]:6443"),
         Some(IpAddr::V4(address)) => format!("https://{address}:6443"),
         None => String::new(),
     };
-    Ok(Cluster {
+    Cluster {
         name: spec.name.clone(),
         client,
         kubeconfig: kubeconfig.to_owned(),
@@ -125,7 +128,7 @@ pub(super) async fn known(spec: &ClusterSpec, kubeconfig: &Path, nodes: Vec<Node
         services: spec.services,
         nodes,
         access: Access::Kind,
-    })
+    }
 }
 
 /// All nodes, once all are registered and have their addresses.
