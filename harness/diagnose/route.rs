@@ -13,6 +13,7 @@ use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Climbed, Part, within};
 use super::scene::Scene;
+use crate::gate::endpoints::in_full;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let proxy = match scene.caller_proxy().await {
@@ -93,11 +94,6 @@ async fn rules(scene: &Scene<'_>) -> Vec<Rule> {
         }));
     }
     rules
-}
-
-/// A host as a VirtualService in `namespace` means it.
-fn in_full(host: &str, namespace: &str) -> String {
-    if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
 }
 
 /// Rules that seem to be meant for this service, and are not in force for it.

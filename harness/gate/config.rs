@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::admin::Admin;
 use super::held::{Held, Intended, Kind, Version, differences};
 use super::istiod::{Connected, ControlPlane, short};
+use super::subsets::Subsets;
 use super::{GateError, INTERVAL, ObjectRef, ProxyReady, envoy, kube_error, pods, waited};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
@@ -216,6 +217,7 @@ struct Gate<'a> {
     /// Each object, and the resource version that istiod must hold (`None`: it must hold none).
     objects: Vec<(ObjectRef, Option<String>)>,
     fates: Vec<(ObjectRef, Fate)>,
+    subsets: Subsets,
     proxies: BTreeMap<String, Proxy>,
     started: Instant,
     listed: Instant,
@@ -238,8 +240,10 @@ pub(super) async fn after(
         (Some(_), None) => Fate::Removed,
         (None, None) => Fate::Same,
     };
-    let fates = before.objects.iter().zip(&now).map(|((o, old), new)| (o.clone(), fate(old, new))).collect();
+    let fates: Vec<_> = before.objects.iter().zip(&now).map(|((o, old), new)| (o.clone(), fate(old, new))).collect();
+    let subsets = Subsets::read(clusters, &before.plane.cluster, &applied(&fates)).await?;
     let gate = Mutex::new(Gate {
+        subsets,
         clusters,
         plane: before.plane,
         objects: refs.into_iter().zip(now.into_iter().map(|n| n.map(|(_, version)| version))).collect(),
@@ -258,6 +262,11 @@ pub(super) async fn after(
     };
     wait::until("the proxies to have the change", limit, INTERVAL, look).await.map_err(waited)?;
     Ok(gate.into_inner().proxies.into_values().filter_map(|p| p.ready).collect())
+}
+
+/// The objects that were made or changed.
+fn applied(fates: &[(ObjectRef, Fate)]) -> Vec<ObjectRef> {
+    fates.iter().filter(|(_, fate)| *fate == Fate::Applied).map(|(object, _)| object.clone()).collect()
 }
 
 impl Gate<'_> {
@@ -283,12 +292,13 @@ impl Gate<'_> {
         if self.listed.elapsed() > RELIST {
             self.list(&connected).await?;
         }
-        let (plane, stored, fates, started) = (&self.plane, self.stored, &self.fates, self.started);
+        let (plane, stored, fates, subsets, started) =
+            (&self.plane, self.stored, &self.fates, &self.subsets, self.started);
         let open = self.proxies.iter_mut().filter(|(_, proxy)| proxy.ready.is_none());
         let looks = open.map(|(key, proxy)| {
             let connected = connected.iter().find(|(_, c)| key_of(c) == *key);
             async move {
-                let missing = look_at(proxy, plane, connected, fates, stored, started).await?;
+                let missing = look_at(proxy, plane, connected, fates, subsets, stored, started).await?;
                 Ok::<_, GateError>(missing.map(|what| format!("{}: {what}", proxy.admin.place())))
             }
         });
@@ -301,6 +311,7 @@ impl Gate<'_> {
         self.proxies.retain(|key, _| now.contains_key(key));
         now.retain(|key, _| !self.proxies.contains_key(key));
         self.proxies.extend(now);
+        self.subsets = Subsets::read(self.clusters, &self.plane.cluster, &applied(&self.fates)).await?;
         self.listed = Instant::now();
         Ok(())
     }
@@ -312,6 +323,7 @@ async fn look_at(
     plane: &ControlPlane,
     connected: Option<&(usize, Connected)>,
     fates: &[(ObjectRef, Fate)],
+    subsets: &Subsets,
     stored: Option<Instant>,
     started: Instant,
 ) -> Result<Option<String>, GateError> {
@@ -358,6 +370,16 @@ async fn look_at(
     let different = differences(&intended.held, &held);
     if !different.is_empty() {
         return Ok(Some(few(&different)));
+    }
+    if !subsets.is_empty() {
+        match envoy::endpoints(&proxy.admin).await {
+            Err(error) => return Ok(Some(format!("its Envoy does not answer: {error}"))),
+            Ok(endpoints) => {
+                if let Some(different) = subsets.difference(&held, &endpoints) {
+                    return Ok(Some(different));
+                }
+            }
+        }
     }
     let changed = differences(&held, &proxy.held).into_iter();
     proxy.ready = Some(ProxyReady {

@@ -84,6 +84,12 @@ async fn of_namespace(
     Ok((endpoints, unsettled))
 }
 
+/// A host as a rule in `namespace` means it: a short name is one of the rule's own namespace.
+/// <https://istio.io/latest/docs/reference/config/networking/destination-rule/#DestinationRule>
+pub(crate) fn in_full(host: &str, namespace: &str) -> String {
+    if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
+}
+
 pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -26,6 +26,7 @@ pub(crate) mod istiod;
 pub(crate) mod pods;
 mod pushed;
 mod serving;
+mod subsets;
 
 #[cfg(test)]
 pub(crate) mod live;
