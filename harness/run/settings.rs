@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::sync::OnceCell;
+
 use super::record::Phase;
 use crate::failure::Failure;
 use crate::journal::state_root;
@@ -85,16 +87,24 @@ impl Settings {
     pub async fn provider(&self) -> ProviderName {
         match self.provider {
             Some(provider) => provider,
-            None if provider::engine_answers().await => {
-                ui::say("provider: kind (a container engine answers; `--provider netns` needs none)");
-                ProviderName::Kind
-            }
-            None => {
-                ui::say("provider: netns (no container engine answers)");
-                ProviderName::Netns
-            }
+            None => automatic().await,
         }
     }
+}
+
+/// The choice that is made, and told, once in a process: an engine that starts in the middle of a run changes nothing.
+async fn automatic() -> ProviderName {
+    static CHOSEN: OnceCell<ProviderName> = OnceCell::const_new();
+    let choose = || async {
+        if provider::engine_answers().await {
+            ui::say("provider: kind (a container engine answers; `--provider netns` needs none)");
+            ProviderName::Kind
+        } else {
+            ui::say("provider: netns (no container engine answers)");
+            ProviderName::Netns
+        }
+    };
+    *CHOSEN.get_or_init(choose).await
 }
 
 /// Whether environments made by a run stay.
