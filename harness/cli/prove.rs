@@ -70,7 +70,8 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
     if interrupted {
         return Ok(INTERRUPTED);
     }
-    if let Some(path) = args.docs {
+    // A table without a cell says nothing, and shall not take the place of one that does.
+    if let Some(path) = args.docs.filter(|_| matrix.scenarios.iter().any(|column| !column.cells.is_empty())) {
         write(path, &prove::markdown(&matrix))?;
     }
     Ok(u8::from(!matrix.is_good()))

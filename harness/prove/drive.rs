@@ -16,19 +16,28 @@ use crate::verdict::Class;
 /// one at once: if it does not pass, no further fault is tried.
 pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry], column: &mut Column) {
     let started = Instant::now();
-    column.before = Some(session.run(chosen).await.class());
+    column.before = Some(without(session, chosen, &mut column.trouble).await);
     if column.before == Some(Class::Pass) {
         for fault in faults {
             let (cell, mended) = cell(session, chosen, fault).await;
             ui::say(text::cell_line(&column.name, &cell));
             column.cells.push(cell);
-            if !mended && session.run(chosen).await.class() != Class::Pass {
+            if !mended && without(session, chosen, &mut column.trouble).await != Class::Pass {
                 break;
             }
         }
-        column.after = Some(session.run(chosen).await.class());
+        column.after = Some(without(session, chosen, &mut column.trouble).await);
     }
     column.seconds = started.elapsed().as_secs_f64();
+}
+
+/// What the scenario comes to without a fault; the first `trouble` is kept, in its own words.
+async fn without(session: &mut Session, chosen: &Chosen, trouble: &mut Option<String>) -> Class {
+    let report = session.run(chosen).await;
+    if report.class() != Class::Pass {
+        trouble.get_or_insert_with(|| report.headline());
+    }
+    report.class()
 }
 
 /// One fault in one scenario, and whether all was put back.

@@ -75,6 +75,8 @@ pub struct Column {
     pub before: Option<Class>,
     /// What it came to without a fault, behind the last one.
     pub after: Option<Class>,
+    /// What the scenario said where it did not pass without a fault; none if it did.
+    pub trouble: Option<String>,
     /// One per fault, in the order of [`Matrix::faults`].
     pub cells: Vec<Cell>,
     /// From start to end, in seconds.
@@ -195,6 +197,7 @@ impl Column {
             purpose: chosen.loaded.scenario.purpose.value.clone(),
             before: None,
             after: None,
+            trouble: None,
             cells: Vec::new(),
             seconds: 0.0,
         }

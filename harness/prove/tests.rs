@@ -130,6 +130,7 @@ fn sample() -> Matrix {
         purpose: "Fails when it must.".into(),
         before: Some(Class::Pass),
         after: Some(Class::Pass),
+        trouble: None,
         cells,
         seconds: 9.5,
     };
@@ -187,6 +188,8 @@ fn a_matrix_is_good_only_if_something_was_tried_and_all_of_it_is_as_it_should_be
     assert!(matrix.is_good());
     matrix.scenarios[0].after = Some(Class::Fail);
     assert!(!matrix.is_good(), "the scenario does not pass any more");
+    matrix.scenarios[0].trouble = Some("the mesh is gone".into());
+    assert!(plain(&terminal(&matrix)).contains("fail without a fault again: the mesh is gone"));
     matrix.scenarios[0].after = None;
     matrix.scenarios[0].cells.clear();
     assert!(!matrix.is_good(), "nothing was tried");

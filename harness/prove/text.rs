@@ -88,7 +88,8 @@ pub(super) fn told(column: &Column) -> String {
     let without = [("without a fault", column.before), ("without a fault again", column.after)];
     let passed = crate::verdict::Class::Pass;
     let trouble = without.into_iter().filter_map(|(when, class)| Some((when, class.filter(|c| *c != passed)?)));
-    parts.extend(trouble.map(|(when, class)| format!("{} {when}", word(class))));
+    let why = column.trouble.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    parts.extend(trouble.map(|(when, class)| format!("{} {when}{why}", word(class))));
     parts.join(", ")
 }
 
