@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::rung::{Answer, within};
 use crate::provider::{Cluster, PodAt};
@@ -18,6 +18,9 @@ const PROXY_GROUP: &str = "1337";
 /// How many connections are opened to each pod, some six packets each: enough that one packet in twenty is missed, and not so
 /// many that they hinder each other.
 const CONNECTIONS: usize = 20;
+
+/// The pod itself. (Packets that the proxy's group sends to the pod's own other address are the sidecar's to catch.)
+const ITSELF: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A connection whose answer took longer than this waited for a packet that was sent again (Linux waits 200 ms at least).
 pub(super) const LATE: f64 = 0.19;
@@ -38,6 +41,9 @@ pub(super) struct Reach {
 pub(super) struct Probed {
     /// By the address that was called.
     pub reached: BTreeMap<IpAddr, Reach>,
+    /// What as many connections at the same moment to its own port came to, which leave the pod by no way: when these wait, the
+    /// machine is busy.
+    pub itself: Reach,
     /// Whether it was watched who connects to its own port.
     pub watched: bool,
     /// Peers of the connections to that port.
@@ -57,7 +63,9 @@ pub(super) async fn probe(cluster: &Cluster, at: &PodAt, own: u16, to: &[SocketA
     if !text.contains("resent-after") {
         return Err(format!("{what}: {}", output.last_lines(1)));
     }
-    Ok(Probed { watched: true, ..parse(&text, own) })
+    let mut probed = parse(&text, own);
+    let itself = probed.reached.remove(&ITSELF).unwrap_or_default();
+    Ok(Probed { watched: true, itself, ..probed })
 }
 
 /// As [`probe`], from inside the pod's proxy, where nodes cannot be entered: who calls whom is not seen.
@@ -91,14 +99,15 @@ fn script(own: u16, to: &[SocketAddr]) -> String {
          resent() { echo $(count /proc/net/snmp RetransSegs) $(count /proc/net/netstat TCPDSACKRecv); }\n\
          echo resent-before $(resent)\n",
     );
+    let _ = writeln!(script, "(sleep 0.3; {}) &", curl((ITSELF, own).into()));
     for address in to {
         let (ip, port) = (address.ip(), address.port());
         // One connection stays open long enough to be seen at the other end, and is made while there is no other.
         let _ = writeln!(script, "timeout 3 bash -c 'exec 3<>/dev/tcp/{ip}/{port}; sleep 2.5' 2>/dev/null &");
         let _ = writeln!(script, "(sleep 0.3; {}) &", curl(*address));
     }
-    let _ =
-        write!(script, "for i in $(seq 20); do\nss -Htn state established '( sport = :{own} )' | sed 's/^/peer /'\n");
+    let watch = format!("ss -Htn state established '( sport = :{own} )' | sed 's/^/peer /'");
+    let _ = writeln!(script, "for i in $(seq 20); do\n{watch}");
     for address in to {
         let (ip, port) = (address.ip(), address.port());
         let _ = writeln!(
@@ -123,7 +132,9 @@ fn parse(text: &str, own: u16) -> Probed {
             ["peer", .., local, peer] if local.ends_with(&own) => {
                 let address = peer.rsplit_once(':').map(|(ip, _)| ip.trim_matches(['[', ']']));
                 let address = address.and_then(|ip| ip.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical());
-                probed.callers.extend(address.filter(|ip| !probed.callers.contains(ip)));
+                let new = |ip: &IpAddr| *ip != ITSELF && !probed.callers.contains(ip);
+                let new = address.filter(new);
+                probed.callers.extend(new);
             }
             ["rtt", ip, millis] => {
                 let (Ok(ip), Ok(millis)) = (ip.parse(), millis.parse::<f64>()) else { continue };
@@ -160,6 +171,11 @@ impl Reach {
         let way = self.way().unwrap_or(0.0) * 2.0;
         self.times.iter().filter(|(_, total)| *total > way + LATE).count() + self.errors.len()
     }
+
+    /// Connections that stood or ended late. Where nothing listens, being refused is no waiting.
+    pub fn waited(&self) -> usize {
+        self.late() - self.errors.iter().filter(|e| !e.contains("timed out")).count()
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +189,7 @@ call 10.20.0.5 0.000000 2.000903 28 Connection timed out after 2000 milliseconds
 peer 0      0      10.10.0.2:15021   10.20.0.5:35690 
 peer 0      0      [::ffff:10.10.0.2]:15021   [::ffff:172.20.0.3]:35691 
 peer 0      0      10.10.0.2:15021   10.20.0.5:35690 
+peer 0      0      127.0.0.1:15021   127.0.0.1:35692 
 peer 0      0      10.10.0.2:5000   10.20.0.9:35690 
 rtt 10.20.0.5 0.31
 rtt 10.20.0.5 0.252
@@ -186,7 +203,7 @@ resent-after 10 4";
         let reach = &probed.reached[&"10.20.0.5".parse::<IpAddr>().unwrap()];
         assert_eq!(reach.times, [(0.000412, 0.001903), (1.021412, 1.031903)]);
         assert_eq!(reach.errors, ["Connection timed out after 2000 milliseconds"]);
-        assert_eq!((reach.way(), reach.late()), (Some(0.000252), 2));
+        assert_eq!((reach.way(), reach.late(), reach.waited()), (Some(0.000252), 2, 2));
     }
 
     #[test]
@@ -198,10 +215,13 @@ resent-after 10 4";
     /// The script itself, in a network namespace of its own, against a port where nothing listens.
     #[tokio::test]
     async fn the_script_runs_and_tells_of_a_refused_connection() {
-        let script = script(15021, &["127.0.0.1:9".parse().unwrap()]);
+        let script = script(9, &["127.0.0.2:9".parse().unwrap()]);
         let output = crate::tool::Tool::new("bash").args(["-c", &script]).run().await.unwrap();
-        let probed = parse(&output.text(), 15021);
-        let reach = &probed.reached[&"127.0.0.1".parse::<IpAddr>().unwrap()];
-        assert_eq!((reach.times.len(), reach.errors.len()), (0, CONNECTIONS), "{}", output.text());
+        let probed = parse(&output.text(), 9);
+        for address in ["127.0.0.1", "127.0.0.2"] {
+            let reach = &probed.reached[&address.parse::<IpAddr>().unwrap()];
+            assert_eq!((reach.times.len(), reach.errors.len()), (0, CONNECTIONS), "{}", output.text());
+            assert_eq!((reach.late(), reach.waited()), (CONNECTIONS, 0));
+        }
     }
 }

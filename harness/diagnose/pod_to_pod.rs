@@ -28,6 +28,9 @@ const FAR: Duration = Duration::from_millis(500);
 /// So many packets sent again are more than other connections of a pod come to in a second.
 const RESENT: u64 = 4;
 
+/// So many times as many connections must wait on the way as in the pod itself.
+const BUSY: usize = 3;
+
 /// A pod that stands for its cluster.
 struct End<'a> {
     facts: &'a Facts,
@@ -170,9 +173,10 @@ fn judge(
             fix: "take the delay off the way: `tc qdisc` on both nodes, and what is between them".into(),
         });
     }
-    // A busy machine is late as well, and other connections of the pod have troubles of their own: what was sent again must
-    // be enough to explain it.
-    let explained = late > 0 && resent >= RESENT.max(late as u64);
+    // Other connections of the pod have troubles of their own: what was sent again must be enough to explain it. A busy
+    // machine is late as well: then connections that leave the pod by no way are, too.
+    let busy = seen.itself.waited().max(other.as_ref().map_or(0, |o| o.itself.waited()));
+    let explained = late > BUSY * busy && resent >= RESENT.max(late as u64);
     if explained || reach.errors.len() * 2 > all {
         return Part::from(Broken {
             expected: format!("{caller} connects to {called} without losing packets"),
