@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -122,7 +124,36 @@ impl Fixture {
         }
         all
     }
+
+    /// [`Self::objects`] once the controllers of a new cluster have made what is theirs, which they do some time
+    /// after it answers: in every namespace an account and the root, and an account for each controller.
+    async fn objects_at_rest(&self) -> BTreeSet<String> {
+        let last = Mutex::new(BTreeSet::new());
+        let rest = wait::until("the clusters to make nothing more", Duration::from_secs(60), REST, || async {
+            let now = self.objects().await;
+            let last = std::mem::replace(&mut *last.lock().unwrap(), now.clone());
+            match not_made(&now).or_else(|| differences(&last, &now).pop()) {
+                None => Poll::Ready(now),
+                Some(missing) => Poll::<_, Infallible>::NotYet(missing),
+            }
+        });
+        rest.await.unwrap()
+    }
 }
+
+/// What a controller has yet to make in a namespace, of those `objects`.
+fn not_made(objects: &BTreeSet<String>) -> Option<String> {
+    let namespaces = objects.iter().filter_map(|o| o.split_once(" Namespace /"));
+    let mut theirs = namespaces.flat_map(|(cluster, named)| {
+        let name = named.split(' ').next().unwrap();
+        let wanted = |kind: &str, object: &str| format!("{cluster} {kind} {name}/{object} ");
+        [wanted("ServiceAccount", "default"), wanted("ConfigMap", "kube-root-ca.crt")]
+    });
+    theirs.find(|wanted| !objects.iter().any(|o| o.starts_with(wanted)))
+}
+
+/// Between two looks at clusters that are to be at rest.
+const REST: Duration = Duration::from_secs(3);
 
 async fn client(kubeconfig: &Path) -> Client {
     let read = Kubeconfig::read_from(kubeconfig).unwrap();
@@ -150,7 +181,7 @@ async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
         return;
     }
     let fixture = Fixture::with_mesh();
-    let before = fixture.objects().await;
+    let before = fixture.objects_at_rest().await;
     assert!(before.iter().any(|o| o.contains("Deployment istio-system/istiod")), "{before:#?}");
 
     // A namespace of somebody else's, of the name that the scenarios use.
@@ -218,7 +249,7 @@ async fn a_mesh_that_is_installed_for_the_run_goes_with_it() {
         return;
     }
     let fixture = Fixture::bare().await;
-    let before = fixture.objects().await;
+    let before = fixture.objects_at_rest().await;
     let none = fixture.run(&[], &SCENARIOS[..1]);
     assert_eq!(none.status.code(), Some(4), "{}", stdout(&none));
     let told = String::from_utf8_lossy(&none.stderr).into_owned();
