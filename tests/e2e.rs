@@ -85,6 +85,7 @@ fn run(mut args: Args) -> Result<ExitCode, Failure> {
     let selection = Selection { labels: args.labels, ..Selection::default() };
     let found = selection.find(&project)?;
     let mut settings = args.making.settings(project)?;
+    settings.program = env!("CARGO_BIN_EXE_meshproof").into();
     let nextest = std::env::var_os("NEXTEST").is_some();
     settings.keep = match (args.keep || nextest, args.keep_on_failure) {
         (true, _) => Keep::Always,

@@ -70,7 +70,12 @@ fn copy(from: &Path, to: &Path) {
 
 fn settings(project: Project, state_root: &Path) -> Settings {
     let (provider, state_root) = (Some(ProviderName::Netns), state_root.to_owned());
-    Settings { provider, keep: Keep::Always, state_root, ..Settings::new(project) }
+    Settings {
+        provider,
+        keep: Keep::Always,
+        state_root,
+        ..Settings::new(project, env!("CARGO_BIN_EXE_meshproof").into())
+    }
 }
 
 /// Runs one scenario and answers the run's folder and report.

@@ -320,7 +320,10 @@ async fn every_fault_is_seen_and_mended() {
     assert!(nix::unistd::geteuid().is_root(), "cannot run: network namespaces need root");
     // State is where it usually is: if this process is killed, the next run removes what it made.
     let project = Project::find(env!("CARGO_MANIFEST_DIR").as_ref()).unwrap();
-    let settings = Settings { provider: Some(ProviderName::Netns), ..Settings::new(project) };
+    let settings = Settings {
+        provider: Some(ProviderName::Netns),
+        ..Settings::new(project, env!("CARGO_BIN_EXE_meshproof").into())
+    };
     let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
     let (scenario, topology) = scenario::open(&loaded).map_err(|_| "a scenario with mistakes").unwrap();
     let mut session = Session::new(settings).unwrap();

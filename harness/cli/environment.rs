@@ -64,16 +64,18 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     let options = MeshOptions::default();
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
     let ended = interrupt::unless_interrupted(work).await;
-    let goes_on = "what stands so far is kept: `meshproof up` goes on from there, `meshproof down` removes it";
+    let interrupted = ended.is_err();
+    session.close(interrupted).await?;
     match ended {
         Ok(Ok(id)) => {
-            session.close(false).await?;
             ui::say(format!("environment {id} is up; `meshproof run` uses it"));
             Ok(0)
         }
-        Ok(Err(error)) => Err(miette::miette!(help = goes_on, "{error}").into()),
+        Ok(Err(error)) => Err(miette::miette!("{error}").into()),
         Err(interrupt::Interrupted) => {
-            ui::say(goes_on);
+            ui::say(
+                "clusters that all stood are kept: `meshproof up` goes on from there, `meshproof down` removes them",
+            );
             Ok(INTERRUPTED)
         }
     }

@@ -274,7 +274,9 @@ impl Making {
             ));
         }
         let (source, istio, kubernetes) = (self.source, self.istio, self.kubernetes);
-        Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project) })
+        let program =
+            std::env::current_exe().map_err(|e| miette::miette!("where this program is cannot be told: {e}"))?;
+        Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project, program) })
     }
 
     /// The clusters that exist; none for the other providers.

@@ -12,6 +12,7 @@ mod concern;
 mod control_plane;
 mod gather;
 mod look;
+mod programs;
 mod readme;
 pub mod redact;
 mod timeline;
@@ -153,6 +154,8 @@ pub struct Scene<'a> {
     pub namespaces: &'a BTreeSet<String>,
     /// The calls of the scenario, whether they were made or not.
     pub calls: Vec<Planned>,
+    /// The folder of an environment that did not come up: its programs' logs tell why.
+    pub folder: Option<&'a Path>,
 }
 
 /// A call of the scenario.
@@ -181,7 +184,7 @@ pub async fn keep(
     let planned = scene.as_ref().map(|scene| scene.calls.clone()).unwrap_or_default();
     let targets: BTreeSet<Target> = planned.iter().filter_map(|call| Target::of(&call.url)).collect();
     let mut found = Found::default();
-    if let Some(Scene { clusters, running, namespaces, .. }) = scene {
+    if let Some(Scene { clusters, running, namespaces, folder, .. }) = scene {
         let asked = Asked { clusters, namespaces, targets: &targets, since: witness.began };
         let at_proxies = async {
             let proxies = look::proxies(clusters, namespaces, running).await;
@@ -191,6 +194,9 @@ pub async fn keep(
         gathered.extend(logs);
         witness.looks.push(last);
         found = gathered;
+        if let Some(folder) = folder {
+            found.extend(programs::logs(folder));
+        }
     }
     for look in &witness.looks {
         found.extend(look.files(&targets));

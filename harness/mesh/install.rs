@@ -19,7 +19,7 @@ use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Topology};
 use crate::ui;
 use crate::wait::{self, Poll};
-use crate::workload::pods::{Readiness, readiness};
+use crate::workload::pods::{Readiness, crashed_again, readiness};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -147,6 +147,9 @@ fn control_plane_address(primary: &Cluster) -> Result<std::net::IpAddr, MeshErro
     node.map(|n| n.address).ok_or_else(|| MeshError::NoControlPlane { cluster: primary.name.clone() })
 }
 
+/// An istiod that was started again this often will not come up: all that it needs, its API server, was there before it.
+const CRASHES: i32 = 3;
+
 async fn control_plane_ready(cluster: &Cluster) -> Result<(), MeshError> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
@@ -159,10 +162,14 @@ async fn control_plane_ready(cluster: &Cluster) -> Result<(), MeshError> {
             Ok((None, _)) => return Poll::NotYet("deployment istio-system/istiod".into()),
             Err(error) => return Poll::Failed(MeshError::kube(cluster, "read the control plane's state", error)),
         };
+        let failed = |why| Poll::Failed(MeshError::ControlPlane { cluster: cluster.name.clone(), why });
+        if let Some(crash) = crashed_again(&pods, CRASHES) {
+            return failed(crash);
+        }
         match readiness(&deployment, &pods) {
             Readiness::Ready => Poll::Ready(()),
             Readiness::NotYet(why) => Poll::NotYet(why),
-            Readiness::Never(why) => Poll::Failed(MeshError::ControlPlane { cluster: cluster.name.clone(), why }),
+            Readiness::Never(why) => failed(why),
         }
     })
     .await?;

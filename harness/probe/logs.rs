@@ -1,6 +1,7 @@
 //! What the proxies at both ends wrote about the calls.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -32,11 +33,16 @@ pub struct Proxy<'a> {
 /// Waits until every reply has its line at the caller, and at its server if that is one of `servers`, for three
 /// seconds at most: calls that went around a proxy have no line, which is for others to judge.
 ///
-/// HTTP requests are told apart by the number in their path, others by the client's port.
+/// HTTP requests are told apart by the number in their path, others by the client's port and its address `from`.
 ///
 /// # Errors
 /// When a log cannot be read.
-pub async fn read_logs(sent: &mut Sent, caller: Option<Proxy<'_>>, servers: &[Proxy<'_>]) -> Result<(), ProbeError> {
+pub async fn read_logs(
+    sent: &mut Sent,
+    from: Option<IpAddr>,
+    caller: Option<Proxy<'_>>,
+    servers: &[Proxy<'_>],
+) -> Result<(), ProbeError> {
     if caller.is_none() && servers.is_empty() {
         return Ok(());
     }
@@ -50,9 +56,7 @@ pub async fn read_logs(sent: &mut Sent, caller: Option<Proxy<'_>>, servers: &[Pr
             Err(error) => return Poll::Failed(error),
         };
         let mut sent = lock(&sent);
-        for (end, log) in logs {
-            fill(&mut sent, end, &log);
-        }
+        fill(&mut sent, from, &logs);
         match missing(&sent, caller.is_some(), instances) {
             0 => Poll::Ready(()),
             calls => Poll::NotYet(format!("{calls} calls")),
@@ -94,8 +98,8 @@ fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
     sent.observations.calls.iter().filter(lacks).count()
 }
 
-/// Adds what the log of the proxy at `end` says to the calls that it speaks of.
-fn fill(sent: &mut Sent, end: End, log: &str) {
+/// Adds what the logs of proxies say to the calls that they speak of.
+fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
     let by_path = format!("call={}-", sent.nonce);
     let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
     for (index, port) in sent.ports.iter().enumerate() {
@@ -103,12 +107,21 @@ fn fill(sent: &mut Sent, end: End, log: &str) {
             by_port.entry(*port).or_default().push(index);
         }
     }
-    for line in log.lines().filter(|l| l.starts_with('{')) {
-        let Ok(Value::Object(line)) = serde_json::from_str::<Value>(line) else { continue };
-        let Some(line) = Line::of(&line) else { continue };
+    let lines = logs.iter().flat_map(|(end, log)| log.lines().map(move |line| (*end, line)));
+    let lines = lines.filter(|(_, line)| line.starts_with('{')).filter_map(|(end, line)| {
+        let Ok(Value::Object(line)) = serde_json::from_str::<Value>(line) else { return None };
+        Some((end, Line::of(&line)?))
+    });
+    // A line that names its call is surer than one of a connection: it comes later, and stays.
+    let (named, others): (Vec<_>, Vec<_>) = lines.partition(|(_, line)| line.path.is_some());
+    for (end, line) in others.into_iter().chain(named) {
         let calls = match &line.path {
             Some(path) => number(path, &by_path).into_iter().collect(),
-            None => line.client_port.and_then(|p| by_port.get(&p)).cloned().unwrap_or_default(),
+            // Every pod has the same port numbers: those of another pod's connections are none of these calls.
+            None => match line.proxy.downstream {
+                Some(client) if Some(client.ip()) == from => by_port.get(&client.port()).cloned().unwrap_or_default(),
+                _ => Vec::new(),
+            },
         };
         for index in calls {
             let Some(call) = sent.observations.calls.get_mut(index) else { continue };
@@ -135,7 +148,6 @@ fn number(path: &str, mark: &str) -> Option<usize> {
 struct Line {
     /// The request's path; `None`: it was not taken for HTTP.
     path: Option<String>,
-    client_port: Option<u16>,
     proxy: ProxyLine,
 }
 
@@ -151,7 +163,6 @@ impl Line {
         let reasons: Vec<String> = reasons.into_iter().filter_map(text).collect();
         Some(Self {
             path: text(access_log::PATH),
-            client_port: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.rsplit_once(':')?.1.parse().ok()),
             proxy: ProxyLine {
                 downstream: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.parse().ok()),
                 upstream: text(access_log::UPSTREAM_HOST).and_then(|a| a.parse().ok()),
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn an_http_line_belongs_to_the_call_with_its_number() {
         let mut sent = sent(&[40112, 40112]);
-        fill(&mut sent, End::Client, HTTP);
+        fill(&mut sent, None, &[(End::Client, HTTP.into())]);
         let lines: Vec<_> = sent.observations.calls.iter().map(|c| c.client_proxy.as_ref()).collect();
         assert_eq!(lines[0], None);
         let line = lines[1].unwrap();
@@ -219,9 +230,26 @@ mod tests {
     fn a_connection_s_line_belongs_to_all_calls_that_used_its_port() {
         let line = r#"{"path":null,"status":0,"flags":"-","upstream_host":"172.18.0.3:6443","upstream_cluster":"PassthroughCluster","downstream_remote":"10.10.0.7:40112","upstream_failure":null}"#;
         let mut sent = sent(&[40112, 40113, 40112]);
-        fill(&mut sent, End::Client, line);
+        let logs = [(End::Client, line.into())];
+        fill(&mut sent, Some([10, 10, 0, 8].into()), &logs);
+        assert_eq!(missing(&sent, true, &[]), 3, "the line of another pod with the same port");
+        fill(&mut sent, Some([10, 10, 0, 7].into()), &logs);
         let seen: Vec<bool> = sent.observations.calls.iter().map(|c| c.client_proxy.is_some()).collect();
         assert_eq!(seen, [true, false, true]);
+    }
+
+    #[test]
+    fn a_connection_s_line_never_takes_the_place_of_a_request_s() {
+        let request = r#"{"path":"/hello?call=9e0f-1","status":200,"flags":"-","upstream_cluster":"inbound|5000||;","peer":"spiffe://cluster.local/ns/app1/sa/sleep","downstream_remote":"10.10.0.7:40112"}"#;
+        let connection = r#"{"path":null,"status":0,"flags":"NR","upstream_cluster":null,"peer":null,"downstream_remote":"10.10.0.7:40112"}"#;
+        let both = format!("{request}\n{connection}\n");
+        for logs in [vec![both.clone()], vec![request.to_owned(), connection.to_owned()]] {
+            let logs: Vec<_> = logs.into_iter().map(|log| (End::Server, log)).collect();
+            let mut sent = sent(&[40112, 40112]);
+            fill(&mut sent, Some([10, 10, 0, 7].into()), &logs);
+            let peer = |call: usize| sent.observations.calls[call].server_proxy.as_ref().unwrap().peer.as_deref();
+            assert_eq!((peer(0), peer(1)), (Some("spiffe://cluster.local/ns/app1/sa/sleep"), None));
+        }
     }
 
     #[rstest]
@@ -235,7 +263,7 @@ mod tests {
             r#"{{"path":"/hello?call=9e0f-1","flags":"NR","status":404,"details":"route_not_found","upstream_cluster":{cluster},"peer":"spiffe://cluster.local/ns/app1/sa/sleep","upstream_failure":"TLS_error"}}"#
         );
         let mut sent = sent(&[1]);
-        fill(&mut sent, end, &line);
+        fill(&mut sent, None, &[(end, line)]);
         let call = &sent.observations.calls[0];
         assert_eq!((call.client_proxy.is_some(), call.server_proxy.is_some()), (client, server));
         let line = call.client_proxy.as_ref().or(call.server_proxy.as_ref()).unwrap();

@@ -63,7 +63,7 @@ pub async fn send(
         let servers = servers(environment, running).await?;
         let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
         let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
-        probe::read_logs(&mut sent, own, &servers).await?;
+        probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
     }
     let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
     let findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);

@@ -37,6 +37,47 @@ pub struct Environment {
     pub phases: Vec<(String, Duration)>,
 }
 
+/// An environment that did not come up, as far as it got.
+pub struct HalfMade {
+    /// Its folder and journal; the lock is held as long as this lives.
+    pub dir: EnvDir,
+    /// What is written down of it.
+    pub record: EnvRecord,
+    /// It stood before this command: it is not this command's to remove.
+    pub found: bool,
+}
+
+impl HalfMade {
+    /// Its clusters, if all of them came up.
+    pub async fn clusters(&self) -> Vec<Cluster> {
+        if !self.record.is_done(Phase::Clusters) {
+            return Vec::new();
+        }
+        kit::look(&self.dir, &self.record).await.unwrap_or_default()
+    }
+}
+
+/// No environment came up.
+pub struct NotMade {
+    /// Why.
+    pub error: RunError,
+    /// What there is of it. It is the caller's to remove.
+    pub half: Option<HalfMade>,
+}
+
+impl<E: Into<RunError>> From<E> for NotMade {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), half: None }
+    }
+}
+
+/// What the phases have made.
+struct Made {
+    clusters: Vec<Cluster>,
+    mesh: Mesh,
+    phases: Vec<(String, Duration)>,
+}
+
 /// What an environment is built from, as one short hash: environments of equal fingerprint are
 /// interchangeable. Mesh options are not part of it, because a live mesh can change them.
 pub fn fingerprint(topology: &Topology, kit: &Kit) -> String {
@@ -52,18 +93,30 @@ impl Environment {
     /// The kept environment of that fingerprint, if one stands and nobody works on it; otherwise a new one.
     ///
     /// # Errors
-    /// [`RunError`]: when a phase of its making failed. What was made so far is removed by the
-    /// caller's clean-up, or kept for `--phase`.
+    /// [`NotMade`], when a phase of its making failed.
     pub async fn find_or_make(
         settings: &Settings,
         topology: &Topology,
         kit: &Kit,
         options: &MeshOptions,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, NotMade> {
         let fingerprint = fingerprint(topology, kit);
-        if let Some((dir, record)) = find(&settings.state_root, &fingerprint, settings.wait_for_kept).await? {
-            return Self::resume(settings, dir, record, topology, kit, options).await;
+        let found = find(&settings.state_root, &fingerprint, settings.wait_for_kept).await?;
+        let mut half = match found {
+            Some((dir, record)) => HalfMade { dir, record, found: true },
+            None => Self::begin(settings, topology, kit, fingerprint)?,
+        };
+        match Self::resume(settings, &mut half, topology, kit, options).await {
+            Ok(Made { clusters, mesh, phases }) => {
+                let HalfMade { dir, record, found } = half;
+                Ok(Self { dir, record, topology: topology.clone(), clusters, mesh, found, phases })
+            }
+            Err(error) => Err(NotMade { error, half: Some(half) }),
         }
+    }
+
+    /// A folder and a record, and nothing else yet.
+    fn begin(settings: &Settings, topology: &Topology, kit: &Kit, fingerprint: String) -> Result<HalfMade, RunError> {
         let id = new_id();
         let dir = EnvDir::create(&settings.state_root, &id)?;
         let record = EnvRecord {
@@ -72,7 +125,8 @@ impl Environment {
             fingerprint,
             provider: kit.provider,
             topology: topology.clone(),
-            kept: settings.keep.from_the_start(),
+            // Clusters of which some are missing are no use to anybody.
+            kept: false,
             created: jiff::Timestamp::now().to_string(),
             phases: Vec::new(),
             mesh: None,
@@ -80,7 +134,7 @@ impl Environment {
             kubeconfigs: Vec::new(),
         };
         record.save(&dir)?;
-        Self::resume(settings, dir, record, topology, kit, options).await
+        Ok(HalfMade { dir, record, found: false })
     }
 
     /// An environment that is kept, for work on it as it stands; `None` when another process works on it.
@@ -98,16 +152,15 @@ impl Environment {
     /// Does the phases that are not over yet.
     async fn resume(
         settings: &Settings,
-        dir: EnvDir,
-        mut record: EnvRecord,
+        HalfMade { dir, record, .. }: &mut HalfMade,
         topology: &Topology,
         kit: &Kit,
         options: &MeshOptions,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Made, RunError> {
+        let dir = &*dir;
         if let Some(phase) = settings.from_phase {
             record.forget_from(phase);
         }
-        let found = !record.phases.is_empty();
         let mut phases = Vec::new();
         // Manifests and certificates need no cluster: they are made while the clusters start.
         let prepared = async {
@@ -119,10 +172,10 @@ impl Environment {
         };
         let clusters = async {
             if record.is_done(Phase::Clusters) {
-                return kit::attach(&dir, &record).await.map(|clusters| (clusters, None));
+                return kit::attach(dir, record).await.map(|clusters| (clusters, None));
             }
             let started = Instant::now();
-            let clusters = kit.create(&dir, topology).await?;
+            let clusters = kit.create(dir, topology).await?;
             Ok::<_, RunError>((clusters, Some(started.elapsed())))
         };
         let (prepared, clusters) = tokio::join!(prepared, clusters);
@@ -130,7 +183,8 @@ impl Environment {
         if let Some(took) = took {
             phases.push(("clusters".to_owned(), took));
             record.kubeconfigs = clusters.iter().map(|c| (c.name.clone(), c.kubeconfig.clone())).collect();
-            done(&dir, &mut record, Phase::Clusters, took)?;
+            record.kept = settings.keep.from_the_start();
+            done(dir, record, Phase::Clusters, took)?;
         }
         let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
         let started = Instant::now();
@@ -140,19 +194,19 @@ impl Environment {
                 let found = mesh::found::find(&mesh, &clusters).await?;
                 record.forget_from(Phase::Mesh);
                 record.found_mesh = Some(found);
-                done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
+                done(dir, record, Phase::Mesh, started.elapsed())?;
             }
             Some(_) if record.is_done(Phase::Mesh) => {}
             Some(prepared) => {
                 if kit.provider == ProviderName::Existing {
-                    external::own_mesh(&dir, &clusters, &prepared).await?;
+                    external::own_mesh(dir, &clusters, &prepared).await?;
                 }
                 phases.extend(mesh::install(&prepared, &clusters).await?.phases);
                 record.mesh = Some(options.clone());
-                done(&dir, &mut record, Phase::Mesh, started.elapsed())?;
+                done(dir, record, Phase::Mesh, started.elapsed())?;
             }
         }
-        Ok(Self { dir, record, topology: topology.clone(), clusters, mesh, found, phases })
+        Ok(Made { clusters, mesh, phases })
     }
 
     /// The cluster of that name. Scenarios are validated against the topology, so it exists.

@@ -1,6 +1,7 @@
 //! Everything that an environment is made of, for one provider: programs, images, and what the mesh is installed with.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::RunError;
 use super::record::EnvRecord;
@@ -31,7 +32,8 @@ pub struct Kit {
 enum Making {
     /// What kind makes nodes of.
     Kind(kind::NodeImage),
-    Netns,
+    /// The `meshproof` program, which keeps the processes.
+    Netns(PathBuf),
     /// The clusters that there are.
     Existing(Existing),
 }
@@ -85,7 +87,7 @@ impl Kit {
             }
             ProviderName::Netns => {
                 let supplied = supply::ensure(Purpose::Netns, settings.source, versions, &settings.overrides).await?;
-                Self::for_netns(supplied)
+                Self::for_netns(supplied, settings.program.clone())
             }
             ProviderName::Existing => Self::for_existing(settings, versions).await,
         }
@@ -104,7 +106,7 @@ impl Kit {
         Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, making: Making::Kind(node) })
     }
 
-    fn for_netns(supplied: Supplied) -> Result<Self, RunError> {
+    fn for_netns(supplied: Supplied, program: PathBuf) -> Result<Self, RunError> {
         let tag = istio_tag(&supplied)?;
         let workloads = local_images(&tag);
         Ok(Self {
@@ -113,7 +115,7 @@ impl Kit {
             workloads,
             hub: LOCAL_HUB.into(),
             tag,
-            making: Making::Netns,
+            making: Making::Netns(program),
         })
     }
 
@@ -153,7 +155,7 @@ impl Kit {
     pub fn fingerprint(&self) -> String {
         let making = match &self.making {
             Making::Kind(node) => node.name.clone(),
-            Making::Netns => String::new(),
+            Making::Netns(_) => String::new(),
             Making::Existing(existing) => format!("{} {}", existing.install_mesh, existing.given.identity()),
         };
         format!("{} {} {} {} {making}", self.provider, self.supplied.fingerprint(), self.hub, self.tag)
@@ -198,8 +200,8 @@ impl Kit {
         match &self.making {
             Making::Kind(node) => Ok(kind::create(topology, env, node).await?),
             Making::Existing(existing) => Ok(existing::create(topology, env, &existing.given).await?),
-            Making::Netns => {
-                let programs = netns::Programs::of(&self.supplied, &own_binary()?)?;
+            Making::Netns(program) => {
+                let programs = netns::Programs::of(&self.supplied, program)?;
                 Ok(netns::create(topology, env, &programs).await?)
             }
         }
@@ -224,16 +226,4 @@ fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {
 fn local_images(tag: &str) -> WorkloadImages {
     let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
     WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") }
-}
-
-/// The `meshproof` program itself: a test binary has it beside its own folder.
-fn own_binary() -> Result<std::path::PathBuf, RunError> {
-    let missing =
-        |why: String| RunError::Input(format!("the program `meshproof` cannot be found: {why} (hint: cargo build)"));
-    let current = std::env::current_exe().map_err(|e| missing(e.to_string()))?;
-    let folders = current.ancestors().skip(1).take(2);
-    let mut candidates = std::iter::once(current.clone())
-        .filter(|p| p.ends_with("meshproof"))
-        .chain(folders.map(|f| f.join("meshproof")));
-    candidates.find(|p| p.is_file()).ok_or_else(|| missing(format!("looked beside {}", current.display())))
 }

@@ -152,7 +152,7 @@ impl<'a> Doing<'a> {
         if self.report.evidence.is_empty() && keeping.wants(&self.report) {
             let namespaces = self.namespaces();
             let (clusters, calls) = (&self.environment.clusters, self.planned());
-            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls };
+            let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls, folder: None };
             self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
         }
     }

@@ -1,15 +1,16 @@
 //! One command's work: scenarios one after the other on environments that they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::environment::Environment;
+use super::environment::{Environment, HalfMade, NotMade};
 use super::kit::Kit;
+use super::record;
 use super::settings::Settings;
 use super::{Chosen, RunError, Sabotage, Sabotaged, put_back, reap, scenario};
-use crate::evidence::{self, Keeping, Witness};
+use crate::evidence::{self, Keeping, Scene, Witness};
 use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
@@ -26,6 +27,7 @@ pub struct Session {
     started: Instant,
     kit: Option<Kit>,
     environment: Option<Environment>,
+    half_made: Option<HalfMade>,
     report: RunReport,
 }
 
@@ -61,7 +63,16 @@ impl Session {
             environments: Vec::new(),
             scenarios: Vec::new(),
         };
-        Ok(Self { settings, versions, folder, started: Instant::now(), kit: None, environment: None, report })
+        Ok(Self {
+            settings,
+            versions,
+            folder,
+            started: Instant::now(),
+            kit: None,
+            environment: None,
+            half_made: None,
+            report,
+        })
     }
 
     /// Where this run's log and reports are.
@@ -78,7 +89,6 @@ impl Session {
         }
         let mut keeping =
             Keeping { run: self.folder.clone(), always: self.settings.evidence, versions: BTreeMap::new() };
-        let mut witness = Witness::new();
         let mut told = match self.enter(&chosen.topology, options).await {
             Ok((environment, kit)) => {
                 keeping.versions = kit.versions();
@@ -88,7 +98,8 @@ impl Session {
             }
             Err(error) => {
                 let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
-                told.evidence = evidence::keep(&keeping, &mut witness, None, &told).await;
+                self.keep_evidence(&mut keeping, &mut told).await;
+                self.leave().await;
                 told
             }
         };
@@ -119,7 +130,7 @@ impl Session {
         topology: &Topology,
         options: &MeshOptions,
     ) -> Result<(&mut Environment, &Kit), RunError> {
-        if self.environment.as_ref().is_some_and(|e| e.topology != *topology) {
+        if self.half_made.is_some() || self.environment.as_ref().is_some_and(|e| e.topology != *topology) {
             self.leave().await;
         }
         let kit = match self.kit.take() {
@@ -130,7 +141,11 @@ impl Session {
         let environment = match self.environment.take() {
             Some(environment) => environment,
             None => {
-                let made = Environment::find_or_make(&self.settings, topology, kit, options).await?;
+                let made = Environment::find_or_make(&self.settings, topology, kit, options).await;
+                let made = made.map_err(|NotMade { error, half }| {
+                    self.half_made = half;
+                    error
+                })?;
                 self.report.environments.push(described(&made, options));
                 made
             }
@@ -160,8 +175,43 @@ impl Session {
         Ok(kit)
     }
 
+    /// Writes down why no environment came up for a scenario.
+    async fn keep_evidence(&self, keeping: &mut Keeping, told: &mut ScenarioReport) {
+        keeping.versions.extend(self.kit.as_ref().map(Kit::versions).unwrap_or_default());
+        let mut witness = Witness::new();
+        told.evidence = match &self.half_made {
+            Some(half) => {
+                let clusters = half.clusters().await;
+                let (running, namespaces, calls) = (&[], &BTreeSet::new(), Vec::new());
+                let folder = Some(half.dir.path());
+                let scene = Scene { clusters: &clusters, running, namespaces, calls, folder };
+                evidence::keep(keeping, &mut witness, Some(scene), told).await
+            }
+            None => evidence::keep(keeping, &mut witness, None, told).await,
+        };
+    }
+
+    /// Leaves what there is of an environment that did not come up: removes it, unless it has clusters and is to stay.
+    async fn leave_half_made(&mut self) {
+        let Some(half) = self.half_made.take() else { return };
+        let HalfMade { dir, mut record, found } = half;
+        if found || (record.is_done(record::Phase::Clusters) && self.settings.keep.after(false)) {
+            record.kept = true;
+            if let Err(error) = record.save(&dir) {
+                ui::say(format!("warning: {error}"));
+            }
+            let id = &record.id;
+            ui::say(format!(
+                "environment {id} stays as far as it came: the same command goes on from there, `meshproof down {id}` removes it"
+            ));
+        } else if let Err(error) = reap::remove(dir).await {
+            ui::say(format!("warning: {error}"));
+        }
+    }
+
     /// Leaves the environment at hand: removes it, unless it is to stay.
     async fn leave(&mut self) {
+        self.leave_half_made().await;
         let Some(mut environment) = self.environment.take() else { return };
         let id = environment.record.id.clone();
         if let Some(told) = self.report.environments.last_mut() {

@@ -19,6 +19,8 @@ use crate::ui;
 pub struct Settings {
     /// Where topologies, versions and scenarios are.
     pub project: Project,
+    /// The `meshproof` program, of which some run beside this process (a test binary is not it).
+    pub program: PathBuf,
     /// Who makes clusters; `None`: kind where a container engine answers, netns elsewhere.
     pub provider: Option<ProviderName>,
     /// The clusters of the provider `existing`.
@@ -53,10 +55,11 @@ pub struct Existing {
 }
 
 impl Settings {
-    /// What a command asks that was given no options.
-    pub fn new(project: Project) -> Self {
+    /// What a command asks that was given no options; `program` is `meshproof` itself.
+    pub fn new(project: Project, program: PathBuf) -> Self {
         Self {
             project,
+            program,
             provider: None,
             existing: Existing::default(),
             source: Source::Auto,

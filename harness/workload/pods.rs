@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde::Serialize;
 
 use crate::provider::PodRef;
@@ -156,12 +156,32 @@ fn trouble(status: &ContainerStatus) -> Option<(String, bool)> {
         let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".into());
         let message = waiting.message.as_deref().map(|m| format!(" ({m})")).unwrap_or_default();
         let hopeless = HOPELESS.contains(&reason.as_str());
-        return Some((format!("container {name}: {reason}{message}"), hopeless));
+        let before = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        let crash = before.map(|ended| format!("; it {}", how_it_ended(ended))).unwrap_or_default();
+        return Some((format!("container {name}: {reason}{message}{crash}"), hopeless));
     }
     if let Some(ended) = state.terminated.as_ref().filter(|t| t.exit_code != 0) {
-        return Some((format!("container {name}: ended with exit code {}", ended.exit_code), false));
+        return Some((format!("container {name}: {}", how_it_ended(ended)), false));
     }
     (state.running.is_some() && !status.ready).then(|| (format!("container {name}: running, not ready"), false))
+}
+
+/// The exit code and, where it is known, what was printed last.
+fn how_it_ended(ended: &ContainerStateTerminated) -> String {
+    let said = ended.message.as_deref().map(str::trim).filter(|said| !said.is_empty());
+    let said = said.map(|said| format!(" and said:\n{said}\n")).unwrap_or_default();
+    format!("ended with exit code {}{said}", ended.exit_code)
+}
+
+/// The crash of a container that ended and was started again at least `times` times, if there is one.
+pub fn crashed_again(pods: &[Pod], times: i32) -> Option<String> {
+    pods.iter().find_map(|pod| {
+        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        let mut crashing = statuses.filter(|s| !s.ready && s.restart_count >= times);
+        let status = crashing.find(|s| s.state.as_ref().is_some_and(|state| state.waiting.is_some()))?;
+        let pod = pod.metadata.name.as_deref().unwrap_or_default();
+        Some(format!("pod {pod} was started {} times: {}", status.restart_count + 1, trouble(status)?.0))
+    })
 }
 
 #[cfg(test)]
@@ -217,6 +237,8 @@ mod tests {
         "pod a: container sleep: ImagePullBackOff (no such image)")]
     #[case::never(json!({ "waiting": { "reason": "ErrImageNeverPull" } }), true, "pod a: container sleep: ErrImageNeverPull")]
     #[case::crashed(json!({ "terminated": { "exitCode": 3 } }), false, "container sleep: ended with exit code 3")]
+    #[case::said(json!({ "terminated": { "exitCode": 3, "message": "no such flag\n" } }), false,
+        "container sleep: ended with exit code 3 and said:\nno such flag\n")]
     #[case::slow(running(), false, "container sleep: running, not ready")]
     fn the_reason_is_told(#[case] state: Value, #[case] never: bool, #[case] expected: &str) {
         let status = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1 });
@@ -225,6 +247,21 @@ mod tests {
             Readiness::NotYet(why) => assert!(!never && why.contains(expected), "{why}"),
             Readiness::Ready => panic!("ready"),
         }
+    }
+
+    #[test]
+    fn a_container_that_crashes_again_and_again_is_told_with_its_last_words() {
+        let mut crashing =
+            pod("a", false, json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 20 s" } }));
+        let status = &mut crashing.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0];
+        status.last_state =
+            serde_json::from_value(json!({ "terminated": { "exitCode": 1, "message": "no such flag" } })).unwrap();
+        status.restart_count = 2;
+        assert_eq!(crashed_again(std::slice::from_ref(&crashing), 3), None);
+        assert_eq!(
+            crashed_again(&[crashing], 2).unwrap(),
+            "pod a was started 3 times: container sleep: CrashLoopBackOff (back-off 20 s); it ended with exit code 1 and said:\nno such flag\n"
+        );
     }
 
     #[test]

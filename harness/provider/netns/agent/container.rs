@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::task::JoinSet;
 
 use super::inside::{Reply, Start};
 use super::{logs, state};
@@ -25,7 +26,7 @@ pub struct Running {
     /// Since when it runs.
     pub since: Timestamp,
     state_file: PathBuf,
-    readers: Vec<tokio::task::JoinHandle<()>>,
+    readers: JoinSet<()>,
 }
 
 /// How a container's program ended.
@@ -81,10 +82,9 @@ pub async fn start(meshproof: &Path, netns: &str, start: &Start, paths: Paths) -
                 .join(": "));
         }
     };
-    let readers = vec![
-        tokio::spawn(logs::copy(piped.stdout, "stdout", log.clone())),
-        tokio::spawn(logs::copy(piped.stderr, "stderr", log)),
-    ];
+    let mut readers = JoinSet::new();
+    readers.spawn(logs::copy(piped.stdout, "stdout", log.clone()));
+    readers.spawn(logs::copy(piped.stderr, "stderr", log));
     let state = state::Container {
         pid,
         start_time: journal::process_start_time(pid).unwrap_or_default(),
@@ -129,9 +129,9 @@ impl Running {
         };
         // What it printed last is in the log before its end is told. A process that it left behind in
         // another namespace (an exec) may hold the pipe open: do not wait for that one.
-        let read = futures::future::join_all(self.readers.iter_mut());
+        let read = async { while self.readers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_millis(500), read).await;
-        self.readers.clear();
+        self.readers.detach_all();
         let _ = std::fs::remove_file(&self.state_file);
         exit
     }

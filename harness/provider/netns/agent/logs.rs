@@ -63,6 +63,20 @@ pub fn read(path: &Path, since: Option<Timestamp>) -> io::Result<String> {
     Ok(lines.fold(String::new(), |all, (_, text)| all + text + "\n"))
 }
 
+/// What a program that failed printed last since it was started, as the kubelet tells it with `FallbackToLogsOnError`: at most
+/// 80 lines and 2,048 bytes.
+pub fn last_words(path: &Path, started: Timestamp) -> Option<String> {
+    let text = read(path, Some(started)).ok()?;
+    let lines: Vec<&str> = text.lines().collect();
+    let mut kept = lines[lines.len().saturating_sub(80)..].join("\n");
+    let mut from = kept.len().saturating_sub(2048);
+    while !kept.is_char_boundary(from) {
+        from += 1;
+    }
+    kept.drain(..from);
+    (!kept.is_empty()).then_some(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +93,21 @@ mod tests {
         assert_eq!(read(&path, Some(between)).unwrap(), "three\n");
         let raw = std::fs::read_to_string(&path).unwrap();
         assert!(raw.lines().next().unwrap().ends_with(" stdout F one"), "{raw}");
+    }
+
+    #[tokio::test]
+    async fn last_words_are_of_this_start_and_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let log = open(&path).unwrap();
+        copy(&b"of the start before\n"[..], "stdout", log.clone()).await;
+        let started = Timestamp::now();
+        assert_eq!(last_words(&path, started), None);
+        copy("é".repeat(2000).as_bytes(), "stderr", log.clone()).await;
+        assert_eq!(last_words(&path, started).unwrap(), "é".repeat(1024));
+        copy(&b"\n".repeat(100)[..], "stderr", log.clone()).await;
+        copy(&b"no such address"[..], "stderr", log).await;
+        let words = last_words(&path, started).unwrap();
+        assert!(words.ends_with("\nno such address") && words.lines().count() == 80, "{words}");
     }
 }

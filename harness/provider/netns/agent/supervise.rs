@@ -15,7 +15,7 @@ use super::inside::{Mount, Start};
 use super::probe::{self, Finding, Role, Target};
 use super::run::{Place, Run};
 use super::status::{Ended, Phase};
-use super::{environment, identity, objects, volumes};
+use super::{environment, identity, logs, objects, volumes};
 use crate::wait;
 
 /// When a container that ended is started again.
@@ -83,8 +83,11 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
                 Some(ended)
             }
         };
-        let Some(ended) = ended else { return };
+        let Some(mut ended) = ended else { return };
         let code = ended.code;
+        if code != 0 && ended.message.is_none() {
+            ended.message = logs::last_words(&log_file(&run, &container.name), begun);
+        }
         let ran = Duration::try_from(ended.finished.duration_since(ended.started)).unwrap_or_default();
         if !restart.after(code) {
             let completed_init = code == 0 && matches!(place, Place::Init(_));
@@ -96,13 +99,10 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
         let delay = back_off.next(ran);
         run.note(place, |c| {
             (c.ready, c.started) = (false, false);
-            c.last = Some(ended.clone());
-            if !delay.is_zero() {
-                let message = format!("back-off {} restarting failed container", crate::ui::seconds(delay));
-                c.phase = Phase::Waiting { reason: "CrashLoopBackOff".into(), message: Some(message) };
-            } else {
-                c.phase = Phase::Ended(ended);
-            }
+            c.last = Some(ended);
+            // Never `Ended`, even where it starts again at once: a pod of which all have ended is replaced.
+            let message = format!("back-off {} restarting failed container", crate::ui::seconds(delay));
+            c.phase = Phase::Waiting { reason: "CrashLoopBackOff".into(), message: Some(message) };
         });
         if !delay.is_zero() {
             run.event(

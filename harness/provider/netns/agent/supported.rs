@@ -111,7 +111,7 @@ const CONTAINER: &[(&str, Rule)] = &[
     ("securityContext.seccompProfile", NO_SECCOMP),
     ("stdin", Only(&["false"])),
     ("terminationMessagePath", Harmless("not read")),
-    ("terminationMessagePolicy", Harmless("not read")),
+    ("terminationMessagePolicy", Harmless("always as `FallbackToLogsOnError`")),
     ("tty", Only(&["false"])),
     ("volumeMounts[].mountPath", Honoured),
     ("volumeMounts[].mountPropagation", Only(&["None"])),
