@@ -49,7 +49,8 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, b
     let mut clusters: Vec<String> = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
     let mut missed: Option<Cell> = None;
     loop {
-        let sabotage = Sabotage { fault: fault.name.into(), clusters: clusters.clone() };
+        let sabotage =
+            Sabotage { fault: fault.name.into(), clusters: clusters.clone(), survivable: fault.rung.is_none() };
         let told = session.run_with(chosen, &sabotage).await.unwrap_or_else(|error| Sabotaged {
             report: ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() },
             injection: Injection::NotTried,

@@ -36,7 +36,8 @@ const GATE_LIMIT: Duration = Duration::from_secs(60);
 enum Patience {
     /// An expired wait is a defect.
     Long,
-    /// With a fault in it a scenario is expected to wait in vain, and its verdict needs one missing reply, not all of them.
+    /// With a fault in it that the mesh cannot survive, a scenario is expected to wait in vain, and its verdict needs one
+    /// missing reply, not all of them.
     Short,
 }
 

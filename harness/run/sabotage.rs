@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::RunError;
+use super::{Patience, RunError};
 use crate::fault::{self, FaultError, World};
 use crate::journal::EnvDir;
 use crate::report::ScenarioReport;
@@ -14,6 +14,8 @@ pub struct Sabotage {
     pub fault: String,
     /// The clusters that it may break, the preferred one first.
     pub clusters: Vec<String>,
+    /// The mesh must survive it: the scenario is to pass, and gets the time that it has without a fault.
+    pub survivable: bool,
 }
 
 /// A scenario that ran with a fault in it.
@@ -64,6 +66,11 @@ impl Attempt {
         Self { sabotage: sabotage.clone(), injection: Injection::NotTried }
     }
 
+    /// How long the scenario waits with the fault in it.
+    pub fn patience(&self) -> Patience {
+        if self.sabotage.survivable { Patience::Long } else { Patience::Short }
+    }
+
     /// The fault and its cluster, once it is in, or half in.
     pub fn in_force(&self) -> Option<(&str, &str)> {
         match &self.injection {
@@ -103,5 +110,18 @@ impl Attempt {
         }
         self.injection = Injection::Never(refused);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_mesh_survives_gets_all_its_time() {
+        // istiod of a kind cluster takes longer to come back than a scenario that is to fail waits.
+        let attempt = |survivable| Attempt::of(&Sabotage { fault: String::new(), clusters: Vec::new(), survivable });
+        assert_eq!(attempt(true).patience(), Patience::Long);
+        assert_eq!(attempt(false).patience(), Patience::Short);
     }
 }

@@ -91,7 +91,7 @@ impl<'a> Doing<'a> {
     }
 
     fn patience(&self) -> Patience {
-        if self.sabotage.is_some() { Patience::Short } else { Patience::Long }
+        self.sabotage.as_ref().map_or(Patience::Long, Attempt::patience)
     }
 
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
