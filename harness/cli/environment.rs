@@ -61,6 +61,9 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
         Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
         Err(interrupt::Interrupted) => return Ok(INTERRUPTED),
     }
+    let root = state_root();
+    let before: Vec<String> =
+        environments(&root).map_err(|e| miette::miette!("{e}"))?.into_iter().map(|found| found.id).collect();
     let options = MeshOptions::default();
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
     let ended = interrupt::unless_interrupted(work).await;
@@ -73,9 +76,14 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
         }
         Ok(Err(error)) => Err(miette::miette!("{error}").into()),
         Err(interrupt::Interrupted) => {
-            ui::say(
-                "clusters that all stood are kept: `meshproof up` goes on from there, `meshproof down` removes them",
-            );
+            let kept = environments(&root).map_err(|e| miette::miette!("{e}"))?;
+            let kept = kept.iter().find(|f| f.standing == Standing::Kept && !before.contains(&f.id));
+            ui::say(match kept {
+                Some(Found { id, .. }) => format!(
+                    "environment {id} is kept, its clusters all stand: `meshproof up` goes on from there, `meshproof down {id}` removes it"
+                ),
+                None => "nothing new is left".to_owned(),
+            });
             Ok(INTERRUPTED)
         }
     }

@@ -1,11 +1,11 @@
 //! The table as one self-contained HTML file: no script, nothing loaded from elsewhere, light and dark, any width.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::text::{bad, short, told};
 use super::{Cell, Column, Matrix, Outcome};
-use crate::report::seconds;
 use crate::report::terminal::word;
+use crate::report::{page, seconds};
 
 /// The table as HTML.
 pub fn html(matrix: &Matrix) -> String {
@@ -14,38 +14,23 @@ pub fn html(matrix: &Matrix) -> String {
     let mark = if matrix.is_good() { "✓" } else { "✗" };
     let versions: Vec<String> = matrix.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let nobody: Vec<&str> = matrix.caught_by_none().map(|row| row.name.as_str()).collect();
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style {
-                    (PreEscaped(include_str!("../report/html/style.css")))
-                    (PreEscaped(include_str!("matrix.css")))
-                }
+    let body = html! {
+        header {
+            h1 { span class=(whole) { (mark) } " " (matrix.in_words()) }
+            p.soft {
+                "run " code { (matrix.run) } ", " (matrix.started) ", " (seconds(matrix.seconds))
+                ", on " (matrix.provider) ", " (versions.join(", "))
             }
-            body { main {
-                header {
-                    h1 { span class=(whole) { (mark) } " " (matrix.in_words()) }
-                    p.soft {
-                        "run " code { (matrix.run) } ", " (matrix.started) ", " (seconds(matrix.seconds))
-                        ", on " (matrix.provider) ", " (versions.join(", "))
-                    }
-                }
-                @for (column, cell) in bad(matrix) { (trouble(column, cell)) }
-                @for column in matrix.scenarios.iter().filter(|c| !c.is_good() && c.cells.is_empty()) {
-                    section class="card trouble fail" { h2 { span.fail { "✗ " } (column.name) } p { (told(column)) } }
-                }
-                @if !nobody.is_empty() { p { "Caught by none of these scenarios: " (nobody.join(", ")) "." } }
-                (table(matrix))
-                @for (index, column) in matrix.scenarios.iter().enumerate() { (scenario(matrix, index, column)) }
-            } }
         }
+        @for (column, cell) in bad(matrix) { (trouble(column, cell)) }
+        @for column in matrix.scenarios.iter().filter(|c| !c.is_good() && c.cells.is_empty()) {
+            section class="card trouble fail" { h2 { span.fail { "✗ " } (column.name) } p { (told(column)) } }
+        }
+        @if !nobody.is_empty() { p { "Caught by none of these scenarios: " (nobody.join(", ")) "." } }
+        (table(matrix))
+        @for (index, column) in matrix.scenarios.iter().enumerate() { (scenario(matrix, index, column)) }
     };
-    page.into_string()
+    page(&title, include_str!("matrix.css"), &body)
 }
 
 fn class(outcome: Outcome) -> &'static str {

@@ -22,6 +22,21 @@ pub fn html(report: &RunReport) -> String {
     let mut troubled: Vec<(usize, &ScenarioReport)> =
         report.scenarios.iter().enumerate().filter(|(_, scenario)| scenario.class() != Class::Pass).collect();
     troubled.sort_by_key(|(_, scenario)| std::cmp::Reverse(scenario.class()));
+    let body = html! {
+        (head(report))
+        @for (index, scenario) in troubled.iter().take(FIRST) { (trouble(*index, scenario)) }
+        @if troubled.len() > FIRST {
+            p.soft { (troubled.len() - FIRST) " more did not pass: see the table." }
+        }
+        (table(report))
+        @for environment in &report.environments { (self::environment(environment)) }
+        @for (index, scenario) in report.scenarios.iter().enumerate() { (self::scenario(report, index, scenario)) }
+    };
+    page(&title, "", &body)
+}
+
+/// The frame of every page that meshproof writes: the common style, then the page's own.
+pub fn page(title: &str, style: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -30,18 +45,9 @@ pub fn html(report: &RunReport) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) }
-                style { (PreEscaped(include_str!("style.css"))) }
+                style { (PreEscaped(include_str!("style.css"))) (PreEscaped(style)) }
             }
-            body { main {
-                (head(report))
-                @for (index, scenario) in troubled.iter().take(FIRST) { (trouble(*index, scenario)) }
-                @if troubled.len() > FIRST {
-                    p.soft { (troubled.len() - FIRST) " more did not pass: see the table." }
-                }
-                (table(report))
-                @for environment in &report.environments { (self::environment(environment)) }
-                @for (index, scenario) in report.scenarios.iter().enumerate() { (self::scenario(report, index, scenario)) }
-            } }
+            body { main { (body) } }
         }
     };
     page.into_string()
