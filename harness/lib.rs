@@ -22,6 +22,7 @@ pub mod probe;
 pub mod project;
 pub mod prove;
 pub mod provider;
+pub mod redact;
 pub mod report;
 pub mod run;
 pub mod scenario;

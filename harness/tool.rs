@@ -370,7 +370,7 @@ impl Tool {
         };
         tracing::debug!(
             target: "meshproof::tool",
-            command,
+            command = crate::redact::text(command),
             exit = output.status.code(),
             seconds = output.duration.as_secs_f64(),
             stdout,

@@ -93,8 +93,12 @@ impl Fixture {
     }
 
     fn run_args<'a>(more: &[&'a str], files: &[&'a str]) -> Vec<&'a str> {
+        Self::args("run", more, files)
+    }
+
+    fn args<'a>(command: &'a str, more: &[&'a str], files: &[&'a str]) -> Vec<&'a str> {
         let contexts = ["--context", "cluster1=cluster1", "--context", "cluster2=cluster2"];
-        [&["run", "--provider", "existing"], &contexts[..], more, files].concat()
+        [&[command, "--provider", "existing"], &contexts[..], more, files].concat()
     }
 
     /// Runs scenarios on the clusters.
@@ -213,6 +217,13 @@ async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
     succeeded(&passed);
     assert!(stdout(&passed).contains("2 scenarios: 2 pass"), "{}", stdout(&passed));
     assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new(), "after a run");
+
+    // Nobody's control plane is broken for a proof.
+    let more = ["--fault", "istiod-down", "--fault", "remote-secret-missing"];
+    let proved = fixture.meshproof(fixture.ours.path(), &Fixture::args("prove", &more, &SCENARIOS[..1]));
+    succeeded(&proved);
+    assert!(stdout(&proved).contains("2 not applicable"), "{}", stdout(&proved));
+    assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new(), "after a proof");
 }
 
 async fn gone(namespaces: &Api<Namespace>, name: &str) {

@@ -1,5 +1,7 @@
 //! What a capsule saw against what is seen now.
 
+use std::collections::BTreeSet;
+
 use crate::report::terminal::word;
 use crate::report::{RunReport, ScenarioReport};
 use crate::verdict::Class;
@@ -27,16 +29,19 @@ pub fn compare_making(recorded: &RunReport, now: &RunReport) -> Vec<String> {
     };
     differ("provider", &recorded.provider, &now.provider);
     differ("source", &recorded.source, &now.source);
-    for (part, then) in &recorded.versions {
-        differ(part, then, now.versions.get(part).map_or("not told", String::as_str));
+    let parts: BTreeSet<&String> = recorded.versions.keys().chain(now.versions.keys()).collect();
+    for part in parts {
+        let told = |report: &'_ RunReport| report.versions.get(part).map_or("none", String::as_str).to_owned();
+        differ(part, &told(recorded), &told(now));
     }
     lines
 }
 
-/// The class, and what it is about.
-fn verdict(report: &ScenarioReport) -> (Class, Option<(usize, &str)>) {
+/// The class, the step that could not be carried out, and the expectation that it is about.
+fn verdict(report: &ScenarioReport) -> (Class, Option<usize>, Option<(usize, &str)>) {
+    let stopped = report.steps.iter().find(|step| step.error.is_some()).map(|step| step.index);
     let about = report.main_trouble().map(|(step, finding)| (step.index, finding.expectation.as_ref()));
-    (report.class(), about)
+    (report.class(), stopped, about)
 }
 
 /// `fail (step 2, only: v1 52, v2 48 of 100 calls on 1 connection)`.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{INPUTS, MISSING};
 use crate::apply;
-use crate::evidence::redact;
 use crate::project::plain;
+use crate::redact;
 use crate::scenario::{LoadedScenario, Step, Workload};
 
 /// Copies into `inputs/` of the run's folder: the scenario, the manifests that it names, its topology, and `versions`, each where
@@ -31,7 +31,7 @@ pub fn save(run: &Path, versions: &Path, loaded: &LoadedScenario) -> std::io::Re
     Ok(())
 }
 
-/// Each file, and where it goes; `None`: it lies outside of the project.
+/// Each file, and where it goes; `None`: another machine would not find it under its name.
 fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathBuf>)> {
     let project = plain(&loaded.project);
     let inside = |path: &Path| plain(path).strip_prefix(&project).ok().map(Path::to_owned);
@@ -46,16 +46,34 @@ fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathB
         _ => None,
     });
     let named: BTreeSet<&PathBuf> = manifests.chain(applied).collect();
-    let named = named.into_iter().map(|named| loaded.file(named).unwrap_or_else(|| named.clone()));
+    let named = named.into_iter().map(|named| {
+        let path = loaded.file(named).unwrap_or_else(|| named.clone());
+        let place = inside(&path).filter(|_| named.is_relative() && !leaves(&path, &project));
+        (path, place)
+    });
     let topology = loaded.kind_configs().join(&scenario.topology.value);
     let topology = std::fs::read_dir(topology).into_iter().flatten().flatten().map(|entry| entry.path());
-    let own = [loaded.path().to_owned()].into_iter().chain(named).chain(topology.filter(|path| path.is_file()));
+    let own = [loaded.path().to_owned()].into_iter().chain(topology.filter(|path| path.is_file()));
     files.extend(own.map(|path| (path.clone(), inside(&path))));
+    files.extend(named);
     files
 }
 
+/// Whether a path goes out of the project on its way, and by the name that the project's folder has here comes back.
+fn leaves(path: &Path, project: &Path) -> bool {
+    let mut way = PathBuf::new();
+    let mut entered = false;
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components().any(|part| {
+        way.push(part);
+        let inside = plain(&way).starts_with(project);
+        entered |= inside;
+        entered && !inside
+    })
+}
+
 fn copy(from: &Path, name: Option<PathBuf>, folder: &Path) -> Result<(), String> {
-    let name = name.ok_or("lies outside of the project, so another machine would not find it under its name")?;
+    let name =
+        name.ok_or("is named by a path through folders outside of the project, so another machine would not find it")?;
     let text = std::fs::read_to_string(from).map_err(|error| error.to_string())?;
     if holds_secret(&text) {
         return Err("holds a secret, and a capsule carries none".into());
@@ -76,5 +94,12 @@ fn holds_secret(text: &str) -> bool {
         let data = &manifest.object.data;
         manifest.kind() == "Secret" && ["data", "stringData"].iter().any(|part| data.get(part).is_some())
     };
-    redact::holds_secret(text) || apply::parse("input", text).is_ok_and(|all| all.iter().any(secret))
+    let named = |manifest: &apply::Manifest| {
+        let whole = serde_json::to_value(&manifest.object).unwrap_or_default();
+        let mut shown = whole.clone();
+        redact::object(&mut shown);
+        shown != whole
+    };
+    let any = |all: Vec<apply::Manifest>| all.iter().any(|manifest| secret(manifest) || named(manifest));
+    redact::holds_secret(text) || apply::parse("input", text).is_ok_and(any)
 }

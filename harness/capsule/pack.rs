@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::{CONTENTS, CapsuleError, Contents, INPUTS, MISSING, PROJECT, REPORT, SCHEMA, sha256};
-use crate::evidence::redact;
+use crate::redact;
 use crate::report::RunReport;
 
 /// How many runs are named when the one that was asked for is not there.
@@ -19,7 +19,8 @@ const KNOWN: usize = 5;
 /// # Errors
 /// [`CapsuleError::NoRun`].
 pub fn find_run(runs: &Path, name: Option<&str>) -> Result<PathBuf, CapsuleError> {
-    let is_run = |folder: &Path| folder.join(REPORT).is_file();
+    // What ended before its first scenario has no inputs.
+    let is_run = |folder: &Path| folder.join(REPORT).is_file() && folder.join(INPUTS).is_dir();
     if let Some(name) = name {
         let found = [PathBuf::from(name), runs.join(name)].into_iter().find(|folder| is_run(folder));
         if let Some(found) = found {

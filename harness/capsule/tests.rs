@@ -38,6 +38,7 @@ fn run(root: &Path, named: &str, fixture: &str) -> PathBuf {
     let run = root.join("runs/20260131-120000-1");
     let mut told = sample::run();
     told.scenarios.retain(|scenario| scenario.file == "scenarios/vpn/v2-only.yaml");
+    told.scenarios.extend_from_within(..);
     report::write_all(&told, &run).unwrap();
     save(&run, &project.join("versions.yaml"), &loaded).unwrap();
     // Twice in one run: the second finds everything there.
@@ -62,7 +63,7 @@ fn what_ran_comes_out_again(#[case] named: &str) {
     assert!(is_capsule(&file));
     let opened = open(&file).unwrap();
     let all: Vec<(String, PathBuf)> = opened.scenarios().collect();
-    assert_eq!(all[0].0, "v2 only");
+    assert_eq!(all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["v2 only"], "each once");
     let (loaded, topology) = scenario::open(&all[0].1).unwrap();
     assert_eq!((topology.name.as_str(), topology.clusters.len()), ("vpn", 2));
     let rule = loaded.file(Path::new(named)).unwrap();
@@ -94,7 +95,13 @@ fn the_same_run_gives_the_same_bytes() {
     "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\ndata: { a: \"-----BEGIN PRIVATE KEY-----\" }\n",
     "holds a secret"
 )]
+#[case::a_short_password(
+    "fixtures/rule.yaml",
+    "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [{ name: c, env: [{ name: DB_PASSWORD, value: hunter2 }] }] }\n",
+    "holds a secret"
+)]
 #[case::outside("../../../outside.yaml", RULE, "outside of the project")]
+#[case::by_the_name_of_the_folder("../../../project/fixtures/rule.yaml", RULE, "outside of the project")]
 fn what_must_not_go_with_it_keeps_a_run_from_becoming_one(
     #[case] named: &str,
     #[case] fixture: &str,
@@ -108,7 +115,7 @@ fn what_must_not_go_with_it_keeps_a_run_from_becoming_one(
     assert!(!file.exists());
     let inputs = walk(&run.join(INPUTS));
     assert!(
-        inputs.iter().all(|text| !text.contains("stringData") && !text.contains("PRIVATE KEY")),
+        inputs.iter().all(|text| ["stringData", "PRIVATE KEY", "hunter2"].iter().all(|secret| !text.contains(secret))),
         "nor is it copied"
     );
 }
@@ -126,7 +133,12 @@ fn runs_are_found_by_folder_by_name_and_the_newest_by_itself() {
     let run = run(root.path(), "fixtures/rule.yaml", RULE);
     let runs = root.path().join("runs");
     std::fs::create_dir(runs.join("20270101-000000-9")).unwrap();
-    assert_eq!(find_run(&runs, None).unwrap(), run, "a folder without a report is no run");
+    report::write_all(&sample::run(), &runs.join("20270101-000000-8")).unwrap();
+    assert_eq!(
+        find_run(&runs, None).unwrap(),
+        run,
+        "a folder without a report, or without a scenario that began, is no run"
+    );
     assert_eq!(find_run(&runs, Some("20260131-120000-1")).unwrap(), run);
     assert_eq!(find_run(Path::new("/nowhere"), Some(run.to_str().unwrap())).unwrap(), run);
     let error = told(find_run(&runs, Some("yesterday")).unwrap_err(), root.path());
@@ -213,8 +225,11 @@ fn the_same_class_for_the_same_reason_is_as_recorded() {
     other_numbers.steps[1].findings[0].observed = "v1 52, v2 48 of 100 calls on 1 connection".into();
     let mut other_reason = fail.clone();
     other_reason.steps[1].findings[0].class = crate::verdict::Class::Pass;
+    let mut other_step = broken.clone();
+    other_step.steps[0].index += 1;
     let pairs = [
         (pass, pass),
+        (broken, &other_step),
         (fail, &other_numbers),
         (fail, &other_reason),
         (fail, weighted),
@@ -231,8 +246,13 @@ fn other_versions_are_told() {
     assert_eq!(compare_making(&then, &now), [""; 0]);
     now.provider = "netns".into();
     now.versions.insert("istio".into(), "1.30.4".into());
+    now.versions.insert("own istiod".into(), "sha256:0123456789ab".into());
     assert_eq!(
         compare_making(&then, &now),
-        ["provider kind when recorded, now netns", "istio 1.31.0 when recorded, now 1.30.4"]
+        [
+            "provider kind when recorded, now netns",
+            "istio 1.31.0 when recorded, now 1.30.4",
+            "own istiod none when recorded, now sha256:0123456789ab"
+        ]
     );
 }

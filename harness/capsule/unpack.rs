@@ -1,6 +1,6 @@
 //! From one file to a project in a folder of its own. All of it is checked before anything is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -32,9 +32,12 @@ impl Opened {
         self.folder.path().join(PROJECT)
     }
 
-    /// The scenarios: their names, and their files in [`Opened::project`].
+    /// The scenarios, each once: their names, and their files in [`Opened::project`].
     pub fn scenarios(&self) -> impl Iterator<Item = (String, PathBuf)> {
-        self.recorded.scenarios.iter().map(|scenario| (scenario.name.clone(), self.project().join(&scenario.file)))
+        // `prove` runs each again and again.
+        let mut seen = BTreeSet::new();
+        let each = self.recorded.scenarios.iter().filter(move |scenario| seen.insert(&scenario.file));
+        each.map(|scenario| (scenario.name.clone(), self.project().join(&scenario.file)))
     }
 }
 

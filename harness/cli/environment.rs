@@ -2,15 +2,16 @@
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making, WRONG_INPUT};
+use super::{INTERRUPTED, Making};
 use crate::failure::Failure;
 use crate::journal::{EnvDir, state_root};
 use crate::project::Project;
 use crate::run::record::{EnvRecord, Found, Phase, Standing, environments};
 use crate::run::settings::Keep;
-use crate::run::{Session, interrupt, reap};
+use crate::run::{interrupt, reap};
 use crate::scenario::MeshOptions;
 use crate::topology::Topology;
+use crate::verdict::Class;
 use crate::{tool, ui};
 
 /// Arguments of `meshproof up`.
@@ -54,13 +55,9 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     settings.keep = Keep::Always;
     settings.from_phase = args.phase;
     let topology = Topology::load(&project.topologies(), &args.topology)?;
-    settings.versions()?;
-    super::fit(&settings, std::slice::from_ref(&topology)).await?;
-    let mut session = Session::new(settings)?;
-    match interrupt::unless_interrupted(session.prepare()).await {
-        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
-        Err(interrupt::Interrupted) => return Ok(INTERRUPTED),
-    }
+    let Some(mut session) = super::begin(settings, std::slice::from_ref(&topology)).await? else {
+        return Ok(INTERRUPTED);
+    };
     let root = state_root();
     let before: Vec<String> =
         environments(&root).map_err(|e| miette::miette!("{e}"))?.into_iter().map(|found| found.id).collect();
@@ -74,7 +71,10 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
             ui::say(format!("environment {id} is up; `meshproof run` uses it"));
             Ok(0)
         }
-        Ok(Err(error)) => Err(miette::miette!("{error}").into()),
+        Ok(Err(error)) => {
+            ui::say(format!("error: {error}"));
+            Ok(Class::Broken.exit_code())
+        }
         Err(interrupt::Interrupted) => {
             let kept = environments(&root).map_err(|e| miette::miette!("{e}"))?;
             let kept = kept.iter().find(|f| f.standing == Standing::Kept && !before.contains(&f.id));
@@ -110,24 +110,25 @@ pub async fn down(args: DownArgs) -> Result<u8, Failure> {
     if ids.is_empty() {
         ui::say("nothing to remove");
     }
+    // Before anything is removed.
+    if let Some(id) = ids.iter().find(|id| !found.iter().any(|f| f.id == **id)) {
+        let known: Vec<&str> = found.iter().map(|f| f.id.as_str()).collect();
+        return Err(miette::miette!(
+            "no environment `{id}` (known: {})",
+            if known.is_empty() { "none".into() } else { known.join(", ") }
+        )
+        .into());
+    }
     let mut code = 0;
     for id in ids {
-        if !found.iter().any(|f| f.id == id) {
-            let known: Vec<&str> = found.iter().map(|f| f.id.as_str()).collect();
-            return Err(miette::miette!(
-                "no environment `{id}` (known: {})",
-                if known.is_empty() { "none".into() } else { known.join(", ") }
-            )
-            .into());
-        }
         match EnvDir::open(&root, &id).map_err(|e| miette::miette!("{e}"))? {
             None => {
                 return Err(miette::miette!("environment {id} is in use by another meshproof; end that first").into());
             }
             Some(env) => {
                 if let Err(error) = reap::remove(env).await {
-                    ui::say(error.to_string());
-                    code = WRONG_INPUT;
+                    ui::say(format!("error: {error}"));
+                    code = Class::Broken.exit_code();
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! `meshproof exec` and `meshproof logs`.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 
 use clap::Args;
 
@@ -34,6 +34,9 @@ struct Target {
 pub struct ExecArgs {
     #[command(flatten)]
     target: Target,
+    /// Pass standard input to the program, once it has come to its end.
+    #[arg(long, short = 'i')]
+    stdin: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -74,8 +77,8 @@ impl Target {
 pub async fn main(args: ExecArgs) -> Result<u8, Failure> {
     let Running { cluster, pod, container } = args.target.find().await?;
     let mut stdin = Vec::new();
-    if !std::io::stdin().is_terminal() {
-        let _ = std::io::stdin().read_to_end(&mut stdin);
+    if args.stdin {
+        std::io::stdin().read_to_end(&mut stdin).map_err(|e| miette::miette!("standard input: {e}"))?;
     }
     let argv: Vec<&str> = args.command.iter().map(String::as_str).collect();
     let output = cluster.exec(&pod, &container, &argv, &stdin).await.map_err(|e| miette::miette!("{e}"))?;

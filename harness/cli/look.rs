@@ -58,13 +58,7 @@ pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
 pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
     let (loaded, topology) = scenario::open_in(&args.file, project.root())?;
     let versions = Versions::load(&project.versions())?;
-    let part = |name: &str, version: String| Part { name: name.into(), version };
-    let parts = vec![
-        part("kubernetes", versions.packages.kubernetes.clone()),
-        part("istio", versions.packages.istio.version.clone()),
-        part("envoy", versions.packages.envoy.version.clone()),
-    ];
-    let plan = plan::plan(&loaded, &topology, parts);
+    let plan = plan::plan(&loaded, &topology, parts(&versions)?);
     if args.json {
         anstream::println!("{}", serde_json::to_string_pretty(&plan).map_err(|e| miette::miette!("{e}"))?);
     } else {
@@ -73,9 +67,29 @@ pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// What a run would be made of; which of the two it would be is only known when it looks for a registry.
+fn parts(versions: &Versions) -> Result<Vec<Part>, Failure> {
+    let (packages, registry) = (&versions.packages, &versions.registry);
+    let wrong = |e| miette::miette!("{e}");
+    let kubernetes = &versions.kubernetes_images(registry.kubernetes_minor).map_err(wrong)?.version;
+    let istio = &versions.istio_images(registry.istio_minor).map_err(wrong)?.version;
+    let part = |name: &str, built: &str, published: &str| {
+        let version = format!("{built} from packages, {published} from a registry");
+        Part { name: name.into(), version: if built == published { built.to_owned() } else { version } }
+    };
+    Ok(vec![part("kubernetes", &packages.kubernetes, kubernetes), part("istio", &packages.istio.version, istio)])
+}
+
 /// Prints the pairs of the nightly run as JSON on one line.
 pub fn matrix(project: &Project) -> Result<u8, Failure> {
     let versions = Versions::load(&project.versions())?;
     anstream::println!("{}", serde_json::to_string(&versions.matrix).map_err(|e| miette::miette!("{e}"))?);
+    Ok(0)
+}
+
+/// Prints the JSON Schema of scenario files.
+pub fn schema() -> Result<u8, Failure> {
+    let schema = serde_json::to_string_pretty(&scenario::schema()).map_err(|e| miette::miette!("{e}"))?;
+    anstream::println!("{schema}");
     Ok(0)
 }

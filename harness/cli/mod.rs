@@ -16,6 +16,7 @@ use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::provider::existing::Given;
 use crate::run::settings::{Existing, Settings};
+use crate::run::{Chosen, Session, interrupt};
 use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
@@ -193,39 +194,63 @@ fn told(failure: &Failure) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    if let Command::Schema = cli.command {
-        let schema = serde_json::to_string_pretty(&crate::scenario::schema()).map_err(|e| miette::miette!("{e}"))?;
-        anstream::println!("{schema}");
-        return Ok(0);
-    }
-    // It looks at clusters, which need not be of any project.
-    if let Command::Why(args) = cli.command {
-        return why::main(args).await;
-    }
-    // A capsule brings a project of its own.
-    if let Command::Run(args) = &cli.command
-        && let Some(file) = args.capsule()
-    {
-        return run::repeat(&cli.project, file, args).await;
-    }
-    let project = Project::find(&cli.project).map_err(|e| miette::miette!("{e}"))?;
+    // Only where it is needed: environments that stand can be looked at, and removed, from anywhere.
+    let project = || Project::find(&cli.project).map_err(|e| miette::miette!("{e}"));
     match cli.command {
-        Command::Doctor(args) => doctor::main(&project, args).await,
-        Command::Supply(args) => supply::main(&project, args).await,
-        Command::List(args) => look::list(&project, &args),
-        Command::Plan(args) => look::plan(&project, &args),
-        Command::Fault(args) => fault::main(args).await,
-        Command::Matrix => look::matrix(&project),
-        Command::Up(args) => environment::up(&project, args).await,
-        Command::Run(args) => run::main(&project, args).await,
-        Command::Prove(args) => prove::main(&project, args).await,
-        Command::Capsule(args) => capsule::main(&project, &args),
+        Command::Doctor(args) => doctor::main(&project()?, args).await,
+        Command::Supply(args) => supply::main(&project()?, args).await,
+        Command::List(args) => look::list(&project()?, &args),
+        Command::Plan(args) => look::plan(&project()?, &args),
+        Command::Matrix => look::matrix(&project()?),
+        Command::Schema => look::schema(),
+        Command::Up(args) => environment::up(&project()?, args).await,
+        Command::Run(args) => match args.capsule() {
+            // It brings a project of its own.
+            Some(file) => run::repeat(&cli.project, file, &args).await,
+            None => run::main(&project()?, &args).await,
+        },
+        Command::Prove(args) => prove::main(&project()?, args).await,
+        Command::Capsule(args) => capsule::main(&project()?, &args),
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
+        Command::Why(args) => why::main(args).await,
         Command::Logs(args) => exec::logs(args).await,
-        Command::Schema | Command::Why(_) | Command::Hidden(_) => Ok(0),
+        Command::Fault(args) => fault::main(args).await,
+        // Told apart before there was a runtime.
+        Command::Hidden(_) => Ok(0),
     }
+}
+
+/// A session that has all that its environments are made of; none when it was interrupted.
+///
+/// # Errors
+/// When a run cannot start at all.
+async fn begin(settings: Settings, topologies: &[Topology]) -> Result<Option<Session>, Failure> {
+    settings.versions()?;
+    fit(&settings, topologies).await?;
+    let mut session = Session::new(settings)?;
+    match interrupt::unless_interrupted(session.prepare()).await {
+        Ok(prepared) => {
+            prepared.map_err(|error| miette::miette!("{error}"))?;
+            Ok(Some(session))
+        }
+        Err(interrupt::Interrupted) => {
+            session.close(true).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// The topologies of scenarios, each once.
+fn topologies(chosen: &[Chosen]) -> Vec<Topology> {
+    let mut topologies: Vec<Topology> = Vec::new();
+    for one in chosen {
+        if !topologies.contains(&one.topology) {
+            topologies.push(one.topology.clone());
+        }
+    }
+    topologies
 }
 
 /// Looks whether a run can start at all.

@@ -12,7 +12,7 @@ use crate::project::Project;
 use crate::prove::{self, Column, FaultRow, Matrix};
 use crate::report;
 use crate::run::settings::Keep;
-use crate::run::{Selection, Session, interrupt};
+use crate::run::{Selection, interrupt};
 use crate::source::known;
 
 /// Arguments of `meshproof prove`.
@@ -42,7 +42,7 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
     let selection = Selection { files: args.files, ..Selection::default() };
     let chosen = selection.open(project)?;
     let started = Instant::now();
-    let mut session = Session::new(settings)?;
+    let Some(mut session) = super::begin(settings, &super::topologies(&chosen)).await? else { return Ok(INTERRUPTED) };
     let mut columns: Vec<Column> = chosen.iter().map(Column::of).collect();
     let ended = interrupt::unless_interrupted(async {
         for (one, column) in chosen.iter().zip(&mut columns) {

@@ -11,8 +11,7 @@ use crate::project::Project;
 use crate::report::{self, RunReport};
 use crate::run::record::Phase;
 use crate::run::settings::Keep;
-use crate::run::{Chosen, Selection, Session, interrupt};
-use crate::topology::Topology;
+use crate::run::{Chosen, Selection, interrupt};
 
 /// Arguments of `meshproof run`.
 #[derive(Debug, Args)]
@@ -50,7 +49,7 @@ impl RunArgs {
 }
 
 /// Runs the scenarios; the exit code is that of the worst verdict.
-pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
+pub async fn main(project: &Project, args: &RunArgs) -> Result<u8, Failure> {
     let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
     let chosen = selection.open(project)?;
     if chosen.is_empty() {
@@ -58,7 +57,7 @@ pub async fn main(project: &Project, args: RunArgs) -> Result<u8, Failure> {
             miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
         );
     }
-    Ok(play(&args, project.clone(), &chosen).await?.0)
+    Ok(play(args, project.clone(), &chosen).await?.map_or(INTERRUPTED, |(code, _)| code))
 }
 
 /// Runs a capsule and tells what differs from what it saw; `here` is the folder whose project, if it is in one, gets the reports.
@@ -68,12 +67,13 @@ pub async fn repeat(here: &Path, file: &Path, args: &RunArgs) -> Result<u8, Fail
         return Err(miette::miette!(help = help, "a capsule is run alone and whole").into());
     }
     let (opened, project, chosen) = capsule::open(file, here)?;
-    let (code, report) = play(args, project, &chosen).await?;
+    let Some((code, report)) = play(args, project, &chosen).await? else { return Ok(INTERRUPTED) };
     capsule::tell(&opened.recorded, &report);
     Ok(code)
 }
 
-async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<(u8, RunReport), Failure> {
+/// Runs scenarios; the exit code, and what was seen: nothing when it was interrupted before the first.
+async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Option<(u8, RunReport)>, Failure> {
     let mut settings = args.making.settings(project)?;
     settings.keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
@@ -82,17 +82,7 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<(u8
     };
     settings.from_phase = args.phase;
     settings.evidence = args.evidence;
-    settings.versions()?;
-    super::fit(&settings, &distinct(chosen)).await?;
-    let mut session = Session::new(settings)?;
-    let prepared = interrupt::unless_interrupted(session.prepare()).await;
-    match prepared {
-        Ok(prepared) => prepared.map_err(|error| miette::miette!("{error}"))?,
-        Err(interrupt::Interrupted) => {
-            let ended = session.close(true).await?;
-            return Ok((INTERRUPTED, ended.report));
-        }
-    }
+    let Some(mut session) = super::begin(settings, &super::topologies(chosen)).await? else { return Ok(None) };
     let ended = interrupt::unless_interrupted(async {
         for one in chosen {
             let scenario = session.run(one).await;
@@ -106,16 +96,5 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<(u8
     }
     anstream::println!("{}\nreports: {}", report::terminal::summary(&ended.report), ended.folder.display());
     let code = if interrupted { INTERRUPTED } else { ended.report.class().exit_code() };
-    Ok((code, ended.report))
-}
-
-/// The topologies of the scenarios, each once.
-fn distinct(chosen: &[Chosen]) -> Vec<Topology> {
-    let mut topologies: Vec<Topology> = Vec::new();
-    for one in chosen {
-        if !topologies.contains(&one.topology) {
-            topologies.push(one.topology.clone());
-        }
-    }
-    topologies
+    Ok(Some((code, ended.report)))
 }

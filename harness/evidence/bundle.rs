@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::redact;
 use super::timeline::Moment;
+use crate::redact;
 
 /// A file of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,12 +91,14 @@ pub fn write(folder: &Path, files: &[File]) -> io::Result<()> {
 pub fn slug(name: &str) -> String {
     let mut slug = String::with_capacity(name.len());
     for c in name.chars() {
-        let c = if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' };
+        let c = if c.is_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' };
         if c != '-' || !slug.ends_with('-') {
             slug.push(c);
         }
     }
-    slug.trim_matches(['-', '.']).to_owned()
+    let slug = slug.trim_matches(['-', '.']);
+    // The folder of all bundles is no bundle's.
+    if slug.is_empty() { "scenario".to_owned() } else { slug.to_owned() }
 }
 
 #[cfg(test)]
@@ -131,6 +133,8 @@ mod tests {
     #[case("vpn::v2_only", "vpn-v2_only")]
     #[case("../../etc/passwd", "etc-passwd")]
     #[case("a rule: 75% / 25%", "a-rule-75-25")]
+    #[case("vpn/日本", "vpn-日本")]
+    #[case("…", "scenario")]
     fn slugs(#[case] name: &str, #[case] expected: &str) {
         assert_eq!(slug(name), expected);
     }

@@ -4,7 +4,7 @@
 //! that a scenario that passes costs next to nothing), and notes what the harness does. [`keep`] writes the bundle while
 //! everything still is as it was when the scenario ended. `docs/evidence.md` says what is in it.
 //!
-//! **Never**: fail a run, hold it up without a limit, or write down a private key, a token or a password (see [`redact`]).
+//! **Never**: fail a run, hold it up without a limit, or write down a private key, a token or a password (see [`crate::redact`]).
 
 mod bundle;
 mod commands;
@@ -14,7 +14,6 @@ mod gather;
 mod look;
 mod programs;
 mod readme;
-pub mod redact;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -48,6 +48,10 @@ pub use world::World;
 /// An effect that takes longer than this does not come.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Whoever else uses a mesh that was there must not suffer from a proof.
+const NOT_OURS: &str = "the mesh was there before and is used as it is; faults change more than this run's namespaces \
+    (hint: `--install-mesh`, or the kind or netns provider)";
+
 /// One thing that can be broken.
 trait Fault: std::marker::Sync {
     /// Its name: `remote-secret-missing`.
@@ -150,7 +154,8 @@ fn fault(name: &str) -> Result<&'static dyn Fault, FaultError> {
 /// [`FaultError::DoesNotApply`] with the reason, or an unknown name.
 pub fn applies(world: World<'_>, name: &str, cluster: &str) -> Result<(), FaultError> {
     let (fault, cluster) = (fault(name)?, world.cluster(cluster)?);
-    fault.applies(&world, cluster).map_err(|why| FaultError::DoesNotApply {
+    let ours = if world.mesh_was_there { Err(NOT_OURS.to_owned()) } else { Ok(()) };
+    ours.and_then(|()| fault.applies(&world, cluster)).map_err(|why| FaultError::DoesNotApply {
         name: fault.name(),
         cluster: cluster.name.clone(),
         why,

@@ -18,6 +18,8 @@ pub struct World<'a> {
     pub namespaces: &'a BTreeSet<String>,
     /// The environment's identifier.
     pub owner: &'a str,
+    /// Whether the mesh was there before this environment, and is used as it is.
+    pub mesh_was_there: bool,
 }
 
 impl World<'_> {

@@ -5,21 +5,20 @@ use maud::{Markup, html};
 use super::text::{bad, short, told};
 use super::{Cell, Column, Matrix, Outcome};
 use crate::report::terminal::word;
-use crate::report::{page, seconds};
+use crate::report::{page, seconds, versions};
 
 /// The table as HTML.
 pub fn html(matrix: &Matrix) -> String {
     let title = format!("meshproof prove: {}", matrix.in_words());
     let whole = if matrix.is_good() { "pass" } else { "fail" };
     let mark = if matrix.is_good() { "✓" } else { "✗" };
-    let versions: Vec<String> = matrix.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let nobody: Vec<&str> = matrix.caught_by_none().map(|row| row.name.as_str()).collect();
     let body = html! {
         header {
             h1 { span class=(whole) { (mark) } " " (matrix.in_words()) }
             p.soft {
                 "run " code { (matrix.run) } ", " (matrix.started) ", " (seconds(matrix.seconds))
-                ", on " (matrix.provider) ", " (versions.join(", "))
+                ", on " (matrix.provider) ", " (versions(&matrix.versions))
             }
         }
         @for (column, cell) in bad(matrix) { (trouble(column, cell)) }

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 
 use super::{Cell, Column, Matrix, Outcome};
-use crate::report::terminal::word;
+use crate::report::terminal::{painted, word};
+use crate::report::{seconds, versions};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -17,10 +18,6 @@ fn style(outcome: Outcome) -> Style {
         Outcome::Blind | Outcome::DoesNotApply => DIM,
         _ => AnsiColor::Red.on_default().bold(),
     }
-}
-
-fn painted(style: Style, text: impl std::fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
 }
 
 /// A cell in one line, as it is told when it is over: `✓ both_versions, istiod-down in cluster1: caught …`.
@@ -65,7 +62,7 @@ pub fn terminal(matrix: &Matrix) -> String {
     if !nobody.is_empty() {
         let _ = writeln!(text, "\ncaught by none of these scenarios: {}", nobody.join(", "));
     }
-    let time = crate::ui::seconds(std::time::Duration::try_from_secs_f64(matrix.seconds).unwrap_or_default());
+    let time = seconds(matrix.seconds);
     let _ = writeln!(text, "\n{} in {time} (run {})", painted(whole, matrix.in_words()), matrix.run);
     text
 }
@@ -95,13 +92,12 @@ pub(super) fn told(column: &Column) -> String {
 
 /// The table for `docs/`. Holds no times and no ids, so that it changes only when what it says does.
 pub fn markdown(matrix: &Matrix) -> String {
-    let versions: Vec<String> = matrix.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let mut text = format!(
         "# Faults against scenarios\n\n<!-- Written by `meshproof prove --docs docs/fault-matrix.md`: do not edit. -->\n\n\
          {}, on {} ({}). How a cell is judged: [prove.md](prove.md); what each fault breaks: `meshproof fault list`.\n\n",
         matrix.in_words(),
         matrix.provider,
-        versions.join(", ")
+        versions(&matrix.versions)
     );
     let _ = writeln!(text, "{}\n", legend());
     let names = matrix.scenarios.iter().map(|column| short(&column.name));

@@ -18,6 +18,7 @@ use kube::{Api, Client, Config};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
+use crate::redact;
 
 /// What a program prints is read in pieces of this size; kube's own default is 1 KiB.
 const BUFFER: usize = 256 * 1024;
@@ -92,7 +93,7 @@ pub(super) async fn exec(
         cluster = cluster.name,
         pod = format!("{}/{}", pod.namespace, pod.name),
         container,
-        ?argv,
+        argv = redact::text(&format!("{argv:?}")),
         code,
         seconds = started.elapsed().as_secs_f64(),
         "exec"

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{RunReport, ScenarioReport, seconds, terminal};
+use super::{RunReport, ScenarioReport, seconds, terminal, versions};
 use crate::verdict::Class;
 
 /// GitHub drops a step's summary that is larger than 1 MiB.
@@ -40,8 +40,7 @@ pub fn markdown(report: &RunReport) -> String {
 fn head(report: &RunReport) -> String {
     let mark = terminal::mark(report.class());
     let mut text = format!("### {mark} meshproof: {}\n\n", report.totals().in_words());
-    let versions: Vec<String> = report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    let facts = format!("{}, {} from {}", report.provider, versions.join(", "), report.source);
+    let facts = format!("{}, {} from {}", report.provider, versions(&report.versions), report.source);
     let _ = writeln!(text, "Run `{}` on {}, {}.\n", cell(&report.run), cell(&facts), seconds(report.seconds));
     for environment in &report.environments {
         let _ = writeln!(text, "{}", cell(terminal::plain(&terminal::environment(environment)).trim_end()));

@@ -48,7 +48,7 @@ pub struct EnvironmentReport {
     pub id: String,
     /// Whether it was there already, kept by an earlier run.
     pub reused: bool,
-    /// How the mesh is installed, in words: `mtls strict`.
+    /// Whose mesh it is, in words; how it was set up is told with each scenario.
     pub mesh: String,
     /// Its clusters.
     pub topology: TopologyReport,
@@ -128,7 +128,10 @@ pub struct ScenarioReport {
     pub text: String,
     /// The environment it ran in; none if it never came to be.
     pub environment: Option<String>,
-    /// From its first step to its last.
+    /// How its mesh was set up for it, in words: `mtls strict, outbound any`; empty for a mesh that was there.
+    #[serde(default)]
+    pub mesh: String,
+    /// From when its environment stood to the end of its last step; without an environment, until that was given up.
     pub seconds: f64,
     /// The steps that were begun, in order.
     pub steps: Vec<StepReport>,

@@ -216,7 +216,7 @@ fn make() -> RunReport {
     let environment = EnvironmentReport {
         id: "vpn-7c1d".into(),
         reused: false,
-        mesh: "mtls strict".into(),
+        mesh: "a mesh of its own".into(),
         topology: TopologyReport {
             name: "vpn".into(),
             clusters: vec![

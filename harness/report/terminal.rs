@@ -8,7 +8,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
-use super::{EnvironmentReport, RunReport, Rung, RungStatus, ScenarioReport, StepReport, seconds};
+use super::{EnvironmentReport, RunReport, Rung, RungStatus, ScenarioReport, StepReport, seconds, versions};
 use crate::verdict::{Class, Finding};
 
 const DIM: Style = Style::new().dimmed();
@@ -44,7 +44,7 @@ fn style(class: Class) -> Style {
     colour.on_default().bold()
 }
 
-fn painted(style: Style, text: impl std::fmt::Display) -> String {
+pub(crate) fn painted(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -243,8 +243,7 @@ pub fn summary(report: &RunReport) -> String {
 
 /// Everything: environments, scenarios, summary.
 pub fn whole(report: &RunReport) -> String {
-    let versions: Vec<String> = report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    let head = format!("{}: {} from {}", report.provider, versions.join(", "), report.source);
+    let head = format!("{}: {} from {}", report.provider, versions(&report.versions), report.source);
     let mut text = painted(DIM, head) + "\n";
     text.extend(report.environments.iter().map(environment));
     text.extend(report.scenarios.iter().map(scenario));

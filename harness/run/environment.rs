@@ -223,7 +223,13 @@ impl Environment {
 
     /// What faults work on.
     pub fn world<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> World<'a> {
-        World { clusters: &self.clusters, topology: &self.topology, namespaces, owner: &self.record.id }
+        World {
+            clusters: &self.clusters,
+            topology: &self.topology,
+            namespaces,
+            owner: &self.record.id,
+            mesh_was_there: self.record.found_mesh.is_some(),
+        }
     }
 
     /// The namespaces that workloads are in now, whichever scenario brought them.

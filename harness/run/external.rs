@@ -70,7 +70,7 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
 }
 
 /// The namespaces among the objects, by cluster.
-fn namespaces(objects: &BTreeMap<String, Vec<Manifest>>) -> BTreeMap<String, BTreeSet<String>> {
+pub(super) fn namespaces(objects: &BTreeMap<String, Vec<Manifest>>) -> BTreeMap<String, BTreeSet<String>> {
     let of = |manifests: &Vec<Manifest>| {
         let namespaces = manifests.iter().filter(|m| m.kind() == "Namespace");
         namespaces.map(|m| m.name().to_owned()).collect()

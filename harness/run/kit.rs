@@ -174,7 +174,9 @@ impl Kit {
             Origin::Packages => versions.packages.kubernetes.clone(),
             Origin::Registry => versions.registry.kubernetes_minor.to_string(),
         };
-        [("kubernetes".to_owned(), kubernetes), ("istio".to_owned(), self.tag.clone()), meshproof].into()
+        let own = self.supplied.own().map(|(program, hash)| (format!("own {program}"), format!("sha256:{hash}")));
+        let chosen = [("kubernetes".to_owned(), kubernetes), ("istio".to_owned(), self.tag.clone()), meshproof];
+        chosen.into_iter().chain(own).collect()
     }
 
     /// What the mesh of an environment is installed with.

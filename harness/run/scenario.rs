@@ -19,7 +19,7 @@ use crate::report::{ScenarioReport, StepReport};
 use crate::scenario::{Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
-use crate::{fault, ui};
+use crate::{fault, redact, ui};
 
 /// What a scenario works on.
 struct Doing<'a> {
@@ -44,7 +44,8 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
         name: chosen.name.clone(),
         file: chosen.shown(),
         purpose: scenario.purpose.value.clone(),
-        text: chosen.loaded.source.text.clone(),
+        // A header of a call may be one.
+        text: redact::text(&chosen.loaded.source.text),
         ..ScenarioReport::default()
     }
 }
@@ -56,6 +57,7 @@ pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keep
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
+    doing.report.seconds = doing.started.elapsed().as_secs_f64();
     doing.keep_evidence(keeping).await;
     if let Err(error) = doing.put_back().await {
         let also = format!("what the scenario changed could not be put back: {error}");
@@ -73,6 +75,7 @@ pub async fn run_with(environment: &mut Environment, kit: &Kit, chosen: &Chosen,
     if let Err(error) = doing.all(&task).await {
         doing.report.error = Some(error.to_string());
     }
+    doing.report.seconds = doing.started.elapsed().as_secs_f64();
     let mended = doing.mend_sabotage().await;
     let put_back = mended.and(doing.put_back().await).map_err(|error| error.to_string());
     task.done();
@@ -84,6 +87,9 @@ impl<'a> Doing<'a> {
     fn new(environment: &'a mut Environment, kit: &'a Kit, chosen: &'a Chosen, sabotage: Option<Attempt>) -> Self {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
+        if environment.record.found_mesh.is_none() {
+            report.mesh = chosen.loaded.scenario.mesh.in_words();
+        }
         let undo = UndoList::open(&environment.dir);
         let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
         let witness = Witness::new();
@@ -150,7 +156,7 @@ impl<'a> Doing<'a> {
     /// Writes down why the scenario did not pass, while everything is as it was then. Once: what comes later is another story.
     async fn keep_evidence(&mut self, keeping: &Keeping) {
         if self.report.evidence.is_empty() && keeping.wants(&self.report) {
-            let namespaces = self.namespaces();
+            let namespaces = self.declared_namespaces();
             let (clusters, calls) = (&self.environment.clusters, self.planned());
             let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls, folder: None };
             self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
@@ -284,6 +290,17 @@ impl<'a> Doing<'a> {
     /// The namespaces that the scenario's workloads are in.
     fn namespaces(&self) -> BTreeSet<String> {
         self.running.iter().map(|w| w.namespace.clone()).collect()
+    }
+
+    /// Those namespaces as the scenario asks for them, whether its workloads came up or not.
+    fn declared_namespaces(&self) -> BTreeSet<String> {
+        let loaded = &self.chosen.loaded;
+        let names: Vec<&str> = self.environment.clusters.iter().map(|c| c.name.as_str()).collect();
+        let locate = |named: &Path| loaded.file(named).unwrap_or_else(|| named.to_owned());
+        let (asked, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
+        let objects = workload::objects(&names, asked, mesh, &self.kit.workloads, locate).unwrap_or_default();
+        let declared = external::namespaces(&objects).into_values().flatten();
+        declared.chain(self.namespaces()).collect()
     }
 
     /// The namespace of a `helloworld`; scenarios are checked, so there is one.

@@ -87,23 +87,20 @@ impl Session {
         if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
             ui::say(format!("warning: this run cannot become a capsule: {error}"));
         }
-        let mut keeping =
-            Keeping { run: self.folder.clone(), always: self.settings.evidence, versions: BTreeMap::new() };
-        let mut told = match self.enter(&chosen.topology, options).await {
-            Ok((environment, kit)) => {
-                keeping.versions = kit.versions();
-                keeping.versions.insert("provider".into(), kit.provider.to_string());
-                keeping.versions.insert("source".into(), kit.supplied.origin.to_string());
-                scenario::run(environment, kit, chosen, &keeping).await
-            }
+        let (run, always) = (self.folder.clone(), self.settings.evidence);
+        let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
+        let mut witness = Witness::new();
+        let told = match self.enter(&chosen.topology, options).await {
+            Ok((environment, kit)) => scenario::run(environment, kit, chosen, &keeping(Some(kit))).await,
             Err(error) => {
                 let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
-                self.keep_evidence(&mut keeping, &mut told).await;
+                told.seconds = started.elapsed().as_secs_f64();
+                let keeping = keeping(self.kit.as_ref());
+                self.keep_evidence(&keeping, &mut witness, &mut told).await;
                 self.leave().await;
                 told
             }
         };
-        told.seconds = started.elapsed().as_secs_f64();
         let at = self.report.scenarios.len();
         self.report.scenarios.push(told);
         &self.report.scenarios[at]
@@ -114,11 +111,8 @@ impl Session {
     /// # Errors
     /// When there is no environment to run it on.
     pub async fn run_with(&mut self, chosen: &Chosen, sabotage: &Sabotage) -> Result<Sabotaged, RunError> {
-        let started = Instant::now();
         let (environment, kit) = self.enter(&chosen.topology, &chosen.loaded.scenario.mesh).await?;
-        let mut told = scenario::run_with(environment, kit, chosen, sabotage).await;
-        told.report.seconds = started.elapsed().as_secs_f64();
-        Ok(told)
+        Ok(scenario::run_with(environment, kit, chosen, sabotage).await)
     }
 
     /// The environment for a topology: the one at hand, a kept one, or a new one.
@@ -146,7 +140,7 @@ impl Session {
                     self.half_made = half;
                     error
                 })?;
-                self.report.environments.push(described(&made, options));
+                self.report.environments.push(described(&made));
                 made
             }
         };
@@ -176,18 +170,16 @@ impl Session {
     }
 
     /// Writes down why no environment came up for a scenario.
-    async fn keep_evidence(&self, keeping: &mut Keeping, told: &mut ScenarioReport) {
-        keeping.versions.extend(self.kit.as_ref().map(Kit::versions).unwrap_or_default());
-        let mut witness = Witness::new();
+    async fn keep_evidence(&self, keeping: &Keeping, witness: &mut Witness, told: &mut ScenarioReport) {
         told.evidence = match &self.half_made {
             Some(half) => {
                 let clusters = half.clusters().await;
                 let (running, namespaces, calls) = (&[], &BTreeSet::new(), Vec::new());
                 let folder = Some(half.dir.path());
                 let scene = Scene { clusters: &clusters, running, namespaces, calls, folder };
-                evidence::keep(keeping, &mut witness, Some(scene), told).await
+                evidence::keep(keeping, witness, Some(scene), told).await
             }
-            None => evidence::keep(keeping, &mut witness, None, told).await,
+            None => evidence::keep(keeping, witness, None, told).await,
         };
     }
 
@@ -284,14 +276,20 @@ fn tell_github(report: &RunReport) {
     }
 }
 
-fn described(environment: &Environment, options: &MeshOptions) -> EnvironmentReport {
+/// What a run is made of.
+fn making(kit: &Kit) -> BTreeMap<String, String> {
+    let origin = [("provider".into(), kit.provider.to_string()), ("source".into(), kit.supplied.origin.to_string())];
+    kit.versions().into_iter().chain(origin).collect()
+}
+
+fn described(environment: &Environment) -> EnvironmentReport {
     let phases = environment.phases.iter();
     EnvironmentReport {
         id: environment.record.id.clone(),
         reused: environment.found,
         mesh: match &environment.record.found_mesh {
             Some(found) => found.in_words(),
-            None => format!("mTLS {:?}, outbound {:?}", options.mtls, options.outbound).to_lowercase(),
+            None => "a mesh of its own".to_owned(),
         },
         topology: (&environment.topology).into(),
         phases: phases.map(|(name, took)| Phase { name: name.clone(), seconds: took.as_secs_f64() }).collect(),

@@ -53,6 +53,14 @@ pub struct MeshOptions {
     pub dns_capture: bool,
 }
 
+impl MeshOptions {
+    /// `mtls strict, outbound all, DNS captured`.
+    pub fn in_words(&self) -> String {
+        let dns = if self.dns_capture { ", DNS captured" } else { "" };
+        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns
+    }
+}
+
 /// Mutual TLS between workloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -5,7 +5,7 @@
 //!
 //! **Never**: know what a cluster is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +169,7 @@ pub struct Supplied {
     /// Whether Envoy lacks Istio's own extensions, so that istiod must not ask for them.
     pub stock_envoy: bool,
     programs: BTreeMap<Program, Piece>,
+    own: BTreeSet<Program>,
 }
 
 impl Supplied {
@@ -178,6 +179,12 @@ impl Supplied {
     /// [`SupplyError::NotSupplied`] when the purpose does not include it.
     pub fn program(&self, program: Program) -> Result<&Path, SupplyError> {
         self.piece(program).map(|p| p.path.as_path())
+    }
+
+    /// A developer's own builds: the command line's word for each, and the beginning of its SHA-256.
+    pub fn own(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let own = self.programs.iter().filter(|(program, _)| self.own.contains(program));
+        own.map(|(program, piece)| (flag(*program), piece.identity.chars().take(12).collect()))
     }
 
     /// A text that changes whenever the program does: for the [`Recipe`] of what is made from it.
@@ -261,7 +268,8 @@ async fn ensure_in(
         })?,
         None => origin == Origin::Packages,
     };
-    Ok(Supplied { origin, versions: versions.clone(), kubernetes, istio, stock_envoy, programs })
+    let own = overrides.keys().copied().collect();
+    Ok(Supplied { origin, versions: versions.clone(), kubernetes, istio, stock_envoy, programs, own })
 }
 
 /// The kind on PATH, if it is wanted and of the right version.

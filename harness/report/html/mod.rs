@@ -10,7 +10,7 @@ mod steps;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::terminal::{mark, place, word};
-use super::{EnvironmentReport, RunReport, ScenarioReport, StepReport, seconds};
+use super::{EnvironmentReport, RunReport, ScenarioReport, StepReport, seconds, versions};
 use crate::verdict::Class;
 
 /// How many scenarios that did not pass are told in full before the table; the others are told further down.
@@ -55,13 +55,12 @@ pub fn page(title: &str, style: &str, body: &Markup) -> String {
 
 fn head(report: &RunReport) -> Markup {
     let class = report.class();
-    let versions: Vec<String> = report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     html! {
         header {
             h1 { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " (report.totals().in_words()) }
             p.soft {
                 "run " code { (report.run) } ", " (report.started.strftime("%Y-%m-%d %H:%M:%S UTC")) ", "
-                (seconds(report.seconds)) ", on " (report.provider) ", " (versions.join(", ")) " from " (report.source)
+                (seconds(report.seconds)) ", on " (report.provider) ", " (versions(&report.versions)) " from " (report.source)
             }
         }
     }
@@ -75,7 +74,7 @@ fn trouble(index: usize, scenario: &ScenarioReport) -> Markup {
     html! {
         section class={ "card trouble " (word(class)) } {
             h2 { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " a href={ "#s" (index) } { (scenario.name) } }
-            @if class == Class::Broken {
+            @if scenario.errors().next().is_some() {
                 p {
                     @if let Some(step) = scenario.steps.iter().find(|step| step.class() == Class::Broken) {
                         span.what { (step.what) } " · " code { (scenario.file) ":" (step.line) }
@@ -161,7 +160,7 @@ fn scenario(report: &RunReport, index: usize, scenario: &ScenarioReport) -> Mark
         h2 id={ "s" (index) } { span class=(word(class)) { (mark(class)) " " (word(class)) } " · " (scenario.name) }
         div.card {
             p { (scenario.purpose) }
-            p.soft { code { (scenario.file) } ", " (seconds(scenario.seconds)) @if let Some(id) = &scenario.environment { ", environment " (id) } }
+            p.soft { code { (scenario.file) } ", " (seconds(scenario.seconds)) @if let Some(id) = &scenario.environment { ", environment " (id) } @if !scenario.mesh.is_empty() { ", " (scenario.mesh) } }
             @if let Some(error) = &scenario.error { pre { (error) } }
             (steps::time_line(scenario))
             @for step in &scenario.steps { (steps::step(scenario, step, topology)) }

@@ -20,19 +20,16 @@ const SHORTEST_ENCODED: usize = 64;
 /// Secrets inside base64 inside base64 (a kubeconfig in a Secret holds its key in base64): deeper is not looked.
 const LAYERS: usize = 3;
 
-/// Names whose values are secret, in the spelling without `-`, `_` and capitals.
-const SECRET_NAMES: &[&str] = &[
-    "token",
-    "accesstoken",
-    "idtoken",
-    "refreshtoken",
-    "bearertoken",
-    "bearer",
-    "password",
-    "privatekey",
-    "clientkeydata",
-    "clientsecret",
-];
+/// Names whose values are secret end in one of these, in the spelling without `-`, `_` and capitals: `DB_PASSWORD`,
+/// `access-token`, `clientSecret`.
+const SECRET_NAMES: &[&str] =
+    &["token", "bearer", "password", "passwd", "privatekey", "apikey", "accesskey", "clientkeydata", "clientsecret"];
+
+/// Every name in [`SECRET_NAMES`] holds one of these, as it is written.
+const PARTS_OF_NAMES: &[&str] = &["token", "bearer", "password", "passwd", "key", "secret"];
+
+/// The header whose value is a scheme and a secret (RFC 9110, 11.6.2).
+const AUTHORIZATION: &str = "authorization";
 
 /// Takes secrets out of a value by where they are: the data of Kubernetes Secrets, values whose names say that they are
 /// secret (`token`, `private_key`), and copies of either that `kubectl apply` leaves in an annotation.
@@ -45,6 +42,11 @@ pub fn object(value: &mut Value) {
                         data.values_mut().filter(|value| !is_certificate(value)).for_each(blank);
                     }
                 }
+            }
+            // A variable of a container's environment, a header that a proxy adds: its name is beside it.
+            let named = ["name", "key"].iter().filter_map(|part| fields.get(*part)?.as_str()).any(is_secret_name);
+            if named && let Some(value @ Value::String(_)) = fields.get_mut("value") {
+                blank(value);
             }
             for (name, value) in fields.iter_mut() {
                 if name == "kubectl.kubernetes.io/last-applied-configuration"
@@ -79,7 +81,7 @@ fn blank(value: &mut Value) {
 
 fn is_secret_name(name: &str) -> bool {
     let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect();
-    SECRET_NAMES.contains(&plain.as_str())
+    plain == AUTHORIZATION || SECRET_NAMES.iter().any(|secret| plain.ends_with(secret))
 }
 
 /// Takes secrets out of a text by what they look like.
@@ -201,10 +203,11 @@ fn hides_secret(word: &str, layers: usize) -> bool {
 /// Values behind secret names: `token: …`, `"token": "…"`, `--password=…`, `Bearer …`.
 fn named(text: &str) -> String {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    // Every secret name holds one of these. (Capitals do not move bytes.)
+    // Capitals do not move bytes.
     let small = text.to_ascii_lowercase();
-    let mut places: Vec<usize> = ["token", "bearer", "password", "key", "secret"]
+    let mut places: Vec<usize> = PARTS_OF_NAMES
         .iter()
+        .chain([&AUTHORIZATION])
         .flat_map(|part| small.match_indices(part).map(|(at, _)| at))
         .collect();
     places.sort_unstable();
@@ -223,7 +226,10 @@ fn named(text: &str) -> String {
         if !is_secret_name(name) {
             continue;
         }
-        let gap = after.find(|c| !matches!(c, '"' | '\'' | ':' | '=' | ' ' | '\\')).unwrap_or(after.len());
+        let mut gap = after.find(|c| !matches!(c, '"' | '\'' | ':' | '=' | ' ' | '\\')).unwrap_or(after.len());
+        if name.eq_ignore_ascii_case(AUTHORIZATION) && after[..gap].contains([':', '=']) {
+            gap += scheme(&after[gap..]);
+        }
         let value = &after[gap..];
         let length = value
             .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}' | '\\'))
@@ -238,6 +244,13 @@ fn named(text: &str) -> String {
         }
     }
     out + &text[copied..]
+}
+
+/// The length of `Basic ` and the like.
+fn scheme(value: &str) -> usize {
+    let word = value.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(0);
+    let spaces = value[word..].find(|c| c != ' ').unwrap_or(0);
+    if spaces == 0 { 0 } else { word + spaces }
 }
 
 fn char_length(text: &str) -> usize {
@@ -282,6 +295,9 @@ mod tests {
     #[case::a_token_in_base64(format!("\"token\":\"{}\"", base64(&jwt())), "\"token\":\"[redacted]\"")]
     #[case::an_opaque_token("token: 0123456789abcdef".into(), "token: [redacted]")]
     #[case::an_escaped_one(r#"{\"token\":\"0123456789abcdef\"}"#.into(), r#"{\"token\":\"[redacted]\"}"#)]
+    #[case::a_password_of_something("DB_PASSWORD=correcthorsebattery".into(), "DB_PASSWORD=[redacted]")]
+    #[case::a_scheme("-H 'Authorization: Basic dXNlcjpwYXNzd29yZA=='".into(), "-H 'Authorization: Basic [redacted]'")]
+    #[case::a_header_of_a_scenario("authorization: Bearer abcdefghijklmnop".into(), "authorization: Bearer [redacted]")]
     #[case::a_password("--password=correcthorsebattery -v".into(), "--password=[redacted] -v")]
     fn secrets_go_wherever_they_are(#[case] given: String, #[case] expected: &str) {
         assert_eq!(text(&given), expected);
@@ -318,6 +334,7 @@ mod tests {
              "data": {"ca-key.pem": "short", "tls.crt": "short"}, "stringData": {"p": "short"}},
             {"kind": "ConfigMap", "data": {"mesh": "kept"}},
             {"tls_certificate": {"private_key": {"inline_bytes": "short"}, "certificate_chain": {"inline_bytes": "kept"}}},
+            {"env": [{"name": "DB_PASSWORD", "value": "short"}, {"name": "MODE", "value": "kept"}], "automountServiceAccountToken": true},
             {"users": [{"user": {"client-key-data": "short", "token": "short"}}]}]});
         object(&mut value);
         assert_eq!(
@@ -327,6 +344,7 @@ mod tests {
              "data": {"ca-key.pem": "[redacted]", "tls.crt": "[redacted]"}, "stringData": {"p": "[redacted]"}},
             {"kind": "ConfigMap", "data": {"mesh": "kept"}},
             {"tls_certificate": {"private_key": {"inline_bytes": "[redacted]"}, "certificate_chain": {"inline_bytes": "kept"}}},
+            {"env": [{"name": "DB_PASSWORD", "value": "[redacted]"}, {"name": "MODE", "value": "kept"}], "automountServiceAccountToken": true},
             {"users": [{"user": {"client-key-data": "[redacted]", "token": "[redacted]"}}]}]})
         );
     }
