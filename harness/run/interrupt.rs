@@ -8,32 +8,42 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted;
 
+/// The exit code of a process that a second signal ended: 128 + SIGINT, as a shell tells it.
+const ENDED: i32 = 130;
+
 /// Does `work` unless a signal comes first. The work's future is dropped then, which ends the
 /// programs that it waits for (see [`crate::tool`]).
 ///
 /// # Errors
 /// [`Interrupted`] when a signal came.
 pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
-    let asked = async {
-        let terminated = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut signal) => {
-                    signal.recv().await;
-                }
-                // Without a handler SIGTERM ends the process as ever; there is nothing to wait for.
-                Err(_) => std::future::pending().await,
+    tokio::select! {
+        done = work => Ok(done),
+        () = asked() => {
+            crate::ui::say("interrupted: cleaning up (a second Ctrl-C leaves that to the next meshproof command)");
+            tokio::spawn(async {
+                asked().await;
+                crate::ui::say("left as it is: the next meshproof command removes it");
+                std::process::exit(ENDED);
+            });
+            Err(Interrupted)
+        }
+    }
+}
+
+/// Comes back when somebody wants this process to end.
+async fn asked() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
             }
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated => {}
+            // Without a handler SIGTERM ends the process as ever; there is nothing to wait for.
+            Err(_) => std::future::pending().await,
         }
     };
     tokio::select! {
-        done = work => Ok(done),
-        () = asked => {
-            crate::ui::say("interrupted: cleaning up (a second Ctrl-C leaves that to the next meshproof command)");
-            Err(Interrupted)
-        }
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
     }
 }
