@@ -38,7 +38,7 @@ fn silent(name: &str) -> Cluster {
 }
 
 /// An API server of a cluster in which there is one Deployment and nothing else.
-fn bare(name: &str) -> Cluster {
+pub(super) fn bare(name: &str) -> Cluster {
     let deployments = || async {
         let deployment = json!({ "metadata": { "name": "sleep", "namespace": "app1" },
             "spec": { "selector": { "matchLabels": { "app": "sleep" } }, "template": {} } });
