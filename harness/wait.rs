@@ -1,14 +1,19 @@
 //! The only place that sleeps.
 //!
 //! A condition answers [`Poll::Ready`], [`Poll::NotYet`] with what is missing, or
-//! [`Poll::Failed`] when it can no longer come true. A time-out names what was missing last. The
+//! [`Poll::Failed`] when it can no longer come true. A time-out names what was missing last, also when a look did not end. The
 //! time-outs are long on purpose: one that expires means a defect, never a slow machine. (The
 //! shape is that of oxidecomputer/omicron `test-utils/src/dev/poll.rs`.)
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::Instant;
+
+/// A look that began in time may end, though not go on for ever: an API server that is stopped takes a question and never
+/// answers, and nothing below sets a limit. (One that waits for a webhook answers within half a minute.)
+const LOOK: Duration = Duration::from_secs(35);
 
 /// What one look at a condition found.
 #[derive(Debug)]
@@ -61,11 +66,20 @@ where
 {
     let what = what.into();
     let started = Instant::now();
+    let mut missing = String::new();
     loop {
-        let missing = match condition().await {
-            Poll::Ready(value) => return Ok(value),
-            Poll::Failed(source) => return Err(WaitError::Failed { what, source }),
-            Poll::NotYet(missing) => missing,
+        let rest = limit.saturating_sub(started.elapsed()).max(LOOK);
+        missing = match tokio::time::timeout(rest, condition()).await {
+            Ok(Poll::Ready(value)) => return Ok(value),
+            Ok(Poll::Failed(source)) => return Err(WaitError::Failed { what, source }),
+            Ok(Poll::NotYet(missing)) => missing,
+            Err(_) => {
+                return Err(WaitError::TimedOut {
+                    what,
+                    waited: started.elapsed(),
+                    missing: unanswered(&missing, rest),
+                });
+            }
         };
         let waited = started.elapsed();
         if waited >= limit {
@@ -73,6 +87,12 @@ where
         }
         tokio::time::sleep(interval.min(limit - waited)).await;
     }
+}
+
+/// What is missing after a look that did not end; `before` is what the one ahead of it found missing.
+fn unanswered(before: &str, looked: Duration) -> String {
+    let silent = format!("an answer to the last look, within {looked:.1?}");
+    if before.is_empty() { silent } else { format!("{before}; {silent}") }
 }
 
 /// Lets `duration` pass: for faults and settle times whose length a document states.
@@ -83,6 +103,7 @@ pub async fn pass(duration: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use std::convert::Infallible;
     use std::io::Error;
 
@@ -108,6 +129,35 @@ mod tests {
         });
         let error = error.await.unwrap_err().to_string();
         assert!(error.contains("for the moon; still missing: cheese"), "{error}");
+    }
+
+    #[rstest]
+    #[case::first(1, "still missing: an answer to the last look, within 40.0s")]
+    #[case::later(2, "still missing: cheese; an answer to the last look, within 40.0s")]
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_never_ends_is_cut_off(#[case] silent_from: u32, #[case] expected: &str) {
+        let mut looks = 0;
+        let error = until::<(), Infallible, _, _>("the moon", Duration::from_secs(40), TICK, || {
+            looks += 1;
+            let silent = looks >= silent_from;
+            async move {
+                if silent {
+                    std::future::pending::<()>().await;
+                }
+                Poll::NotYet("cheese".into())
+            }
+        });
+        let error = error.await.unwrap_err().to_string();
+        assert!(error.starts_with("waited 40.0s for the moon") && error.contains(expected), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_began_in_time_may_end() {
+        let slow = || async {
+            pass(Duration::from_secs(3)).await;
+            Poll::<_, Infallible>::Ready(())
+        };
+        until("a slow answer", Duration::from_secs(1), TICK, slow).await.unwrap();
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::environment::kept;
 use crate::failure::Failure;
 use crate::fault::{self, Broken, FaultError};
+use crate::journal::EnvDir;
 use crate::run::environment::Environment;
 use crate::ui;
 use crate::verdict::Class;
@@ -87,12 +88,19 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
     match fault::inject(&environment.dir, environment.world(&namespaces), name, cluster).await {
         Ok(took) => {
             task.done();
-            let id = &environment.record.id;
             told(&format!("{name} is in {cluster}"), took);
-            ui::say(format!("mend it: `meshproof fault mend {name} --cluster {cluster} --env {id}`"));
+            ui::say(format!("mend it: {}", fault::mend_by_hand(&environment.dir, name, cluster)));
             Ok(0)
         }
-        Err(error) => refused(error),
+        Err(error) => {
+            let broken = fault::broken(&environment.dir).unwrap_or_default();
+            let noted = !error.is_input() && broken.iter().any(|b| b.name == name && b.cluster == cluster);
+            let ended = refused(error);
+            if noted {
+                ui::say(note_stays(&environment.dir, name, cluster));
+            }
+            ended
+        }
     }
 }
 
@@ -107,17 +115,36 @@ async fn mend(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> Re
         ui::say("nothing is broken");
     }
     let namespaces = BTreeSet::new();
-    for Broken { name, cluster, .. } in wanted {
-        let task = ui::begin(format!("mending {name} in {cluster}"), None);
-        match fault::mend(&environment.dir, environment.world(&namespaces), name, cluster).await {
-            Ok(took) => {
+    let begin = |broken: &Broken| {
+        let what = format!("{} in {}", broken.name, broken.cluster);
+        let task = ui::begin(format!("mending {what}"), None);
+        let told = format!("{} is mended in {}", broken.name, broken.cluster);
+        move |mended: &Result<Duration, FaultError>| {
+            if let Ok(took) = mended {
                 task.done();
-                told(&format!("{name} is mended in {cluster}"), took);
+                self::told(&told, *took);
             }
-            Err(error) => return refused(error),
         }
+    };
+    let failed = fault::mend_each(&environment.dir, environment.world(&namespaces), &wanted, begin).await;
+    not_mended(&environment.dir, failed)
+}
+
+/// Tells at the end what could not be mended. What began and did not come to its end weighs more than what could not begin.
+fn not_mended(env: &EnvDir, failed: Vec<(&Broken, FaultError)>) -> Result<u8, Failure> {
+    if failed.iter().all(|(_, error)| error.is_input()) {
+        let reports = failed.into_iter().map(|(_, error)| miette::miette!("{error}")).collect();
+        return Failure::none_of(reports, Vec::new()).map(|()| 0);
     }
-    Ok(0)
+    for (broken, error) in failed {
+        ui::say(format!("error: {error}"));
+        ui::say(note_stays(env, &broken.name, &broken.cluster));
+    }
+    Ok(Class::Broken.exit_code())
+}
+
+fn note_stays(env: &EnvDir, name: &str, cluster: &str) -> String {
+    format!("the note of {name} in {cluster} is kept; mend it: {}", fault::mend_by_hand(env, name, cluster))
 }
 
 /// The kept environment, with its lock.
@@ -139,4 +166,29 @@ fn refused(error: FaultError) -> Result<u8, Failure> {
     }
     ui::say(format!("error: {error}"));
     Ok(Class::Broken.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn input() -> FaultError {
+        FaultError::NotBroken { name: "x".into(), cluster: "cluster1".into(), known: "nothing".into() }
+    }
+
+    #[rstest]
+    #[case::nothing(Vec::new(), Some(0))]
+    #[case::could_not_begin(vec![input()], None)]
+    #[case::did_not_end(vec![input(), FaultError::NoEffect("late".into())], Some(2))]
+    fn what_could_not_be_mended_decides_the_exit_code(#[case] errors: Vec<FaultError>, #[case] expected: Option<u8>) {
+        let root = tempfile::tempdir().unwrap();
+        let env = EnvDir::create(root.path(), "e1").unwrap();
+        let broken: Broken = serde_json::from_value(serde_json::json!({ "name": "x", "cluster": "cluster1",
+            "since": "2026-01-01T00:00:00Z", "namespaces": [], "state": null }))
+        .unwrap();
+        let failed = errors.into_iter().map(|error| (&broken, error)).collect();
+        assert_eq!(not_mended(&env, failed).ok(), expected);
+        assert!(note_stays(&env, "x", "cluster1").ends_with("`meshproof fault mend x --cluster cluster1 --env e1`"));
+    }
 }

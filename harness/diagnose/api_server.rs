@@ -4,11 +4,12 @@ use futures::future::join_all;
 
 use super::RungId;
 use super::facts::Facts;
-use super::remote_secret::server_of;
+use super::remote_secret::{certain_server, server_of, told_server};
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
 use crate::gate::pods::is_ready;
 use crate::mesh::NAMESPACE;
+use crate::provider::Cluster;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let planes = scene.planes();
@@ -47,8 +48,7 @@ fn istiod(plane: &Facts) -> Option<crate::provider::PodAt> {
 async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
     let what = format!("the API server of {}", read.name());
     let Some(at) = istiod(plane) else { return Part::Unseen(format!("no istiod in {} to look from", plane.name())) };
-    let known = Some(read.cluster.peer_api_server.clone()).filter(|url| !url.is_empty());
-    let Some(server) = known.or_else(|| server_of(plane, read.name())) else {
+    let Some((server, certain)) = server(&read.cluster, server_of(plane, read.name())) else {
         return Part::Unseen(format!("no address of {what} is known"));
     };
     if is_loopback(&server) {
@@ -76,6 +76,11 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
     if code != "000" {
         return Part::Holds(format!("{server} ({}) answers istiod of {}", read.name(), plane.name()));
     }
+    if !certain {
+        let why =
+            format!("{server}, where a kubeconfig has {what}, does not answer istiod; pods may have another way there");
+        return Part::Unseen(why);
+    }
     let here = match read.silent() {
         Some(_) => "; it does not answer this machine either",
         None => "; it does answer this machine",
@@ -90,6 +95,13 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
             plane.cluster.pods
         ),
     })
+}
+
+/// The address to ask an API server at, and whether it is one that istiod uses or must be able to use. `named`: by the remote
+/// secret.
+fn server(cluster: &Cluster, named: Option<String>) -> Option<(String, bool)> {
+    let used = certain_server(cluster).or(named).map(|server| (server, true));
+    used.or_else(|| Some((told_server(cluster)?, false)))
 }
 
 /// Whether an address means the machine of whoever uses it.
@@ -107,6 +119,8 @@ pub(super) fn secrets_by_hand(scene: &Scene<'_>, plane: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::tests::served_by;
+    use crate::provider::access::Access;
     use rstest::rstest;
 
     #[rstest]
@@ -118,5 +132,20 @@ mod tests {
     #[case("https://api.example.org", false)]
     fn an_address_that_means_everybody_s_own_machine(#[case] server: &str, #[case] expected: bool) {
         assert_eq!(is_loopback(server), expected);
+    }
+
+    #[rstest]
+    #[case::kind(Access::Kind, Some("https://10.0.0.9:6443"), ("https://192.0.2.1:6443", true))]
+    #[case::existing(Access::Existing, Some("https://10.0.0.9:6443"), ("https://10.0.0.9:6443", true))]
+    #[case::without_a_secret(Access::Existing, None, ("https://192.0.2.1:6443", false))]
+    #[tokio::test]
+    async fn the_address_that_istiod_uses_is_asked(
+        #[case] access: Access,
+        #[case] named: Option<&str>,
+        #[case] expected: (&str, bool),
+    ) {
+        let cluster = Cluster { access, ..served_by("cluster2", axum::Router::new()) };
+        let (asked, certain) = server(&cluster, named.map(str::to_owned)).unwrap();
+        assert_eq!((asked.as_str(), certain), expected);
     }
 }

@@ -1,7 +1,10 @@
 //! Commands that a person types to see what a look saw, as the provider of the cluster needs them.
 
+use std::collections::BTreeMap;
+
 use super::scene::Scene;
 use crate::mesh::NAMESPACE;
+use crate::provider::access::Access;
 use crate::provider::{Cluster, PodRef};
 use crate::tool::quote;
 
@@ -58,8 +61,76 @@ impl Scene<'_> {
         let pod = self.caller_pod().map(|pod| crate::workload::PodInfo::of(pod).reference());
         // Without a kubelet, `kubectl exec` has nobody to talk to.
         if pod.is_some_and(|pod| cluster.pod_net_by_hand(&pod).is_some()) {
-            return format!("meshproof exec {} {name} -n {namespace} -- {command}", cluster.name);
+            let env = in_env(cluster);
+            return format!("meshproof exec {} {name} -n {namespace}{env} -- {command}", cluster.name);
         }
         self.kubectl(cluster, &format!("-n {namespace} exec deploy/{name} -- {command}"))
+    }
+
+    /// The call itself, by curl.
+    pub fn curl(&self, flags: &str) -> String {
+        curl(flags, self.question.headers, &self.question.to.url)
+    }
+}
+
+/// A container's log: of a pod, which belongs to `workload`.
+pub(super) struct Log<'a> {
+    pub namespace: &'a str,
+    pub workload: &'a str,
+    /// As kubectl wants it: `POD` or `deploy/NAME`.
+    pub of: &'a str,
+    pub container: &'a str,
+}
+
+impl Scene<'_> {
+    /// What a container logged.
+    pub fn logs(&self, cluster: &Cluster, log: &Log<'_>) -> String {
+        let Log { namespace, workload, of, container } = log;
+        match in_env(cluster).as_str() {
+            "" => self.kubectl(cluster, &format!("-n {namespace} logs {of} -c {container}")),
+            // Its nodes serve no logs to an API server.
+            env => format!("meshproof logs {} {workload} -n {namespace} -c {container}{env}", cluster.name),
+        }
+    }
+}
+
+/// ` --env ID`, where pods are entered by way of an environment on this machine; empty elsewhere.
+fn in_env(cluster: &Cluster) -> String {
+    let id = match &cluster.access {
+        Access::Netns { env } | Access::ExistingNetns { env } => env.file_name().and_then(|name| name.to_str()),
+        Access::Kind | Access::Existing => None,
+    };
+    id.map(|id| format!(" --env {}", quote(id))).unwrap_or_default()
+}
+
+fn curl(flags: &str, headers: &BTreeMap<String, String>, url: &str) -> String {
+    // In curl's language `Name:` removes a header and `Name;` sends it empty.
+    let text = |(name, value): (&String, &String)| {
+        if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") }
+    };
+    let headers: String = headers.iter().map(|header| format!(" -H {}", quote(&text(header)))).collect();
+    format!("curl {flags}{headers} {}", quote(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::served_by;
+
+    #[test]
+    fn a_call_by_hand_is_the_call() {
+        let headers = [("end-user".into(), "jason".into()), ("x-empty".into(), String::new())].into();
+        assert_eq!(
+            curl("-si", &headers, "http://helloworld.app1:5000/hello?a=b&c=d"),
+            "curl -si -H 'end-user: jason' -H 'x-empty;' 'http://helloworld.app1:5000/hello?a=b&c=d'"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_named_where_pods_are_entered_by_it() {
+        let env = "/state/meshproof/e1".into();
+        let cluster = Cluster { access: Access::Netns { env }, ..served_by("cluster1", axum::Router::new()) };
+        assert_eq!(in_env(&cluster), " --env e1");
+        assert_eq!(in_env(&Cluster { access: Access::Kind, ..cluster }), "");
     }
 }

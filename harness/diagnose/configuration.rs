@@ -2,9 +2,11 @@
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 
 use super::RungId;
-use super::facts::Facts;
+use super::by_hand::Log;
+use super::facts::{Facts, label};
 use super::live::Plane;
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
@@ -61,13 +63,12 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
         Ok(all) => all.iter().find(|(_, c)| c.id == id && c.cluster == facts.name()),
     };
     let Some((at, connected)) = connected else {
+        let (namespace, of, container) = (info.namespace.as_str(), info.name.as_str(), "istio-proxy");
+        let log = Log { namespace, workload: &deployment_of(pod), of, container };
         return broken(
             format!("{what} is connected to istiod of {}", leader.name()),
             "istiod does not know it as connected".into(),
-            format!(
-                "see why in its log: {}",
-                scene.kubectl(&facts.cluster, &format!("-n {} logs {} -c istio-proxy", info.namespace, info.name))
-            ),
+            format!("see why in its log: {}", scene.logs(&facts.cluster, &log)),
         );
     };
     if let Some((kind, words)) = rejected(connected) {
@@ -109,6 +110,14 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
             scene.kubectl(&facts.cluster, &format!("-n {} delete pod {}", info.namespace, info.name))
         ),
     )
+}
+
+/// The Deployment that a pod belongs to, by the name and hash that its ReplicaSet has; the pod's own name where there is none.
+fn deployment_of(pod: &Pod) -> String {
+    let set = pod.metadata.owner_references.iter().flatten().find(|o| o.kind == "ReplicaSet");
+    let hash = label(pod, "pod-template-hash").unwrap_or_default();
+    let name = set.and_then(|set| set.name.strip_suffix(hash)?.strip_suffix('-'));
+    name.map_or_else(|| pod.name_any(), str::to_owned)
 }
 
 /// What the proxy rejected last, in Envoy's words.
@@ -169,6 +178,17 @@ mod tests {
         let sync = Sync { sent: "2".into(), acked: "1".into(), last_error: last_error.into() };
         let kind = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
         Connected { id: "sleep-1.app1".into(), cluster: "cluster1".into(), sync: [(kind, sync)].into() }
+    }
+
+    #[test]
+    fn a_pod_is_one_of_its_deployment() {
+        let pod = serde_json::json!({ "metadata": { "name": "helloworld-v2-5c8f-2x", "labels": { "pod-template-hash": "5c8f" },
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "helloworld-v2-5c8f", "uid": "" }] } });
+        assert_eq!(deployment_of(&serde_json::from_value(pod).unwrap()), "helloworld-v2");
+        assert_eq!(
+            deployment_of(&serde_json::from_value(serde_json::json!({ "metadata": { "name": "p" } })).unwrap()),
+            "p"
+        );
     }
 
     #[test]

@@ -67,18 +67,33 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         }
     }
     let wanted = wanted(scene, plane, &seen, &name).await;
-    climbed.parts.extend(judge(&wanted, &hosts, silent).into_iter().map(|judged| match judged {
-        Ok(holds) => Part::Holds(holds),
-        Err((expected, observed)) => Part::from(Broken {
-            expected: format!("{} ({}) {expected}", proxy.pod.name, home.name()),
-            observed,
-            command: command.clone(),
-            fix: "see whether istiod has it (debug/endpointz) and has pushed it; `outlierDetection` of a DestinationRule ejects \
-                  what fails"
-                .into(),
-        }),
+    climbed.parts.extend(told(wanted.as_ref(), &hosts, silent, |expected, observed| Broken {
+        expected: format!("{} ({}) {expected}", proxy.pod.name, home.name()),
+        observed,
+        command: command.clone(),
+        fix: "see whether istiod has it (debug/endpointz) and has pushed it; `outlierDetection` of a DestinationRule ejects what \
+              fails"
+            .into(),
     }));
     climbed
+}
+
+/// The rung's parts; `wanted` is `None` where nobody knows what the proxy should hold, which is not the same as nothing.
+fn told(
+    wanted: Option<&BTreeMap<SocketAddr, String>>,
+    hosts: &[Host],
+    silent: bool,
+    broken: impl Fn(String, String) -> Broken,
+) -> Vec<Part> {
+    let Some(wanted) = wanted else {
+        let why = "nobody knows which endpoints there should be: the service has no selector, or no address of its own (headless)";
+        return vec![Part::Unseen(why.into())];
+    };
+    let part = |judged| match judged {
+        Ok(holds) => Part::Holds(holds),
+        Err((expected, observed)) => Part::from(broken(expected, observed)),
+    };
+    judge(wanted, hosts, silent).into_iter().map(part).collect()
 }
 
 /// The clusters that a control plane reads, its own ahead.
@@ -88,8 +103,13 @@ fn plane_reads<'a>(scene: &'a Scene<'_>, plane: &Plane) -> Vec<&'a Facts> {
     scene.facts.iter().filter(|f| f.name() == plane.cluster || reads.contains(f.name())).collect()
 }
 
-/// The endpoints that the caller should hold, each with where it is.
-async fn wanted(scene: &Scene<'_>, plane: &Plane, seen: &[Serving], name: &str) -> BTreeMap<SocketAddr, String> {
+/// The endpoints that the caller should hold, each with where it is; `None`: nobody knows.
+async fn wanted(
+    scene: &Scene<'_>,
+    plane: &Plane,
+    seen: &[Serving],
+    name: &str,
+) -> Option<BTreeMap<SocketAddr, String>> {
     let network = seen.iter().find(|s| s.cluster == scene.home().name()).map_or("", |s| s.network.as_str());
     let gateways: Vec<Gateway> = if seen.iter().all(|s| s.network == network) {
         Vec::new()
@@ -102,7 +122,7 @@ async fn wanted(scene: &Scene<'_>, plane: &Plane, seen: &[Serving], name: &str) 
         }
     };
     let seen: Vec<&Serving> = seen.iter().collect();
-    expected(&seen, network, &gateways).remove(name).unwrap_or_default()
+    expected(&seen, network, &gateways).remove(name)
 }
 
 /// What holds, or what was expected and what is; one for each endpoint.
@@ -171,5 +191,16 @@ mod tests {
         let judged = judge(&wanted, &hosts, silent);
         let observed = judged.into_iter().find_map(Result::err).map(|(_, observed)| observed);
         assert_eq!(observed.as_deref(), expected);
+    }
+
+    /// A service without a selector, or a headless one: somebody else keeps its endpoints, or nobody does.
+    #[test]
+    fn endpoints_that_nobody_knows_are_not_stale() {
+        let broken = |expected, observed| Broken { expected, observed, command: String::new(), fix: String::new() };
+        let held = [host("10.10.0.3:5000", None)];
+        let parts = told(None, &held, false, broken);
+        assert!(matches!(parts.as_slice(), [Part::Unseen(why)] if why.starts_with("nobody knows")), "{parts:?}");
+        let parts = told(Some(&BTreeMap::new()), &held, false, broken);
+        assert!(matches!(parts.as_slice(), [Part::Broken(_)]), "{parts:?}");
     }
 }

@@ -10,6 +10,7 @@
 //! | `target` | what is called |
 //! | `facts` | what the API servers say, asked once |
 //! | `scene` | who calls whom, over which control planes |
+//! | `names` | whether the clusters are given under their mesh's names |
 //! | `live` | what proxies and control planes say, asked once |
 //! | `by_hand` | commands for people, as the provider needs them |
 //! | the others | one rung each |
@@ -44,6 +45,7 @@ mod injection;
 mod live;
 mod mtls;
 mod name;
+mod names;
 mod node_route;
 mod pod_probe;
 mod pod_to_pod;
@@ -84,7 +86,7 @@ pub enum RungId {
     Injection,
     /// The service's name resolves in the caller's cluster.
     Name,
-    /// The service is there in both clusters, and its ports are named.
+    /// The service is there in both clusters, its port is named alike, and nothing forbids that it speaks HTTP.
     Service,
     /// The pods behind the service are ready.
     Workload,
@@ -194,12 +196,18 @@ pub enum DiagnoseError {
         /// What there is.
         known: Vec<String>,
     },
+    /// The mesh has other names for clusters than those that they were given under.
+    #[error("{}", names::in_words(wrong))]
+    Misnamed {
+        /// Given name, and the mesh's.
+        wrong: Vec<(String, String)>,
+    },
 }
 
 /// Looks at every rung, and stops at the first broken one.
 ///
 /// # Errors
-/// When the caller's cluster or workload does not exist. That something does not answer is no error: it is what is looked for.
+/// When the caller's cluster or workload does not exist, or clusters have other names in their mesh. That something does not answer is no error: it is what is looked for.
 pub async fn climb(question: &Question<'_>) -> Result<Ladder, DiagnoseError> {
     let started = Instant::now();
     let scene = Scene::set(question).await?;

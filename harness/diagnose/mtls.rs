@@ -1,5 +1,6 @@
 //! Both ends agree on mutual TLS: what the caller's proxy sends is what the server's proxy accepts.
 
+use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
 use super::RungId;
@@ -7,6 +8,7 @@ use super::envoy::{Host, Proxy, list, text};
 use super::routing::choose;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::{Scene, Server};
+use crate::gate::endpoints::address;
 
 /// What a server's listener takes on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ fn between(scene: &Scene<'_>, caller: Option<&Proxy>, server: &Server<'_>, proxy
         Some(caller) => sends(scene, caller, info.ip),
     };
     let Some((mutual, port)) = sends else { return Part::Unseen(format!("no call goes to {what}")) };
-    let port = port.unwrap_or(scene.question.to.port);
+    let port = port.or_else(|| called_port(scene, server)).unwrap_or(scene.question.to.port);
     let Some(accepts) = accepts(proxy, port) else {
         return Part::Unseen(format!("{what} has no listener for port {port}"));
     };
@@ -92,6 +94,17 @@ fn between(scene: &Scene<'_>, caller: Option<&Proxy>, server: &Server<'_>, proxy
         }
         .into(),
     })
+}
+
+/// The port of the pod that the service's port leads to.
+fn called_port(scene: &Scene<'_>, server: &Server<'_>) -> Option<u16> {
+    let own = server.facts.service.as_ref().ok().and_then(Option::as_ref);
+    target_port(own.or_else(|| scene.service_spec())?, scene.question.to.port, server.pod)
+}
+
+fn target_port(service: &Service, port: u16, pod: &Pod) -> Option<u16> {
+    let mut ports = service.spec.as_ref()?.ports.iter().flatten();
+    Some(address(pod, ports.find(|p| p.port == i32::from(port))?)?.port())
 }
 
 /// Whether the caller's proxy sends mutual TLS to the endpoint at that address, and to which port; `None`: it sends nothing
@@ -179,5 +192,17 @@ mod tests {
         proxy.dump = json!({"configs": [{"@type": "ListenersConfigDump", "dynamic_listeners": [
             {"name": "virtualInbound", "active_state": {"listener": {"filter_chains": chains}}}]}]});
         assert_eq!(accepts(&proxy, 5000), Some(Accepts { mutual, plain }));
+    }
+
+    #[rstest]
+    #[case::other(json!({"port": 80, "targetPort": 8080}), Some(8080))]
+    #[case::named(json!({"port": 80, "targetPort": "web"}), Some(5000))]
+    #[case::same(json!({"port": 80}), Some(80))]
+    #[case::another_port(json!({"port": 81}), None)]
+    fn a_server_listens_on_the_target_port(#[case] port: Value, #[case] expected: Option<u16>) {
+        let service = serde_json::from_value(json!({"metadata": {}, "spec": {"ports": [port]}})).unwrap();
+        let pod = json!({"metadata": {}, "status": {"podIP": "10.10.0.3"}, "spec": {"containers": [
+            {"name": "app", "ports": [{"name": "web", "containerPort": 5000}]}]}});
+        assert_eq!(target_port(&service, 80, &serde_json::from_value(pod).unwrap()), expected);
     }
 }

@@ -5,26 +5,49 @@ use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::probe::Outcome;
 
+/// How the name fared in the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resolution {
+    Resolved,
+    /// There is no such name.
+    Unknown,
+    /// The resolver answered no call in time.
+    Silent,
+}
+
+fn resolution<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> Resolution {
+    // curl's words for a time-out ahead of any connection.
+    let silent = |o: &Outcome| matches!(o, Outcome::Failed(why) if why.starts_with("Resolving timed out"));
+    let mut all = outcomes.clone();
+    if all.clone().any(|o| *o == Outcome::Unresolved) {
+        Resolution::Unknown
+    } else if all.clone().next().is_some() && all.all(silent) {
+        // Where one of them got past it, the others had a busy machine.
+        Resolution::Silent
+    } else {
+        Resolution::Resolved
+    }
+}
+
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let Some((service, namespace)) = &scene.service else {
         return Climbed::skipped(RungId::Name, format!("{} is no name of a cluster's service", scene.question.to.host));
     };
     let host = &scene.question.to.host;
     let home = scene.home();
-    let command =
-        scene.as_caller(&format!("curl -s -o /dev/null -w '%{{remote_ip}} %{{errormsg}}' {}", scene.question.to.url));
+    let command = scene.as_caller(&scene.curl("-s -o /dev/null -w '%{remote_ip} %{errormsg}'"));
     let stub = match &home.service {
         Ok(Some(_)) => Some(true),
         Ok(None) => Some(false),
         Err(_) => None,
     };
-    let unresolved = match scene.calls().await {
-        Ok(seen) => Ok(seen.calls.iter().any(|call| call.outcome == Outcome::Unresolved)),
+    let seen = match scene.calls().await {
+        Ok(seen) => Ok(resolution(seen.calls.iter().map(|call| &call.outcome))),
         Err(why) => Err(why.clone()),
     };
-    let part = match (unresolved, stub) {
-        (Ok(false), _) => Part::Holds(format!("{host} resolves in {}", home.name())),
-        (Ok(true), Some(false)) => {
+    let part = match (seen, stub) {
+        (Ok(Resolution::Resolved), _) => Part::Holds(format!("{host} resolves in {}", home.name())),
+        (Ok(Resolution::Unknown), Some(false)) => {
             let elsewhere = scene.others().find(|f| matches!(f.service, Ok(Some(_))));
             let there = elsewhere.map_or("no cluster", |f| f.name());
             let fix = match elsewhere {
@@ -47,15 +70,37 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
                 fix,
             })
         }
-        (Ok(true), _) => Part::from(Broken {
+        (Ok(resolution), _) => Part::from(Broken {
             expected: format!("{host} resolves in {}", home.name()),
-            observed: format!(
-                "it does not, though service {namespace}/{service} is there: the cluster's DNS does not answer"
-            ),
+            observed: match resolution {
+                Resolution::Silent => "the cluster's DNS answered none of the calls in time".to_owned(),
+                _ => format!(
+                    "it does not, though service {namespace}/{service} is there: the cluster's DNS does not answer"
+                ),
+            },
             command: command.clone(),
             fix: scene.kubectl(&home.cluster, "-n kube-system get pods,endpointslices -l k8s-app=kube-dns"),
         }),
         (Err(why), _) => Part::Unseen(why),
     };
     Climbed { id: RungId::Name, expected: format!("{host} resolves"), command: Some(command), parts: vec![part] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::late(&[Outcome::TimedOut], Resolution::Resolved)]
+    #[case::no_such_name(&[Outcome::TimedOut, Outcome::Unresolved], Resolution::Unknown)]
+    #[case::never_answered(&[silent(), silent()], Resolution::Silent)]
+    #[case::busy(&[silent(), Outcome::TimedOut], Resolution::Resolved)]
+    fn what_calls_say_of_the_name(#[case] outcomes: &[Outcome], #[case] expected: Resolution) {
+        assert_eq!(resolution(outcomes.iter()), expected);
+    }
+
+    fn silent() -> Outcome {
+        Outcome::Failed("Resolving timed out after 1500 milliseconds".into())
+    }
 }

@@ -50,6 +50,14 @@ async fn way(from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
     }
 }
 
+/// Whose address a route goes by.
+fn whose(via: &str, to: &Facts) -> String {
+    match to.cluster.nodes.iter().find(|node| via.parse().ok() == Some(node.address)) {
+        Some(node) => format!("another node of {}, {}", to.name(), node.name),
+        None => format!("no node of {}", to.name()),
+    }
+}
+
 /// Reads `10.20.0.5 via 172.20.0.3 dev eth0 src 172.20.0.2 uid 0`.
 fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
     let words: Vec<&str> = said.split_whitespace().collect();
@@ -58,7 +66,7 @@ fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer:
         return Part::Holds(format!("{} → {} via {}", node.name, peer.pods, peer.address));
     }
     let observed = match (via, refused.lines().next()) {
-        (Some(via), _) => format!("via {via}, which is no node of {}", to.name()),
+        (Some(via), _) => format!("via {via}, which is {}", whose(via, to)),
         (None, Some(refused)) => refused.to_owned(),
         (None, None) => said.lines().next().unwrap_or("no answer").trim().to_owned(),
     };
@@ -76,4 +84,37 @@ fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer:
         command: on_node(&from.cluster, &node.name, &format!("ip route get {target}")),
         fix: on_node(&from.cluster, &node.name, &format!("ip route replace {} via {}", peer.pods, peer.address)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::tests::bare;
+    use crate::provider::Cluster;
+    use rstest::rstest;
+
+    fn node(name: &str, address: &str, pods: &str) -> Node {
+        Node { name: name.into(), address: address.parse().unwrap(), pods: pods.parse().unwrap() }
+    }
+
+    #[rstest]
+    #[case::right("10.20.1.2 via 172.18.2.2 dev eth0", None)]
+    #[case::another(
+        "10.20.1.2 via 172.18.2.1 dev eth0",
+        Some("via 172.18.2.1, which is another node of cluster2, c2-one")
+    )]
+    #[case::foreign("10.20.1.2 via 172.18.9.9 dev eth0", Some("via 172.18.9.9, which is no node of cluster2"))]
+    #[case::none("10.20.1.2 dev eth0 src 172.18.1.1", Some("10.20.1.2 dev eth0 src 172.18.1.1"))]
+    #[tokio::test]
+    async fn a_route_goes_by_the_very_node(#[case] said: &str, #[case] expected: Option<&str>) {
+        let nodes = vec![node("c2-one", "172.18.2.1", "10.20.0.0/24"), node("c2-two", "172.18.2.2", "10.20.1.0/24")];
+        let to = Facts::of(&Cluster { nodes, ..bare("cluster2") }, "helloworld", "app1").await;
+        let from = Facts::of(&bare("cluster1"), "helloworld", "app1").await;
+        let own = node("c1-one", "172.18.1.1", "10.10.0.0/24");
+        let observed = match judge(said, "", &from, &own, &to, &to.cluster.nodes[1]) {
+            Part::Broken(broken) => Some(broken.observed),
+            _ => None,
+        };
+        assert_eq!(observed.as_deref(), expected);
+    }
 }

@@ -28,10 +28,12 @@ pub(super) const LATE: f64 = 0.19;
 /// What connections to one pod came to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Reach {
-    /// Per connection that came about: seconds until it stood, and until it was answered.
+    /// Per connection that stood: seconds until it did, and until it ended: by an answer, whatever the pod speaks, or with none.
     pub times: Vec<(f64, f64)>,
     /// Why others did not, in curl's words.
     pub errors: Vec<String>,
+    /// Whether one was refused: the packets arrived, and the answer came back, but nothing listens.
+    pub refused: bool,
     /// The shortest round trip of a packet that the kernel saw, in seconds; `None`: no connection stayed open.
     pub round_trip: Option<f64>,
 }
@@ -70,9 +72,8 @@ pub(super) async fn probe(cluster: &Cluster, at: &PodAt, own: u16, to: &[SocketA
 
 /// As [`probe`], from inside the pod's proxy, where nodes cannot be entered: who calls whom is not seen.
 pub(super) async fn probe_from_inside(cluster: &Cluster, at: &PodAt, to: &[SocketAddr]) -> Answer<Probed> {
-    let curls: Vec<String> = to.iter().map(|address| curl(*address)).collect();
     let what = format!("a look from pod {}/{} in {}", at.pod.namespace, at.pod.name, cluster.name);
-    let script = curls.join("; ");
+    let script = script_inside(to);
     let output = within(&what, cluster.exec(&at.pod, "istio-proxy", &["sh", "-c", &script], b"")).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !text.contains("call ") {
@@ -92,6 +93,20 @@ fn curl(to: SocketAddr) -> String {
     )
 }
 
+/// All pods at the same moment: one after the other, the second silent one would be over the limit.
+fn script_inside(to: &[SocketAddr]) -> String {
+    let looks = to.iter().map(|address| format!("{} &\n{}", curl(*address), connect(*address, 2, "exit")));
+    looks.chain(["wait".to_owned()]).collect::<Vec<_>>().join("\n")
+}
+
+/// Opens one connection within so many seconds, and does `then` with it open; tells whether it was refused, which curl does not.
+fn connect(to: SocketAddr, seconds: u8, then: &str) -> String {
+    let (ip, port) = (to.ip(), to.port());
+    format!(
+        "LC_ALL=C timeout {seconds} bash -c 'exec 3<>/dev/tcp/{ip}/{port}; {then}' 2>&1 | grep -q refused && echo 'refused {ip}' &"
+    )
+}
+
 fn script(own: u16, to: &[SocketAddr]) -> String {
     // What was sent again, and what of it the other end had already: a slow machine's doing, not the way's.
     let mut script = String::from(
@@ -101,9 +116,8 @@ fn script(own: u16, to: &[SocketAddr]) -> String {
     );
     let _ = writeln!(script, "(sleep 0.3; {}) &", curl((ITSELF, own).into()));
     for address in to {
-        let (ip, port) = (address.ip(), address.port());
         // One connection stays open long enough to be seen at the other end, and is made while there is no other.
-        let _ = writeln!(script, "timeout 3 bash -c 'exec 3<>/dev/tcp/{ip}/{port}; sleep 2.5' 2>/dev/null &");
+        let _ = writeln!(script, "{}", connect(*address, 3, "sleep 2.5"));
         let _ = writeln!(script, "(sleep 0.3; {}) &", curl(*address));
     }
     let watch = format!("ss -Htn state established '( sport = :{own} )' | sed 's/^/peer /'");
@@ -136,6 +150,10 @@ fn parse(text: &str, own: u16) -> Probed {
                 let new = address.filter(new);
                 probed.callers.extend(new);
             }
+            ["refused", ip] => {
+                let Ok(ip) = ip.parse() else { continue };
+                probed.reached.entry(ip).or_default().refused = true;
+            }
             ["rtt", ip, millis] => {
                 let (Ok(ip), Ok(millis)) = (ip.parse(), millis.parse::<f64>()) else { continue };
                 let reach: &mut Reach = probed.reached.entry(ip).or_default();
@@ -144,8 +162,11 @@ fn parse(text: &str, own: u16) -> Probed {
             ["call", ip, connect, total, code, error @ ..] => {
                 let Ok(ip) = ip.parse() else { continue };
                 let reach: &mut Reach = probed.reached.entry(ip).or_default();
-                match (connect.parse(), total.parse(), *code) {
-                    (Ok(connect), Ok(total), "0") => reach.times.push((connect, total)),
+                match (connect.parse::<f64>(), total.parse(), *code) {
+                    // What stood and then failed is no matter of the way, unless it took too long: the pod may not speak HTTP.
+                    (Ok(connect), Ok(total), code) if code == "0" || connect > 0.0 => {
+                        reach.times.push((connect, total))
+                    }
                     _ => reach.errors.push(error.join(" ")),
                 }
             }
@@ -208,7 +229,7 @@ resent-after 10 4";
 
     #[test]
     fn a_long_way_is_not_a_late_answer() {
-        let reach = Reach { times: vec![(0.3, 0.605), (0.3, 0.602)], errors: Vec::new(), round_trip: None };
+        let reach = Reach { times: vec![(0.3, 0.605), (0.3, 0.602)], ..Reach::default() };
         assert_eq!(reach.late(), 0);
     }
 
@@ -223,5 +244,29 @@ resent-after 10 4";
             assert_eq!((reach.times.len(), reach.errors.len()), (0, CONNECTIONS), "{}", output.text());
             assert_eq!((reach.late(), reach.waited()), (CONNECTIONS, 0));
         }
+        assert!(probed.reached[&"127.0.0.2".parse::<IpAddr>().unwrap()].refused, "{}", output.text());
+    }
+
+    #[test]
+    fn a_connection_that_stood_counts_whatever_the_pod_speaks() {
+        let said = "call 10.20.0.5 0.000412 0.001903 1 Received HTTP/0.9 when not allowed\n\
+                    call 10.20.0.5 0.000412 2.000100 28 Operation timed out after 2000 milliseconds with 0 bytes received\n\
+                    call 10.20.0.5 0.000000 0.000100 7 Failed to connect to 10.20.0.5 port 9 after 0 ms\n";
+        let reach = &parse(said, 15021).reached[&"10.20.0.5".parse::<IpAddr>().unwrap()];
+        assert_eq!((reach.times.len(), reach.errors.len(), reach.way()), (2, 1, Some(0.000412)));
+    }
+
+    /// Two pods that take connections and never answer, and one that refuses them: all within the time of one.
+    #[tokio::test]
+    async fn a_look_from_inside_is_at_all_pods_at_once() {
+        let silent = [std::net::TcpListener::bind("127.0.0.1:0"), std::net::TcpListener::bind("127.0.0.2:0")];
+        let mut to: Vec<SocketAddr> = silent.iter().map(|l| l.as_ref().unwrap().local_addr().unwrap()).collect();
+        to.push("127.0.0.3:9".parse().unwrap());
+        let output = crate::tool::Tool::new("sh").args(["-c", &script_inside(&to)]).run().await.unwrap();
+        assert!(output.duration < super::super::rung::PATIENCE, "{:?}", output.duration);
+        let probed = parse(&output.text(), 0);
+        let seen = |ip: &str| &probed.reached[&ip.parse::<IpAddr>().unwrap()];
+        assert_eq!((seen("127.0.0.1").times.len(), seen("127.0.0.2").times.len()), (CONNECTIONS, CONNECTIONS));
+        assert_eq!((seen("127.0.0.3").times.len(), seen("127.0.0.3").refused), (0, true), "{}", output.text());
     }
 }

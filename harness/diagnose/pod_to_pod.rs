@@ -150,6 +150,11 @@ fn judge(
         (Ok(seen), Some(_)) => seen,
     };
     let reach = seen.reached.get(&to.at.address).cloned().unwrap_or_default();
+    if reach.times.is_empty() && reach.refused {
+        // A packet filter may answer so in the pod's place, but mostly it is the pod: nothing listens there.
+        let port = to.port.unwrap_or(HEALTH);
+        return Part::Holds(format!("{} → {} and back; port {port} is refused there", from.at.address, to.at.address));
+    }
     let Some(way) = reach.way() else {
         let why = reach.errors.first().map_or("no answer", String::as_str);
         return Part::from(Broken {
@@ -226,5 +231,56 @@ fn whose(scene: &Scene<'_>, address: IpAddr) -> String {
     match nodes.into_iter().find(|(_, node)| node.address == address) {
         Some((facts, node)) => format!("{address}, which is node {} of {}", node.name, facts.name()),
         None => format!("{address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::Question;
+    use crate::diagnose::pod_probe::Reach;
+    use crate::diagnose::tests::bare;
+    use crate::provider::PodRef;
+    use rstest::rstest;
+    use std::collections::BTreeMap;
+
+    const CALLER: &str = "10.10.0.4";
+    const CALLED: &str = "10.20.0.2";
+
+    fn none_stood(refused: bool) -> Reach {
+        Reach { errors: vec!["Could not connect".into(); 20], refused, ..Reach::default() }
+    }
+
+    #[rstest]
+    #[case::dropped(none_stood(false), Err("none of 20 connections stood: Could not connect"))]
+    #[case::nothing_listens(none_stood(true), Ok("10.10.0.4 → 10.20.0.2 and back; port 3306 is refused there"))]
+    #[case::says_nothing(Reach { times: vec![(0.0004, 2.0); 20], ..Reach::default() },
+        Ok("10.10.0.4 → 10.20.0.2 and back in 0.40 ms"))]
+    #[tokio::test]
+    async fn what_arrived_is_no_matter_of_the_way(#[case] reach: Reach, #[case] expected: Result<&str, &str>) {
+        let (clusters, headers) = ([bare("cluster1"), bare("cluster2")], BTreeMap::new());
+        let question = Question {
+            clusters: &clusters,
+            topology: None,
+            from: &"sleep@cluster1".parse().unwrap(),
+            namespace: None,
+            to: &"http://db.app1:3306/".parse().unwrap(),
+            headers: &headers,
+            contexts: &BTreeMap::new(),
+            expect: None,
+        };
+        let scene = Scene::set(&question).await.unwrap();
+        let end = |at: usize, address: &str| {
+            let pod = PodRef { namespace: "app1".into(), name: "p".into() };
+            let place = PodAt { pod, node: "n".into(), address: address.parse().unwrap() };
+            End { facts: &scene.facts[at], at: place, port: Some(3306) }
+        };
+        let (from, to) = (end(0, CALLER), end(1, CALLED));
+        let seen = Ok(Probed { reached: [(to.at.address, reach)].into(), ..Probed::default() });
+        let told = match judge(&scene, &from, &seen, &to, &Ok(Probed::default()), &[]) {
+            Part::Holds(what) | Part::Unseen(what) => Ok(what),
+            Part::Broken(broken) => Err(broken.observed),
+        };
+        assert_eq!(told.as_ref().map(String::as_str).map_err(String::as_str), expected);
     }
 }

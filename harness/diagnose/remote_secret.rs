@@ -14,6 +14,8 @@ use super::rung::{Broken, Climbed, Part, within};
 use super::scene::Scene;
 use crate::apply::Reason;
 use crate::mesh::{NAMESPACE, remote_secret};
+use crate::provider::Cluster;
+use crate::provider::access::Access;
 
 /// What a control plane reads in another cluster (istio/istio
 /// `manifests/charts/istio-control/istio-discovery/templates/reader-clusterrole.yaml`): verb, group, resource.
@@ -74,6 +76,24 @@ pub(super) fn server_of(plane: &Facts, name: &str) -> Option<String> {
     config.clusters.into_iter().map(|c| c.cluster.server).find(|server| !server.is_empty())
 }
 
+/// The address at which other clusters reach an API server, where that is certain: on clusters that were made here. Of others a
+/// kubeconfig tells how its owner reaches them, and pods may have another way.
+pub(super) fn certain_server(cluster: &Cluster) -> Option<String> {
+    let made_here = matches!(cluster.access, Access::Kind | Access::Netns { .. });
+    told_server(cluster).filter(|_| made_here)
+}
+
+/// The same as somebody said it, certain or not.
+pub(super) fn told_server(cluster: &Cluster) -> Option<String> {
+    Some(cluster.peer_api_server.clone()).filter(|url| !url.is_empty())
+}
+
+/// The address to make a remote secret with.
+fn proposed(cluster: &Cluster, named: Option<String>) -> String {
+    let mut known = [certain_server(cluster), named, told_server(cluster)].into_iter().flatten();
+    known.find(|server| !is_loopback(server)).unwrap_or_else(|| "https://ADDRESS:PORT".to_owned())
+}
+
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let planes = scene.planes();
     let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
@@ -95,8 +115,7 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
     if let Err(why) = &plane.remote_secrets {
         return vec![Part::Unseen(why.clone())];
     }
-    let server = Some(read.cluster.peer_api_server.clone()).filter(|url| !url.is_empty());
-    let shown = server.clone().unwrap_or_else(|| "https://ADDRESS:PORT".to_owned());
+    let shown = proposed(&read.cluster, server_of(plane, watched));
     let context = scene.question.contexts.get(watched).map(|c| format!(" --context {c}")).unwrap_or_default();
     let broken = |expected: String, observed: String| {
         let create = format!(
@@ -129,7 +148,8 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
         let expected = format!("the remote secret of {watched} names {shown}");
         return vec![broken(expected, format!("it names {}, which is istiod's own pod", endpoint.server))];
     }
-    if let Some(right) = server.filter(|right| right.trim_end_matches('/') != endpoint.server.trim_end_matches('/')) {
+    let same = |right: &String| right.trim_end_matches('/') == endpoint.server.trim_end_matches('/');
+    if let Some(right) = certain_server(&read.cluster).filter(|right| !same(right)) {
         let expected = format!("the remote secret of {watched} names {right}");
         return vec![broken(expected, format!("it names {}", endpoint.server))];
     }
@@ -227,4 +247,29 @@ async fn may(read: &Facts, user: &UserInfo, verb: &str, group: &str, resource: &
         api.create(&params, &review).await.map_err(|e| Reason(&e).to_string())
     });
     Ok(answer.await?.status.is_some_and(|s| s.allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::served_by;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::kind(Access::Kind, "https://172.18.0.3:6443", Some("https://172.18.0.3:6443"), "https://172.18.0.3:6443")]
+    #[case::existing(Access::Existing, "https://gate.example.org", None, "https://10.0.0.9:6443")]
+    #[case::not_told(Access::Existing, "", None, "https://10.0.0.9:6443")]
+    #[tokio::test]
+    async fn only_clusters_that_were_made_here_have_a_certain_address(
+        #[case] access: Access,
+        #[case] told: &str,
+        #[case] certain: Option<&str>,
+        #[case] shown: &str,
+    ) {
+        let cluster = Cluster { access, peer_api_server: told.into(), ..served_by("cluster2", axum::Router::new()) };
+        assert_eq!(certain_server(&cluster).as_deref(), certain);
+        assert_eq!(proposed(&cluster, Some("https://10.0.0.9:6443".into())), shown);
+        let fallback = if told.is_empty() { "https://ADDRESS:PORT" } else { told };
+        assert_eq!(proposed(&cluster, Some("https://127.0.0.1:6443".into())), fallback);
+    }
 }

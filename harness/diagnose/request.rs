@@ -9,7 +9,7 @@ use crate::probe::Outcome;
 use crate::scenario::Expect;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
-    let command = scene.as_caller(&format!("curl -si {}", scene.question.to.url));
+    let command = scene.as_caller(&scene.curl("-si"));
     let wanted = wanted(scene.question.expect);
     let part = match scene.calls().await {
         Err(why) => Part::Unseen(why.clone()),

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use super::facts::{Facts, label};
 use super::live::Live;
 use super::rung::{Answer, within};
-use super::{DiagnoseError, Question};
+use super::{DiagnoseError, Question, names};
 use crate::apply::Reason;
 use crate::gate::endpoints::selects;
 use crate::gate::pods::is_ending;
@@ -73,6 +73,9 @@ impl<'a> Scene<'a> {
         let facts = join_all(question.clusters.iter().map(|cluster| Facts::of(cluster, &name, &of)));
         let pods = pods_of(&question.clusters[at], &namespace, found.as_ref().ok());
         let (facts, pods) = tokio::join!(facts, pods);
+        if question.topology.is_none() {
+            names::check(&facts).await?;
+        }
         let caller = Caller { cluster: at, namespace, deployment: found, pods };
         Ok(Self { question, facts, caller, service, live: Live::default() })
     }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
+use serde_json::json;
 
 use super::RungId;
 use super::facts::Facts;
@@ -9,10 +10,10 @@ use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::gate::endpoints::selects;
 
-/// Prefixes of port names, and application protocols, that make a proxy speak HTTP
-/// (<https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/>).
-const HTTP: [&str; 7] =
-    ["http", "http2", "grpc", "grpc-web", "kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"];
+/// Protocols, as names of ports begin with them, that make a proxy speak HTTP, and those that forbid it. It finds out by itself
+/// where neither is said (<https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/>).
+const HTTP: [&str; 4] = ["http", "http2", "grpc", "kubernetes.io/h2c"];
+const OTHER: [&str; 7] = ["tcp", "tls", "https", "mongo", "mysql", "redis", "udp"];
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let Some((name, namespace)) = &scene.service else {
@@ -20,21 +21,23 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     };
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {name} -o yaml"));
     let (port, tls) = (scene.question.to.port, scene.question.to.tls);
+    let model = model(scene, port);
     let mut parts = Vec::new();
     for facts in &scene.facts {
         match &facts.service {
             Err(why) => parts.push(Part::Unseen(why.clone())),
-            Ok(Some(service)) => parts.push(match port_trouble(service, port, tls) {
-                None => Part::Holds(format!("{} has it, port {port}", facts.name())),
-                Some(observed) => {
+            Ok(Some(service)) => parts.push(match port_trouble(service, port, tls, model) {
+                Ok(remark) => Part::Holds(format!("{} has it, port {port}{remark}", facts.name())),
+                Err((expected, observed)) => {
                     let patch = format!(
-                        "-n {namespace} patch service {name} --type strategic -p '{{\"spec\":{{\"ports\":[{{\"port\":{port},\"name\":\"http\"}}]}}}}'"
+                        "-n {namespace} patch service {name} --type strategic -p '{{\"spec\":{{\"ports\":[{}]}}}}'",
+                        patch(port, model)
                     );
                     Part::from(Broken {
-                        expected: format!("port {port} of {namespace}/{name} in {} is named `http`", facts.name()),
+                        expected: format!("port {port} of {namespace}/{name} in {} {expected}", facts.name()),
                         observed,
                         command: by_hand(facts),
-                        fix: scene.kubectl(&facts.cluster, &patch),
+                        fix: format!("{} (alike in every cluster)", scene.kubectl(&facts.cluster, &patch)),
                     })
                 }
             }),
@@ -69,30 +72,83 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     }
 }
 
-/// What is wrong with the port that is called.
-fn port_trouble(service: &Service, port: u16, tls: bool) -> Option<String> {
-    let ports = service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default();
-    let Some(found) = ports.iter().find(|p| p.port == i32::from(port)) else {
-        let known: Vec<String> = ports.iter().map(|p| p.port.to_string()).collect();
-        return Some(format!("it has no port {port} (it has {})", known.join(", ")));
-    };
-    // What the caller itself encrypts is nobody's HTTP on the way.
-    if tls || speaks_http(found) {
-        return None;
-    }
-    Some(match (&found.name, &found.app_protocol) {
-        (None, None) => "it has no name: proxies take what passes it for plain TCP".to_owned(),
-        (_, Some(protocol)) => format!("its appProtocol is `{protocol}`: proxies do not take what passes it for HTTP"),
-        (Some(name), None) => format!("it is named `{name}`: proxies take what passes it for plain TCP"),
-    })
+/// A port as one cluster has it, which it is to be like in all others.
+type Model<'a> = Option<(&'a str, &'a ServicePort)>;
+
+/// One that says that it is for HTTP, one that has a name, or any, the caller's ahead.
+fn model<'a>(scene: &'a Scene<'_>, port: u16) -> Model<'a> {
+    let all = std::iter::once(scene.home()).chain(scene.others());
+    let ports = all.filter_map(|f| Some((f.name(), find(f.service.as_ref().ok()?.as_ref()?, port)?)));
+    best(ports.collect())
 }
 
-fn speaks_http(port: &ServicePort) -> bool {
-    if let Some(protocol) = &port.app_protocol {
-        return HTTP.contains(&protocol.as_str());
+fn best<'a>(ports: Vec<(&'a str, &'a ServicePort)>) -> Model<'a> {
+    let http = ports.iter().find(|(_, port)| speaks_http(port) == Some(true));
+    http.or_else(|| ports.iter().find(|(_, port)| port.name.is_some())).or(ports.first()).copied()
+}
+
+fn ports_of(service: &Service) -> &[ServicePort] {
+    service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()
+}
+
+fn find(service: &Service, port: u16) -> Option<&ServicePort> {
+    ports_of(service).iter().find(|p| p.port == i32::from(port))
+}
+
+/// A remark on the port that is called; or what it should be, and what is wrong with it.
+fn port_trouble(service: &Service, port: u16, tls: bool, model: Model<'_>) -> Result<&'static str, (String, String)> {
+    let Some(found) = find(service, port) else {
+        let known: Vec<String> = ports_of(service).iter().map(|p| p.port.to_string()).collect();
+        return Err(("is there".to_owned(), format!("it has no port {port} (it has {})", known.join(", "))));
+    };
+    let (says, what) = (speaks_http(found), in_words(found));
+    if let Some((cluster, other)) = model.filter(|(_, m)| m.name != found.name) {
+        let why = "istiod takes ports of different names for different ones, and drops the endpoints of one";
+        return Err((format!("{}, as in {cluster}", in_words(other)), format!("it {what}: {why}")));
     }
-    let prefix = port.name.as_deref().unwrap_or_default().split('-').next().unwrap_or_default();
-    HTTP.contains(&prefix)
+    if let Some((cluster, other)) = model.filter(|(_, m)| speaks_http(m) != says) {
+        return Err((format!("{}, as in {cluster}", in_words(other)), format!("it {what}, which is another protocol")));
+    }
+    // What the caller itself encrypts is nobody's HTTP on the way.
+    match says {
+        Some(false) if !tls => {
+            Err(("is for HTTP, as the call is".to_owned(), format!("it {what}: proxies take what passes it for bytes")))
+        }
+        None if !tls => Ok(" (its name says no protocol: proxies find out by themselves)"),
+        _ => Ok(""),
+    }
+}
+
+/// `has the name `http``.
+fn in_words(port: &ServicePort) -> String {
+    let name = port.name.as_ref().map_or_else(|| "has no name".to_owned(), |name| format!("has the name `{name}`"));
+    let protocol = port.app_protocol.as_ref().map(|protocol| format!(" and the appProtocol `{protocol}`"));
+    name + &protocol.unwrap_or_default()
+}
+
+/// The port as it should be, for a strategic merge patch.
+fn patch(port: u16, model: Model<'_>) -> serde_json::Value {
+    let http = model.filter(|(_, m)| speaks_http(m) != Some(false));
+    let name = http.and_then(|(_, m)| m.name.as_deref()).unwrap_or("http");
+    let mut patch = json!({ "port": port, "name": name });
+    if let Some(protocol) = http.and_then(|(_, m)| m.app_protocol.as_ref()) {
+        patch["appProtocol"] = json!(protocol);
+    }
+    patch
+}
+
+/// Whether a port says that it is for HTTP; `None`: it says neither so nor otherwise.
+fn speaks_http(port: &ServicePort) -> Option<bool> {
+    let word = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or_default().to_ascii_lowercase();
+    // What Kubernetes itself names; the last one is for TLS.
+    match word.as_str() {
+        "kubernetes.io/ws" => return Some(true),
+        "kubernetes.io/wss" => return Some(false),
+        _ => {}
+    }
+    let protocol = word.split('-').next().unwrap_or_default();
+    let is_http = HTTP.contains(&protocol);
+    (is_http || OTHER.contains(&protocol)).then_some(is_http)
 }
 
 /// That a cluster without the service has pods that would be behind it.
@@ -108,17 +164,57 @@ fn serves_without(scene: &Scene<'_>, facts: &Facts) -> Option<String> {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
+
+    fn service(port: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {}, "spec": {"ports": [port]}})).unwrap()
+    }
+
+    /// What is wrong with a port in cluster2, beside cluster1's.
+    fn trouble(here: &serde_json::Value, there: &serde_json::Value) -> Result<&'static str, String> {
+        let services = [("cluster1", service(here)), ("cluster2", service(there))];
+        let model = best(services.iter().filter_map(|(name, s)| Some((*name, find(s, 5000)?))).collect());
+        port_trouble(&services[1].1, 5000, false, model)
+            .map_err(|(expected, observed)| format!("{expected}; {observed}"))
+    }
 
     #[rstest]
-    #[case(json!({"port": 5000, "name": "http"}), None)]
-    #[case(json!({"port": 5000, "name": "http-web"}), None)]
-    #[case(json!({"port": 5000, "name": "web", "appProtocol": "http"}), None)]
-    #[case(json!({"port": 5000}), Some("it has no name: proxies take what passes it for plain TCP"))]
-    #[case(json!({"port": 5000, "name": "httpd"}), Some("it is named `httpd`: proxies take what passes it for plain TCP"))]
-    #[case(json!({"port": 80, "name": "http"}), Some("it has no port 5000 (it has 80)"))]
-    fn a_port_must_be_there_and_named(#[case] port: serde_json::Value, #[case] expected: Option<&str>) {
-        let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": {"ports": [port]}})).unwrap();
-        assert_eq!(port_trouble(&service, 5000, false).as_deref(), expected);
+    #[case(json!({"port": 5000, "name": "http"}), Ok(""))]
+    #[case(json!({"port": 5000, "name": "http-web"}), Ok(""))]
+    #[case(json!({"port": 5000, "name": "grpc-web"}), Ok(""))]
+    #[case(json!({"port": 5000, "name": "web", "appProtocol": "http"}), Ok(""))]
+    #[case(json!({"port": 5000}), Ok(" (its name says no protocol: proxies find out by themselves)"))]
+    #[case(json!({"port": 5000, "name": "web"}), Ok(" (its name says no protocol: proxies find out by themselves)"))]
+    #[case(json!({"port": 5000, "name": "tcp-web"}),
+        Err("is for HTTP, as the call is; it has the name `tcp-web`: proxies take what passes it for bytes"))]
+    #[case(json!({"port": 5000, "name": "http", "appProtocol": "mysql"}), Err(
+        "is for HTTP, as the call is; it has the name `http` and the appProtocol `mysql`: proxies take what passes it for bytes"
+    ))]
+    #[case(json!({"port": 80, "name": "http"}), Err("is there; it has no port 5000 (it has 80)"))]
+    fn a_port_that_is_alike_everywhere(#[case] port: serde_json::Value, #[case] expected: Result<&str, &str>) {
+        assert_eq!(trouble(&port, &port).as_ref().map_err(String::as_str).copied(), expected);
+    }
+
+    /// As the fault service-port-unnamed leaves it, among others.
+    #[rstest]
+    #[case::unnamed_here(json!({"port": 5000}), json!({"port": 5000, "name": "http"}), None)]
+    #[case::unnamed_there(json!({"port": 5000, "name": "http"}), json!({"port": 5000}),
+        Some("has the name `http`, as in cluster1; it has no name: istiod takes ports of different names for different ones"))]
+    #[case::unknown_there(json!({"port": 5000, "name": "http"}), json!({"port": 5000, "name": "web"}),
+        Some("has the name `http`, as in cluster1; it has the name `web`: istiod"))]
+    #[case::both_http(json!({"port": 5000, "name": "http"}), json!({"port": 5000, "name": "http-web"}),
+        Some("has the name `http`, as in cluster1; it has the name `http-web`: istiod"))]
+    #[case::said_twice(json!({"port": 5000, "name": "http"}), json!({"port": 5000, "name": "http", "appProtocol": "http"}), None)]
+    #[case::protocol(json!({"port": 5000, "name": "web", "appProtocol": "http"}), json!({"port": 5000, "name": "web"}),
+        Some("has the name `web` and the appProtocol `http`, as in cluster1; it has the name `web`, which is another protocol"))]
+    fn a_port_that_differs_between_clusters(
+        #[case] here: serde_json::Value,
+        #[case] there: serde_json::Value,
+        #[case] expected: Option<&str>,
+    ) {
+        let told = trouble(&here, &there).err();
+        match expected {
+            None => assert_eq!(told, None),
+            Some(start) => assert!(told.as_ref().is_some_and(|t| t.starts_with(start)), "{told:?}"),
+        }
     }
 }

@@ -2,9 +2,13 @@
 
 use super::RungId;
 use super::api_server::read_by;
+use super::by_hand::Log;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::mesh::NAMESPACE;
+
+const ISTIOD_LOG: Log<'_> =
+    Log { namespace: NAMESPACE, workload: "istiod", of: "deploy/istiod", container: "discovery" };
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let mut parts = Vec::new();
@@ -30,13 +34,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
                         observed: other
                             .map_or_else(|| "it does not read that cluster".to_owned(), |s| format!("it is `{s}`")),
                         command: by_hand.clone(),
-                        fix: format!(
-                            "see why: {}",
-                            scene.kubectl(
-                                &facts.cluster,
-                                &format!("-n {NAMESPACE} logs deploy/istiod | grep {}", read.name())
-                            )
-                        ),
+                        fix: format!("see why: {} | grep {}", scene.logs(&facts.cluster, &ISTIOD_LOG), read.name()),
                     }),
                 });
             }

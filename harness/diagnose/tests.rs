@@ -38,7 +38,7 @@ fn silent(name: &str) -> Cluster {
 }
 
 /// An API server of a cluster in which there is one Deployment and nothing else.
-fn bare(name: &str) -> Cluster {
+pub(super) fn bare(name: &str) -> Cluster {
     let deployments = || async {
         let deployment = json!({ "metadata": { "name": "sleep", "namespace": "app1" },
             "spec": { "selector": { "matchLabels": { "app": "sleep" } }, "template": {} } });
@@ -70,6 +70,25 @@ async fn what_is_not_there_cannot_be_climbed_from() {
     assert_eq!(told, "no cluster `cluster9` (known: cluster1)");
     let told = climbed(&clusters, "awake@cluster1").await.unwrap_err().to_string();
     assert_eq!(told, "no workload `awake` (known: sleep@cluster1)");
+}
+
+/// A context that was given under a name of the user's own: every rung would look for the wrong name.
+#[tokio::test]
+async fn clusters_are_given_under_their_mesh_s_names() {
+    let with_id = |given: &str, id: &str| {
+        let container = json!({ "name": "discovery", "env": [{ "name": "CLUSTER_ID", "value": id }] });
+        let istiod = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "istiod" },
+            "spec": { "selector": {}, "template": { "spec": { "containers": [container] } } } });
+        let path = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
+        let sleep =
+            json!({ "metadata": { "name": "sleep", "namespace": "app1" }, "spec": { "selector": {}, "template": {} } });
+        let all = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [sleep] });
+        let answer = |value: serde_json::Value| axum::routing::get(move || async { axum::Json(value) });
+        served_by(given, Router::new().route(path, answer(istiod)).route("/apis/apps/v1/deployments", answer(all)))
+    };
+    let told = climbed(&[with_id("east", "cluster1")], "sleep@east").await.unwrap_err().to_string();
+    assert_eq!(told, "the mesh calls `east` `cluster1`: give its context as `--context cluster1=…`");
+    assert!(climbed(&[with_id("cluster1", "cluster1")], "sleep@cluster1").await.is_ok());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::gate::endpoints::selects;
 use crate::gate::pods::is_ending;
+use crate::workload::label_selector;
 use crate::workload::pods::{Readiness, readiness};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
@@ -42,16 +43,14 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             let own: Vec<Pod> =
                 pods.iter().filter(|p| !is_ending(p) && selects(&labels, p.labels())).cloned().collect();
             parts.push(match readiness(deployment, &own) {
-                Readiness::Ready => {
-                    Part::Holds(format!("{} of {} ready in {}", own.len(), deployment.name_any(), facts.name()))
-                }
+                Readiness::Ready => Part::Holds(all_ready(deployment, own.len(), facts.name())),
                 Readiness::NotYet(why) | Readiness::Never(why) => Part::from(Broken {
                     expected: format!("every pod of {} in {} is ready", deployment.name_any(), facts.name()),
                     observed: why,
                     command: by_hand(facts),
                     fix: scene.kubectl(
                         &facts.cluster,
-                        &format!("-n {namespace} describe pods -l {}", selector_text(&labels)),
+                        &format!("-n {namespace} describe pods -l {}", label_selector(&labels)),
                     ),
                 }),
             });
@@ -63,6 +62,15 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         expected: "every pod behind the service is ready".into(),
         command: Some(by_hand(scene.home())),
         parts,
+    }
+}
+
+/// One that is scaled to 0 is as it was asked to be; whether its version lacks, only an expectation says.
+fn all_ready(deployment: &Deployment, pods: usize, cluster: &str) -> String {
+    let name = deployment.name_any();
+    match deployment.spec.replicas {
+        Some(0) => format!("{name} in {cluster} is scaled to 0, on purpose or not"),
+        _ => format!("{pods} of {name} ready in {cluster}"),
     }
 }
 
@@ -87,6 +95,23 @@ fn missing(scene: &Scene<'_>, service: &str, command: &str) -> Option<Part> {
     Some(Part::from(Broken { expected, observed, command: command.to_owned(), fix }))
 }
 
-fn selector_text(labels: &std::collections::BTreeMap<String, String>) -> String {
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Some(0), 0, "helloworld-v1 in cluster1 is scaled to 0, on purpose or not")]
+    #[case(Some(2), 2, "2 of helloworld-v1 ready in cluster1")]
+    #[case(None, 1, "1 of helloworld-v1 ready in cluster1")]
+    fn one_that_is_scaled_to_nothing_is_told(
+        #[case] replicas: Option<i32>,
+        #[case] pods: usize,
+        #[case] expected: &str,
+    ) {
+        let mut deployment = Deployment::default();
+        deployment.metadata.name = Some("helloworld-v1".into());
+        deployment.spec.replicas = replicas;
+        assert_eq!(all_ready(&deployment, pods, "cluster1"), expected);
+    }
 }

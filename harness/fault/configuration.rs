@@ -48,6 +48,9 @@ struct Swap {
     namespace: String,
     name: String,
     labels: Value,
+    /// Notes of earlier releases have none.
+    #[serde(default)]
+    annotations: Value,
     whole: Option<Value>,
     broken: Option<Value>,
 }
@@ -68,11 +71,11 @@ impl Swap {
     }
 
     fn manifest(&self, spec: &Value) -> Result<Manifest, FaultError> {
-        let (name, namespace, labels) = (&self.name, &self.namespace, &self.labels);
+        let (name, namespace, labels, annotations) = (&self.name, &self.namespace, &self.labels, &self.annotations);
         let value = json!({
             "apiVersion": api_version(&self.kind),
             "kind": self.kind,
-            "metadata": { "name": name, "namespace": namespace, "labels": labels },
+            "metadata": { "name": name, "namespace": namespace, "labels": labels, "annotations": annotations },
             "spec": spec,
         });
         Ok(Manifest::made("object to break or mend", value)?)
@@ -158,6 +161,7 @@ impl Configuration {
                     namespace: namespace.clone(),
                     name: format!("meshproof-{}", self.name),
                     labels: json!({}),
+                    annotations: json!({}),
                     whole: None,
                     broken: Some(spec()),
                 }),
@@ -212,6 +216,7 @@ fn named(kind: &str, object: &DynamicObject) -> Swap {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         labels: json!(object.labels()),
+        annotations: json!(object.annotations()),
         whole: None,
         broken: None,
     }
@@ -240,8 +245,9 @@ async fn policies(
         if existing.is_empty() {
             // Of several rules for one host the older one counts; of those made in one second, the one whose name sorts first.
             let name = format!("0-meshproof-{name}");
-            let (kind, namespace, labels) = (KIND.to_owned(), namespace.to_owned(), json!({}));
-            return vec![Swap { kind, namespace, name, labels, whole: None, broken: Some(spec(&host, None)) }];
+            let (kind, namespace, whole, broken) =
+                (KIND.to_owned(), namespace.to_owned(), None, Some(spec(&host, None)));
+            return vec![Swap { kind, namespace, name, labels: json!({}), annotations: json!({}), whole, broken }];
         }
         let changed = existing.into_iter().map(|rule| {
             let whole = spec_of(rule);
@@ -288,11 +294,32 @@ impl Fault for Configuration {
         .boxed_local()
     }
 
+    fn restores(&self, swaps: &Value) -> Result<Vec<String>, FaultError> {
+        let named = |swap: Swap| format!("{} {}/{}", swap.kind, swap.namespace, swap.name);
+        Ok(state::<Vec<Swap>>(swaps)?.into_iter().map(named).collect())
+    }
+
     fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
         self.put(world, cluster, swaps, Side::Broken).boxed_local()
     }
 
     fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
         self.put(world, cluster, swaps, Side::Whole).boxed_local()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_anew_is_as_it_was() {
+        let object: DynamicObject = serde_json::from_value(json!({ "metadata": { "name": "v", "namespace": "app1",
+            "labels": { "team": "a" }, "annotations": { "owner": "b" } }, "spec": { "hosts": ["h"] } }))
+        .unwrap();
+        let swap = named("VirtualService", &object);
+        let made = swap.manifest(&spec_of(&object)).unwrap().object;
+        assert_eq!((&made.labels()["team"], &made.annotations()["owner"]), (&"a".to_owned(), &"b".to_owned()));
+        assert_eq!(made.data["spec"], json!({ "hosts": ["h"] }));
     }
 }

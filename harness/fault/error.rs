@@ -1,6 +1,7 @@
 //! Why a fault could not be injected or mended.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -57,6 +58,39 @@ pub enum FaultError {
         cluster: String,
         /// What is broken.
         known: String,
+    },
+    /// Another one was put on top of it.
+    #[error(
+        "fault {name} in {cluster} cannot be mended ahead of {first}, which was put on top of it and would bring {object} back as \
+         it is now; mend {first} first: {next}"
+    )]
+    MendFirst {
+        /// The fault.
+        name: String,
+        /// The cluster.
+        cluster: String,
+        /// What is to be mended first.
+        first: String,
+        /// An object that both change.
+        object: String,
+        /// The command for it.
+        next: String,
+    },
+    /// Breaking or mending it did not come to an end.
+    #[error(
+        "waited {limit:?} for {name} to be {wanted} in {cluster}: an API server or a node takes questions and never answers; {next}"
+    )]
+    Overdue {
+        /// The fault.
+        name: String,
+        /// The cluster.
+        cluster: String,
+        /// What it was to be.
+        wanted: &'static str,
+        /// For how long was waited.
+        limit: Duration,
+        /// What to do.
+        next: String,
     },
     /// The note that is needed to mend it cannot be read.
     #[error("{path}: {why}")]
@@ -121,6 +155,7 @@ impl FaultError {
                 | Self::DoesNotApply { .. }
                 | Self::Already { .. }
                 | Self::NotBroken { .. }
+                | Self::MendFirst { .. }
         )
     }
 

@@ -52,6 +52,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const NOT_OURS: &str = "the mesh was there before and is used as it is; faults change more than this run's namespaces \
     (hint: `--install-mesh`, or the kind or netns provider)";
 
+/// All that is waited for in breaking or mending one thing, together. The slowest faults wait for pods, for a control plane and
+/// for proxies in turn; longer than this goes on only what asks somebody who never answers.
+const IN_ALL: Duration = Duration::from_secs(5 * LIMIT.as_secs());
+
 /// One thing that can be broken.
 trait Fault: std::marker::Sync {
     /// Its name: `remote-secret-missing`.
@@ -71,6 +75,14 @@ trait Fault: std::marker::Sync {
 
     /// What is needed to mend it; looks, changes nothing.
     fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value>;
+
+    /// The objects that [`Fault::mend`] gives the form back that is noted in `state`, as `Service app1/helloworld`.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    fn restores(&self, _state: &Value) -> Result<Vec<String>, FaultError> {
+        Ok(Vec::new())
+    }
 
     /// Breaks it, and returns when the effect is there.
     fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
@@ -167,6 +179,10 @@ pub fn applies(world: World<'_>, name: &str, cluster: &str) -> Result<(), FaultE
 /// # Errors
 /// [`FaultError`]; what was broken half is noted, and can be mended.
 pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+    in_time(env, (name, cluster), "broken", break_it(env, world, name, cluster)).await
+}
+
+async fn break_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
     let started = Instant::now();
     applies(world, name, cluster)?;
     if broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster) {
@@ -191,20 +207,68 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
     }
 }
 
+/// `work`, unless it goes on for too long: an API server that is stopped takes a question and never answers.
+async fn in_time<T>(
+    env: &EnvDir,
+    (name, cluster): (&str, &str),
+    wanted: &'static str,
+    work: impl Future<Output = Result<T, FaultError>>,
+) -> Result<T, FaultError> {
+    match tokio::time::timeout(IN_ALL, work).await {
+        Ok(done) => done,
+        Err(_) => {
+            let noted = broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster);
+            let next = if noted {
+                format!("mend it: {}", mend_by_hand(env, name, cluster))
+            } else {
+                "nothing was changed".to_owned()
+            };
+            Err(FaultError::Overdue { name: name.into(), cluster: cluster.into(), wanted, limit: IN_ALL, next })
+        }
+    }
+}
+
+/// The command that mends it.
+pub fn mend_by_hand(env: &EnvDir, name: &str, cluster: &str) -> String {
+    format!("`meshproof fault mend {name} --cluster {cluster} --env {}`", env.id())
+}
+
 /// Mends what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
 ///
 /// # Errors
 /// [`FaultError`]; the note is kept, so that mending can be tried again.
 pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+    in_time(env, (name, cluster), "mended", mend_it(env, world, name, cluster)).await
+}
+
+async fn mend_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
     let started = Instant::now();
     let all = broken(env)?;
-    let Some(note) = all.iter().find(|b| b.name == name && b.cluster == cluster) else {
+    let Some(at) = all.iter().position(|b| b.name == name && b.cluster == cluster) else {
         return Err(FaultError::not_broken(name, cluster, &all));
     };
+    let note = &all[at];
+    if let Some((newer, object)) = on_top(note, &all[..at])? {
+        let (first, next) = (newer.name.clone(), mend_by_hand(env, &newer.name, cluster));
+        return Err(FaultError::MendFirst { name: name.into(), cluster: cluster.into(), first, object, next });
+    }
     let world = World { namespaces: &note.namespaces, ..world };
     fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
     forget(env, name, cluster)?;
     Ok(started.elapsed())
+}
+
+/// The first of the newer faults that has noted an object as this one had broken it, and the object: mending that one later
+/// would write the broken form back.
+fn on_top<'a>(note: &Broken, newer: &'a [Broken]) -> Result<Option<(&'a Broken, String)>, FaultError> {
+    let own = fault(&note.name)?.restores(&note.state)?;
+    for one in newer.iter().filter(|b| b.cluster == note.cluster) {
+        let theirs = fault(&one.name)?.restores(&one.state)?;
+        if let Some(object) = theirs.into_iter().find(|object| own.contains(object)) {
+            return Ok(Some((one, object)));
+        }
+    }
+    Ok(None)
 }
 
 /// What is to be mended among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.
@@ -239,14 +303,32 @@ pub fn select<'a>(
 /// The first [`FaultError`].
 pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, FaultError> {
     let all = broken(env)?;
-    let mut failed = None;
-    for one in &all {
-        // One that cannot be mended must not keep the others broken.
-        if let Err(error) = mend(env, world, &one.name, &one.cluster).await {
-            failed.get_or_insert(error);
-        }
+    let failed = mend_each(env, world, &all.iter().collect::<Vec<_>>(), |_| |_: &_| ()).await;
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(all),
     }
-    failed.map_or(Ok(all), Err)
+}
+
+/// Mends these in their order, and answers those that could not be: one of them must not keep the others broken. `begin` is
+/// called ahead of each, and what it answers, behind it.
+pub async fn mend_each<'a, E>(
+    env: &EnvDir,
+    world: World<'_>,
+    wanted: &[&'a Broken],
+    mut begin: impl FnMut(&'a Broken) -> E,
+) -> Vec<(&'a Broken, FaultError)>
+where
+    E: FnOnce(&Result<Duration, FaultError>),
+{
+    let mut failed = Vec::new();
+    for one in wanted {
+        let end = begin(one);
+        let mended = mend(env, world, &one.name, &one.cluster).await;
+        end(&mended);
+        failed.extend(mended.err().map(|error| (*one, error)));
+    }
+    failed
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{Answer, Fault, FaultError, LIMIT, World, note, state, workloads};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
-use crate::workload::PodInfo;
+use crate::workload::{PodInfo, label_selector};
 
 pub(super) struct PodsNotReady;
 
@@ -80,8 +80,7 @@ async fn unready(cluster: &Cluster, one: &Asked) -> Result<(), FaultError> {
     let look = || async {
         let deployment = deployments.get(&one.name).await?;
         let labels = deployment.spec.selector.match_labels.clone().unwrap_or_default();
-        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = pods.list(&ListParams::default().labels(&selector.join(","))).await?.items;
+        let pods = pods.list(&ListParams::default().labels(&label_selector(&labels))).await?.items;
         Ok::<_, kube::Error>((deployment, pods))
     };
     let waited = wait::until(what, LIMIT, Duration::from_millis(100), || async {

@@ -89,6 +89,11 @@ impl Fault for ServicePortUnnamed {
         .boxed_local()
     }
 
+    fn restores(&self, services: &Value) -> Result<Vec<String>, FaultError> {
+        let named = |one: Named| format!("Service {}/{}", one.namespace, one.service);
+        Ok(state::<Vec<Named>>(services)?.into_iter().map(named).collect())
+    }
+
     fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
         rename(world, cluster, services, false).boxed_local()
     }

@@ -47,6 +47,7 @@ fn manifest(service: &Service) -> Value {
             "name": service.name_any(),
             "namespace": service.namespace().unwrap_or_default(),
             "labels": service.labels(),
+            "annotations": service.annotations(),
         },
         "spec": service.spec,
     })
@@ -82,6 +83,11 @@ impl Fault for StubServiceMissing {
         .boxed_local()
     }
 
+    fn restores(&self, services: &Value) -> Result<Vec<String>, FaultError> {
+        let named = |s: &Manifest| format!("Service {}/{}", s.namespace().unwrap_or_default(), s.name());
+        Ok(manifests(services)?.iter().map(named).collect())
+    }
+
     fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
         async move {
             for service in manifests(services)? {
@@ -112,5 +118,21 @@ impl Fault for StubServiceMissing {
             world.endpoints_settle().await
         }
         .boxed_local()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_comes_back_as_it_was() {
+        let service: Service = serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "app1",
+            "labels": { "team": "a" }, "annotations": { "owner": "b" } }, "spec": { "clusterIP": "10.110.0.7" } }))
+        .unwrap();
+        let metadata =
+            json!({ "name": "s", "namespace": "app1", "labels": { "team": "a" }, "annotations": { "owner": "b" } });
+        let manifest = manifest(&service);
+        assert_eq!((&manifest["metadata"], &manifest["spec"]["clusterIP"]), (&metadata, &json!("10.110.0.7")));
     }
 }

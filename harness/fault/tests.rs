@@ -2,9 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
 use rstest::rstest;
+use serde_json::json;
 
 use super::*;
+use crate::apply::tests::served_by;
+use crate::topology::{ClusterSpec, Cni, NodeRole, Topology};
 
 fn noted(name: &str, cluster: &str, second: i64) -> Broken {
     Broken {
@@ -75,4 +81,145 @@ fn what_is_broken_is_known_to_the_next_process() {
     assert_eq!(broken(&env).unwrap(), [second, first], "the newest is mended first");
     env.write_private("fault-x-y.json", b"{").unwrap();
     assert!(broken(&env).unwrap_err().to_string().contains("fault-x-y.json"));
+}
+
+/// An environment in which these faults are noted, oldest first.
+fn environment(root: &std::path::Path, notes: &[Broken]) -> EnvDir {
+    let env = EnvDir::create(root, "e1").unwrap();
+    for (second, one) in notes.iter().enumerate() {
+        let since = jiff::Timestamp::from_second(second.try_into().unwrap()).unwrap();
+        let note = serde_json::to_vec(&Broken { since, ..one.clone() }).unwrap();
+        env.write_private(&note_name(&one.name, &one.cluster), &note).unwrap();
+    }
+    env
+}
+
+/// A primary cluster of that name, whose API server is `router`.
+fn primary(router: Router) -> (Vec<Cluster>, Topology) {
+    let clusters = vec![served_by("cluster1", router)];
+    let cluster = &clusters[0];
+    let spec = ClusterSpec {
+        name: cluster.name.clone(),
+        network: "network1".into(),
+        control_plane: cluster.name.clone(),
+        kind_config: "cluster1.yaml".into(),
+        pods: cluster.pods,
+        services: cluster.services,
+        nodes: vec![NodeRole::ControlPlane],
+        cni: Cni::Static,
+    };
+    let (name, purpose, trust_domain) = ("one".into(), "test".into(), "cluster.local".into());
+    (clusters, Topology { name, purpose, trust_domain, clusters: vec![spec] })
+}
+
+fn world<'a>(clusters: &'a [Cluster], topology: &'a Topology, namespaces: &'a BTreeSet<String>) -> World<'a> {
+    World { clusters, topology, namespaces, owner: "e1", mesh_was_there: false }
+}
+
+async fn never() -> StatusCode {
+    std::future::pending().await
+}
+
+fn missing() -> Router {
+    Router::new().fallback(|| async {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+            "message": "not found", "code": 404 });
+        (StatusCode::NOT_FOUND, Json(status))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_broken_half_is_noted_though_nobody_answers() {
+    let istiod = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "istiod" },
+        "spec": { "replicas": 1, "selector": {}, "template": {} } });
+    let path = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
+    let router = Router::new().route(path, get(move || async { Json(istiod) }).patch(never));
+    let (clusters, topology) = primary(router);
+    let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
+    let env = environment(root.path(), &[]);
+    let world = world(&clusters, &topology, &namespaces);
+    let error = inject(&env, world, "istiod-down", "cluster1").await.unwrap_err();
+    let expected = "waited 300s for istiod-down to be broken in cluster1: an API server or a node takes questions and never \
+                    answers; mend it: `meshproof fault mend istiod-down --cluster cluster1 --env e1`";
+    assert_eq!((error.to_string().as_str(), error.is_input()), (expected, false));
+    let error = mend(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
+    assert!(error.starts_with("waited 300s for istiod-down to be mended in cluster1"), "{error}");
+    assert_eq!(broken(&env).unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_only_looked_at_is_not_noted() {
+    let (clusters, topology) = primary(Router::new().fallback(never));
+    let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
+    let env = environment(root.path(), &[]);
+    let error = inject(&env, world(&clusters, &topology, &namespaces), "istiod-down", "cluster1").await.unwrap_err();
+    assert!(error.to_string().ends_with("never answers; nothing was changed"), "{error}");
+    assert_eq!(broken(&env).unwrap(), []);
+}
+
+/// A note of a fault that changes these objects.
+fn changing(name: &str, kind: &str, objects: &[&str]) -> Broken {
+    let swap = |name: &&str| {
+        json!({ "kind": kind, "namespace": "app1", "name": name, "labels": {}, "whole": {}, "broken": {},
+            // What the two faults of services note.
+            "service": name, "port": "http", "metadata": { "name": name, "namespace": "app1" },
+            "apiVersion": "v1" })
+    };
+    Broken { state: objects.iter().map(swap).collect(), ..noted(name, "cluster1", 0) }
+}
+
+#[rstest]
+#[case::one_object(["subset-label-wrong", "mtls-mismatch"], "DestinationRule", &["hello"], Some("DestinationRule app1/hello"))]
+#[case::others(["subset-label-wrong", "mtls-mismatch"], "DestinationRule", &["other"], None)]
+#[case::of_its_own(["configuration-rejected", "subset-label-wrong"], "EnvoyFilter", &[], None)]
+#[case::services(["service-port-unnamed", "stub-service-missing"], "Service", &["hello"], Some("Service app1/hello"))]
+#[case::no_objects(["istiod-down", "subset-label-wrong"], "DestinationRule", &["hello"], None)]
+fn what_was_put_on_top_is_mended_first(
+    #[case] names: [&str; 2],
+    #[case] kind: &str,
+    #[case] second: &[&str],
+    #[case] expected: Option<&str>,
+) {
+    let [older, newer] = names;
+    let older = changing(older, kind, &["hello"]);
+    let newer = [changing(newer, kind, second), noted("istiod-down", "cluster1", 0)];
+    let found = on_top(&older, &newer).unwrap();
+    assert_eq!(found.as_ref().map(|(_, object)| object.as_str()), expected);
+    // In another cluster there are other objects.
+    let elsewhere = newer.map(|one| Broken { cluster: "cluster2".into(), ..one });
+    assert!(on_top(&older, &elsewhere).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_fault_below_another_one_is_not_mended() {
+    let notes = ["subset-label-wrong", "mtls-mismatch"].map(|name| changing(name, "DestinationRule", &["hello"]));
+    let (clusters, topology) = primary(missing());
+    let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
+    let env = environment(root.path(), &notes);
+    let world = world(&clusters, &topology, &namespaces);
+    let error = mend(&env, world, "subset-label-wrong", "cluster1").await.unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("mend mtls-mismatch first: `meshproof"), "{error}");
+    assert_eq!(broken(&env).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_mended_does_not_keep_the_others_broken() {
+    // Where the CA was not changed yet, there is nothing to mend: it is the newer one whose cluster is gone.
+    let notes = [noted("root-differs", "cluster1", 0), noted("root-differs", "cluster9", 0)];
+    let (clusters, topology) = primary(missing());
+    let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
+    let env = environment(root.path(), &notes);
+    let error = mend_all(&env, world(&clusters, &topology, &namespaces)).await.unwrap_err().to_string();
+    assert!(error.starts_with("no cluster `cluster9`"), "{error}");
+    assert_eq!(broken(&env).unwrap().iter().map(|b| b.cluster.as_str()).collect::<Vec<_>>(), ["cluster9"]);
+}
+
+#[tokio::test]
+async fn a_mesh_that_was_there_is_not_broken() {
+    let (clusters, topology) = primary(missing());
+    let namespaces = BTreeSet::new();
+    let ours = world(&clusters, &topology, &namespaces);
+    assert!(applies(ours, "istiod-down", "cluster1").is_ok());
+    let error = applies(World { mesh_was_there: true, ..ours }, "istiod-down", "cluster1").unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("the mesh was there before"), "{error}");
 }

@@ -12,8 +12,8 @@ use super::error::{kube_error, no_effect};
 use super::{FaultError, LIMIT, World};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
-use crate::workload::PodInfo;
 use crate::workload::pods::{Readiness, readiness};
+use crate::workload::{PodInfo, label_selector};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -92,8 +92,7 @@ async fn unready(
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     for deployment in deployments.list(&ListParams::default()).await?.items {
         let labels = deployment.spec.selector.match_labels.clone().unwrap_or_default();
-        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = pods.list(&ListParams::default().labels(&selector.join(","))).await?.items;
+        let pods = pods.list(&ListParams::default().labels(&label_selector(&labels))).await?.items;
         if let Readiness::NotYet(why) | Readiness::Never(why) = readiness(&deployment, &pods) {
             return Ok(Some(why));
         }

@@ -38,6 +38,10 @@ pub use pushed::{Pushes, pushed_since, pushes};
 /// Between two looks. A look costs a proxy a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(75);
 
+/// How long taking down what the proxies hold may take: seconds on a machine at its limit, and for ever where an API server
+/// takes questions and never answers.
+const BEFORE_LIMIT: Duration = Duration::from_secs(60);
+
 /// An object by its kind and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectRef {
@@ -201,6 +205,17 @@ pub enum GateError {
         /// What came back.
         source: Box<kube::Error>,
     },
+    /// Somebody takes questions and never answers.
+    #[error(
+        "what the proxies hold ahead of a change was not told within {limit:?}: something takes questions and never answers \
+         (which API server: `kubectl get --raw /livez` in each of {clusters})"
+    )]
+    Silent {
+        /// For how long was waited.
+        limit: Duration,
+        /// The clusters that were asked.
+        clusters: String,
+    },
     /// The change names a cluster that is not there.
     #[error("no cluster {name} (there are: {known})")]
     NoCluster {
@@ -214,6 +229,11 @@ pub enum GateError {
 fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> GateError {
     let cluster = cluster.name.clone();
     move |source| GateError::Kube { cluster, what, source: Box::new(source) }
+}
+
+/// The names of clusters, for a message.
+fn names(clusters: &[Cluster]) -> String {
+    clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn waited(error: WaitError<GateError>) -> GateError {
@@ -244,13 +264,18 @@ pub async fn istiod_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<
 /// # Errors
 /// When a cluster, a control plane or a proxy does not answer.
 pub async fn before(clusters: &[Cluster], change: Change) -> Result<Before, GateError> {
+    let silent = |_| GateError::Silent { limit: BEFORE_LIMIT, clusters: names(clusters) };
+    tokio::time::timeout(BEFORE_LIMIT, take_down(clusters, change)).await.map_err(silent)?
+}
+
+async fn take_down(clusters: &[Cluster], change: Change) -> Result<Before, GateError> {
     let config = match &change.config {
         None => None,
         Some((name, objects)) => {
-            let cluster = clusters.iter().find(|c| c.name == *name).ok_or_else(|| GateError::NoCluster {
-                name: name.clone(),
-                known: clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "),
-            })?;
+            let cluster = clusters
+                .iter()
+                .find(|c| c.name == *name)
+                .ok_or_else(|| GateError::NoCluster { name: name.clone(), known: names(clusters) })?;
             config::before(clusters, cluster, objects.clone()).await?
         }
     };
@@ -328,4 +353,22 @@ fn merge(one: Vec<ProxyReady>, two: Vec<ProxyReady>) -> Vec<ProxyReady> {
         }
     }
     all.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::served_by;
+    use axum::Router;
+    use axum::http::StatusCode;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_never_answers_is_told() {
+        let silent = Router::new().fallback(|| async { std::future::pending::<StatusCode>().await });
+        let object = serde_json::json!({ "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": { "name": "v", "namespace": "app1" } });
+        let change = Change::manifests("cluster1", &[Manifest::made("test", object).unwrap()]);
+        let error = before(&[served_by("cluster1", silent)], change).await.err().unwrap();
+        assert!(error.to_string().contains("/livez` in each of cluster1"), "{error}");
+    }
 }

@@ -69,6 +69,14 @@ pub async fn try_now(cluster: &Cluster) -> Result<bool, MeshError> {
     Ok(try_once(cluster).await?.is_some())
 }
 
+/// What the mesh calls `cluster`, as the sidecar that a pod would get now is told; `None` when it would get none.
+///
+/// # Errors
+/// As [`try_now`].
+pub async fn cluster_name(cluster: &Cluster) -> Result<Option<String>, MeshError> {
+    Ok(try_once(cluster).await?.map(|sidecar| sidecar.cluster))
+}
+
 /// What the webhook's configuration lacks, for the message of a time-out.
 pub async fn webhook(cluster: &Cluster) -> String {
     let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());

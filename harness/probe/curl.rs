@@ -150,6 +150,8 @@ fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
         35 if words.contains("reset") || words.contains("SSL_ERROR_SYSCALL") || words.contains("unexpected eof") => {
             Outcome::Refused(words)
         }
+        // A resolver that says nothing is no reply that is late, and nobody has said that there is no such name.
+        28 if words.starts_with("Resolving timed out") => Outcome::Failed(words),
         28 => Outcome::TimedOut,
         _ => Outcome::Failed(words),
     }
@@ -217,6 +219,8 @@ mod tests {
     )]
     #[case(b"\n@m0 000 0 0 0.010000 6 Could not resolve host: nowhere.app1\n", Outcome::Unresolved)]
     #[case(b"\n@m0 000 0 0 5.000000 28 Connection timed out after 5000 milliseconds\n", Outcome::TimedOut)]
+    #[case(b"\n@m0 000 0 0 5.000000 28 Resolving timed out after 5000 milliseconds\n",
+        Outcome::Failed("Resolving timed out after 5000 milliseconds".into()))]
     #[case(b"\n@m0 000 0 0 0.1 7 Couldn't connect to server\n", Outcome::Refused("Couldn't connect to server".into()))]
     #[case(b"\n@m0 000 41 1 0.1 56 Recv failure: Connection reset by peer\n", Outcome::Refused("Recv failure: Connection reset by peer".into()))]
     #[case(b"\n@m0 000 41 1 0.1 35 OpenSSL SSL_connect: Connection reset by peer in connection to 10.0.0.1:6443 \n",

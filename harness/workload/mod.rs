@@ -306,6 +306,11 @@ pub async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<
     Ok(list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).map(PodInfo::of).collect())
 }
 
+/// `app=helloworld,version=v1`, as an API server and kubectl take labels to select by.
+pub fn label_selector(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
 /// A pod of the Deployment `name`, a ready one if there is one, and its first container that is no sidecar.
 ///
 /// # Errors
@@ -314,9 +319,8 @@ pub async fn pod_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<(P
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let deployment = api.get(name).await.map_err(|e| WorkloadError::kube(cluster, "find the Deployment", e))?;
     let labels = deployment.spec.selector.match_labels.unwrap_or_default();
-    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    let list = api.list(&ListParams::default().labels(&selector.join(","))).await;
+    let list = api.list(&ListParams::default().labels(&label_selector(&labels))).await;
     let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
     let all = list.items.iter().map(|pod| (pod, PodInfo::of(pod)));
     let (pod, info) = all.max_by_key(|(_, info)| info.ready).ok_or_else(|| WorkloadError::Never {
