@@ -42,12 +42,14 @@ pub enum FaultError {
         why: String,
     },
     /// It has happened already.
-    #[error("fault {name} is in {cluster} already (mend it: `meshproof fault mend {name} --cluster {cluster}`)")]
+    #[error("fault {name} is in {cluster} already (mend it: {next})")]
     Already {
         /// The fault.
         name: String,
         /// The cluster.
         cluster: String,
+        /// The command for it.
+        next: String,
     },
     /// It has not happened.
     #[error("fault {name} is not in {cluster}: nothing to mend (broken now: {known})")]

@@ -186,7 +186,8 @@ async fn break_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
     let started = Instant::now();
     applies(world, name, cluster)?;
     if broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster) {
-        return Err(FaultError::Already { name: name.into(), cluster: cluster.into() });
+        let next = mend_by_hand(env, name, cluster);
+        return Err(FaultError::Already { name: name.into(), cluster: cluster.into(), next });
     }
     let (fault, target) = (fault(name)?, world.cluster(cluster)?);
     let state = fault.plan(world, target).await?;

@@ -142,6 +142,11 @@ async fn what_was_broken_half_is_noted_though_nobody_answers() {
     let expected = "waited 300s for istiod-down to be broken in cluster1: an API server or a node takes questions and never \
                     answers; mend it: `meshproof fault mend istiod-down --cluster cluster1 --env e1`";
     assert_eq!((error.to_string().as_str(), error.is_input()), (expected, false));
+    let error = inject(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("already (mend it: `meshproof fault mend istiod-down --cluster cluster1 --env e1`)"),
+        "{error}"
+    );
     let error = mend(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
     assert!(error.starts_with("waited 300s for istiod-down to be mended in cluster1"), "{error}");
     assert_eq!(broken(&env).unwrap().len(), 1);
