@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question};
+use crate::plan;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::{CallsReport, Rung};
@@ -39,24 +40,9 @@ pub async fn send(
     call: &Call,
     patience: Patience,
 ) -> Result<Called, RunError> {
-    let cluster = environment.cluster(&call.from.cluster)?;
-    let is_caller =
-        |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
-    let caller = running.iter().find(is_caller).ok_or_else(|| RunError::Unknown {
-        what: "running sleep",
-        name: call.from.to_string(),
-        known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
-    })?;
-    let caller = caller_pod(cluster, caller).await?;
+    let (cluster, caller) = caller(environment, running, call).await?;
     let detect = call.detect();
-    let request = Request {
-        url: address(environment, &call.to),
-        headers: call.headers.clone(),
-        calls: call.calls.as_ref().map_or_else(|| verdict::calls_needed(&call.expect, detect), |n| n.value),
-        new_connections: call.new_connections,
-        timeout: patience.timeout(call),
-        fail_early: patience == Patience::Short && needs_replies(&call.expect),
-    };
+    let request = request(environment, call, patience);
     let pod = caller.reference();
     let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
     if needs_logs(&call.expect) {
@@ -68,6 +54,55 @@ pub async fn send(
     let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
     let findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
     Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
+}
+
+/// Uses up what is open between the proxies ahead of `call`: connections from before a change of a server's rules are served
+/// once more by the old ones.
+///
+/// # Errors
+/// When the calls could not be sent: the environment's fault.
+pub async fn drain(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    call: &Call,
+    patience: Patience,
+) -> Result<(), RunError> {
+    let (cluster, caller) = caller(environment, running, call).await?;
+    // Without a sidecar nothing stays open from one series of calls to the next.
+    if caller.sidecar {
+        let request = request(environment, call, patience);
+        probe::drain(cluster, &caller.reference(), SLEEP_CONTAINER, &request).await?;
+    }
+    Ok(())
+}
+
+/// What a call step sends.
+fn request(environment: &Environment, call: &Call, patience: Patience) -> Request {
+    Request {
+        url: address(environment, &call.to),
+        headers: call.headers.clone(),
+        calls: plan::calls_of(call),
+        new_connections: call.new_connections,
+        timeout: patience.timeout(call),
+        fail_early: patience == Patience::Short && needs_replies(&call.expect),
+    }
+}
+
+/// The cluster and the pod that a call comes from.
+async fn caller<'a>(
+    environment: &'a Environment,
+    running: &[RunningWorkload],
+    call: &Call,
+) -> Result<(&'a Cluster, PodInfo), RunError> {
+    let cluster = environment.cluster(&call.from.cluster)?;
+    let is_caller =
+        |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
+    let caller = running.iter().find(is_caller).ok_or_else(|| RunError::Unknown {
+        what: "running sleep",
+        name: call.from.to_string(),
+        known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
+    })?;
+    Ok((cluster, caller_pod(cluster, caller).await?))
 }
 
 /// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.

@@ -205,6 +205,11 @@ pub struct Call {
 }
 
 impl Step {
+    /// The call, if it is one.
+    pub fn call(&self) -> Option<&Call> {
+        if let Self::Call(call) = self { Some(call) } else { None }
+    }
+
     /// What it does, in a few words: `call sleep@cluster1 → http://helloworld.app1:5000/hello`.
     pub fn in_words(&self) -> String {
         match self {
