@@ -19,6 +19,8 @@ struct Fake {
     bodies: Mutex<Vec<Value>>,
     crd_applied: Mutex<bool>,
     late_handler: Mutex<u32>,
+    /// How often what was deleted is still there.
+    lingering: Mutex<u32>,
 }
 
 async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<String>, body: String) -> Response {
@@ -58,6 +60,16 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
             let body: Value = serde_json::from_str(&body).unwrap();
             fake.bodies.lock().unwrap().push(body.clone());
             Json(body).into_response()
+        }
+        (method @ (Method::DELETE | Method::GET), "api/v1/namespaces/lingering") => {
+            fake.seen.lock().unwrap().push(format!("{method} {path}"));
+            let mut left = fake.lingering.lock().unwrap();
+            if *left == 0 {
+                return missing();
+            }
+            *left -= 1;
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "lingering" } });
+            Json(namespace).into_response()
         }
         (Method::DELETE, path) => {
             fake.seen.lock().unwrap().push(path.to_owned());
@@ -162,4 +174,14 @@ async fn deleting_goes_the_other_way_and_what_is_gone_is_fine() {
     delete(&cluster, &manifests).await.unwrap();
     let seen = fake.seen.lock().unwrap();
     assert!(seen[0].contains("deployments") && seen[2].contains("namespaces/app1") && seen.len() == 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_is_deleted_when_it_is_gone() {
+    let (cluster, fake) = cluster("lingering");
+    *fake.lingering.lock().unwrap() = 3;
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: lingering}\n";
+    delete(&cluster, &parse("f.yaml", namespace).unwrap()).await.unwrap();
+    let seen = fake.seen.lock().unwrap();
+    assert_eq!((seen.len(), *fake.lingering.lock().unwrap()), (4, 0), "{seen:?}");
 }
