@@ -1,6 +1,6 @@
 //! One `call` step: from the scenario's words to findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -46,7 +46,7 @@ pub async fn send(
     let pod = caller.reference();
     let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
     if needs_logs(&call.expect) {
-        let servers = servers(environment, running).await?;
+        let servers = if needs_servers(&call.expect) { servers(environment, running, &caller).await? } else { Vec::new() };
         let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
         let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
         probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
@@ -171,18 +171,74 @@ pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 
-/// Every ready pod with a sidecar: looked up now, because pods come and go between steps. One that is not ready may have no log.
+/// What only the log of the server's proxy tells.
+fn needs_servers(expect: &Expect) -> bool {
+    expect.source_in.is_some() || expect.mtls.is_some()
+}
+
+/// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go
+/// between steps. One that is not ready may have no log.
 async fn servers<'a>(
     environment: &'a Environment,
     running: &[RunningWorkload],
+    caller: &PodInfo,
 ) -> Result<Vec<(&'a Cluster, PodRef)>, RunError> {
     let mut all = Vec::new();
-    for workload in running {
-        let Role::Helloworld { version } = &workload.role else { continue };
-        let selector = format!("app=helloworld,version={version}");
-        let cluster = environment.cluster(&workload.cluster)?;
-        let pods = answered(cluster, workload::pods(cluster, &workload.namespace, &selector)).await?;
-        all.extend(pods.iter().filter(|p| p.ready && p.sidecar).map(|p| (cluster, p.reference())));
+    for (cluster, namespace) in places(running) {
+        let cluster = environment.cluster(cluster)?;
+        let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
+        all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| (cluster, p.reference())));
     }
     Ok(all)
+}
+
+/// Where the scenario's workloads are: cluster and namespace.
+fn places(running: &[RunningWorkload]) -> BTreeSet<(&str, &str)> {
+    running.iter().map(|w| (w.cluster.as_str(), w.namespace.as_str())).collect()
+}
+
+/// The caller's log is read as the caller's: what it says of a call that it refused is not a server's word.
+fn may_answer(pod: &PodInfo, caller: &PodInfo) -> bool {
+    pod.ready && pod.sidecar && (pod.ip != caller.ip || pod.reference() != caller.reference())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, ip: &str, ready: bool, sidecar: bool) -> PodInfo {
+        PodInfo {
+            namespace: "app1".into(),
+            name: name.into(),
+            ip: ip.parse().ok(),
+            ready,
+            node: None,
+            version: None,
+            sidecar,
+        }
+    }
+
+    #[test]
+    fn servers_of_the_users_own_are_asked_too() {
+        let running = |role, namespace: &str| RunningWorkload {
+            name: "w".into(),
+            cluster: "cluster1".into(),
+            namespace: namespace.into(),
+            role,
+            pods: Vec::new(),
+        };
+        let hello = || Role::Helloworld { version: "v1".into() };
+        let running = [running(hello(), "app1"), running(hello(), "app1"), running(Role::Manifest, "mine")];
+        assert_eq!(places(&running), BTreeSet::from([("cluster1", "app1"), ("cluster1", "mine")]));
+    }
+
+    #[rstest::rstest]
+    #[case::a_server(pod("server", "10.10.0.6", true, true), true)]
+    #[case::the_caller(pod("sleep", "10.10.0.5", true, true), false)]
+    #[case::of_another_cluster_by_that_name(pod("sleep", "10.20.0.5", true, true), true)]
+    #[case::not_ready(pod("server", "10.10.0.6", false, true), false)]
+    #[case::without_a_sidecar(pod("server", "10.10.0.6", true, false), false)]
+    fn who_may_answer(#[case] other: PodInfo, #[case] expected: bool) {
+        assert_eq!(may_answer(&other, &pod("sleep", "10.10.0.5", true, true)), expected);
+    }
 }
