@@ -204,6 +204,7 @@ mod tests {
             calls: 50,
             new_connections: true,
             timeout: Duration::from_millis(1500),
+            pace: crate::probe::PACE,
             fail_early: false,
         };
         let command = command(&request, &words(), Duration::from_secs(60));
@@ -253,6 +254,7 @@ mod tests {
             calls: 100,
             new_connections,
             timeout: Duration::from_secs(5),
+            pace: crate::probe::PACE,
             fail_early: false,
         };
         let words = Words::new();

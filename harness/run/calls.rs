@@ -13,7 +13,7 @@ use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::{CallsReport, Rung};
 use crate::scenario::{Call, Expect};
-use crate::verdict::{self, Finding};
+use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
@@ -52,7 +52,10 @@ pub async fn send(
         probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
     }
     let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
-    let findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
+    let mut findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
+    if sent.cut_short {
+        tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
+    }
     Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
 }
 
@@ -84,6 +87,7 @@ fn request(environment: &Environment, call: &Call, patience: Patience) -> Reques
         calls: plan::calls_of(call),
         new_connections: call.new_connections,
         timeout: patience.timeout(call),
+        pace: call.expect.latency.as_ref().map_or(probe::PACE, |latency| latency.value.0),
         fail_early: patience == Patience::Short && needs_replies(&call.expect),
     }
 }
@@ -171,6 +175,13 @@ pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 
+/// Says where calls are missing because time was over.
+fn tell_cut_short(findings: &mut [Finding], made: usize, wanted: u32) {
+    for finding in findings.iter_mut().filter(|finding| finding.class != Class::Pass) {
+        finding.observed.push_str(&format!("; time was over after {made} of {wanted} calls"));
+    }
+}
+
 /// What only the log of the server's proxy tells.
 fn needs_servers(expect: &Expect) -> bool {
     expect.source_in.is_some() || expect.mtls.is_some()
@@ -216,6 +227,16 @@ mod tests {
             version: None,
             sidecar,
         }
+    }
+
+    #[test]
+    fn a_series_that_was_cut_short_says_so_where_it_matters() {
+        let at = crate::scenario::Located::nowhere(());
+        let finding = |class| Finding::at(&at, "latency", class, "", "0 of 60 replies later");
+        let mut findings = [finding(Class::Pass), finding(Class::Inconclusive)];
+        tell_cut_short(&mut findings, 60, 132);
+        let told = findings.map(|f| f.observed);
+        assert_eq!(told, ["0 of 60 replies later", "0 of 60 replies later; time was over after 60 of 132 calls"]);
     }
 
     #[test]
