@@ -29,6 +29,11 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
         Json(json!({ "kind": "APIResourceList", "groupVersion": version, "resources": resources })).into_response()
     };
     let missing = || (StatusCode::NOT_FOUND, "404 page not found").into_response();
+    let no_object = || {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+            "message": "not found", "code": 404, "details": { "name": "a" } });
+        (StatusCode::NOT_FOUND, Json(status)).into_response()
+    };
     let crd_applied = *fake.crd_applied.lock().unwrap();
     match (method, path.as_str()) {
         (Method::GET, "api/v1") => {
@@ -65,7 +70,7 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
             fake.seen.lock().unwrap().push(format!("{method} {path}"));
             let mut left = fake.lingering.lock().unwrap();
             if *left == 0 {
-                return missing();
+                return no_object();
             }
             *left -= 1;
             let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "lingering" } });
@@ -73,9 +78,7 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
         }
         (Method::DELETE, path) => {
             fake.seen.lock().unwrap().push(path.to_owned());
-            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
-                "message": "not found", "code": 404, "details": { "name": "a" } });
-            (StatusCode::NOT_FOUND, Json(status)).into_response()
+            no_object()
         }
         _ => missing(),
     }
