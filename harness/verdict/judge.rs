@@ -298,9 +298,19 @@ fn is_refused(call: &CallSeen) -> bool {
                 .iter()
                 .any(|reason| told.contains(reason))
                 && !told.contains("timeout")
+                && !is_unreachable(&told)
         }
         _ => false,
     }
+}
+
+/// Whether Envoy says that there is no way to the other side, which so has refused nothing; some versions tell the number alone.
+fn is_unreachable(told: &str) -> bool {
+    let told = told.to_ascii_lowercase();
+    let words = ["no route to host", "network is unreachable"].iter().any(|words| told.contains(words));
+    // EHOSTUNREACH and ENETUNREACH of Linux.
+    let numbers = ["connect error: 113", "connect error: 101"].iter().any(|number| told.contains(number));
+    words || numbers
 }
 
 /// `v1`, `v1 and v2`, `v1, v2 and v3`.
