@@ -246,6 +246,8 @@ impl<'a> Doing<'a> {
                 self.undo.will_apply(cluster, &manifests).await?;
                 self.witness.applies(index, &cluster.name, &manifests);
                 apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
+                // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
+                workload::applied(cluster, &manifests).await?;
             }
             Step::Scale(step) => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
