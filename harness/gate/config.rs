@@ -293,7 +293,11 @@ pub(super) async fn after(
 
 /// The objects that were made or changed.
 fn applied(fates: &[(ObjectRef, Fate)]) -> Vec<ObjectRef> {
-    fates.iter().filter(|(_, fate)| matches!(fate, Fate::Made | Fate::Changed)).map(|(object, _)| object.clone()).collect()
+    fates
+        .iter()
+        .filter(|(_, fate)| matches!(fate, Fate::Made | Fate::Changed))
+        .map(|(object, _)| object.clone())
+        .collect()
 }
 
 impl Gate<'_> {

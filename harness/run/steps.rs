@@ -39,7 +39,8 @@ pub(super) fn calls_behind(steps: &[Located<Step>], step: usize) -> impl Iterato
 /// Each way that the calls take, once: those of one caller to one address with the same headers share their connections.
 pub(super) fn ways<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<&'a Call> {
     let mut ways: Vec<&Call> = Vec::new();
-    let one_way = |a: &Call, b: &Call| a.from.value == b.from.value && a.to.value == b.to.value && a.headers == b.headers;
+    let one_way =
+        |a: &Call, b: &Call| a.from.value == b.from.value && a.to.value == b.to.value && a.headers == b.headers;
     for call in calls {
         if !ways.iter().any(|known| one_way(known, call)) {
             ways.push(call);
@@ -107,7 +108,10 @@ steps:
     #[test]
     fn calls_that_share_their_connections_are_one_way() {
         let scenario = scenario();
-        let ways: Vec<String> = ways(scenario.steps.iter().filter_map(|step| step.call())).iter().map(|c| format!("{} {}", c.from.value, c.headers.len())).collect();
+        let ways: Vec<String> = ways(scenario.steps.iter().filter_map(|step| step.call()))
+            .iter()
+            .map(|c| format!("{} {}", c.from.value, c.headers.len()))
+            .collect();
         assert_eq!(ways, ["sleep@c1 0", "sleep@c2 0", "sleep@c1 1"]);
     }
 }
