@@ -12,7 +12,7 @@ use crate::plan;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::{CallsReport, Rung};
-use crate::scenario::{Call, Expect};
+use crate::scenario::{Call, Expect, url};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
@@ -46,7 +46,8 @@ pub async fn send(
     let pod = caller.reference();
     let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
     if needs_logs(&call.expect) {
-        let servers = if needs_servers(&call.expect) { servers(environment, running, &caller).await? } else { Vec::new() };
+        let servers =
+            if needs_servers(&call.expect) { servers(environment, running, &caller).await? } else { Vec::new() };
         let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
         let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
         probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
@@ -88,7 +89,7 @@ fn request(environment: &Environment, call: &Call, patience: Patience) -> Reques
         new_connections: call.new_connections,
         timeout: patience.timeout(call),
         pace: call.expect.latency.as_ref().map_or(probe::PACE, |latency| latency.value.0),
-        fail_early: patience == Patience::Short && needs_replies(&call.expect),
+        fail_early: patience == Patience::Short && !call.expect.no_reply(),
     }
 }
 
@@ -157,17 +158,10 @@ async fn answered<T>(
 
 /// The URL with `{cluster2.api}` filled in.
 pub fn address(environment: &Environment, to: &str) -> String {
-    environment.clusters.iter().fold(to.to_owned(), |url, cluster| {
-        let host = cluster.peer_api_server.trim_start_matches("https://");
-        url.replace(&format!("{{{}.api}}", cluster.name), host)
+    url::expand(to, |name| {
+        let cluster = environment.clusters.iter().find(|cluster| cluster.name == name)?;
+        Some(cluster.peer_api_server.trim_start_matches("https://").to_owned())
     })
-}
-
-/// Whether a call without a reply is enough to say that the expectation does not hold.
-fn needs_replies(expect: &Expect) -> bool {
-    let no_reply = expect.refused.as_ref().is_some_and(|refused| refused.value)
-        || expect.resolves.as_ref().is_some_and(|resolves| !resolves.value);
-    !no_reply
 }
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.

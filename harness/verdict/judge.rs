@@ -133,11 +133,9 @@ impl Judge<'_> {
 
     /// The status that is written, or 200 where a reply is expected at all.
     fn status(&self, expect: &Located<Expect>) -> Option<Finding> {
-        let no_reply = expect.refused.as_ref().is_some_and(|refused| refused.value)
-            || expect.resolves.as_ref().is_some_and(|resolves| !resolves.value);
         let wanted = match &expect.status {
             Some(status) => status.value,
-            None if no_reply => return None,
+            None if expect.no_reply() => return None,
             None => 200,
         };
         let holds = self.all(|call| status(call) == Some(wanted));
