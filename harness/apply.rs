@@ -81,6 +81,9 @@ pub enum ApplyError {
     /// A definition was applied, but the cluster does not serve its kind.
     #[error(transparent)]
     NotServed(Box<WaitError<ApplyError>>),
+    /// What was deleted is still there.
+    #[error(transparent)]
+    NotGone(Box<WaitError<ApplyError>>),
     /// The API server said no, or nothing.
     #[error("cluster {cluster}: cannot {verb} {object}, {origin}: {}", Reason(source))]
     Api {
@@ -198,8 +201,11 @@ fn api_error(cluster: &Cluster, verb: &'static str, manifest: &Manifest) -> impl
     move |source| ApplyError::Api { cluster, verb, object, origin, source: Box::new(source) }
 }
 
-/// Takes `manifests` out of `cluster`, programs first. What is not there is no error; what takes its time to go (a
-/// namespace) is not waited for.
+/// How long what takes its time to go may take: a namespace goes when all that is in it has ended.
+const GONE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Takes `manifests` out of `cluster`, programs first. What is not there is no error. Comes back when namespaces and definitions
+/// are gone: nothing can be made in a namespace that is on its way out.
 ///
 /// # Errors
 /// [`ApplyError`], for the first object that cannot be deleted.
@@ -217,10 +223,35 @@ async fn delete_one(cluster: &Cluster, manifest: &Manifest) -> Result<(), ApplyE
     let Some(kind) = kinds::find(cluster, manifest.api_version(), manifest.kind()).await? else { return Ok(()) };
     let deleted = api(cluster, &kind, manifest.namespace()).delete(manifest.name(), &DeleteParams::background()).await;
     match deleted {
+        Ok(answer) if answer.is_left() && rank(manifest.kind()) == 0 => gone(cluster, manifest).await,
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => Err(api_error(cluster, "delete", manifest)(source)),
     }
+}
+
+/// Waits until an object that is on its way out is gone.
+async fn gone(cluster: &Cluster, manifest: &Manifest) -> Result<(), ApplyError> {
+    let what = format!("{} to be gone from cluster {}", manifest.label(), cluster.name);
+    let waited = wait::until(what, GONE_LIMIT, Duration::from_millis(100), || async move {
+        match get(cluster, manifest).await {
+            Ok(None) => Poll::Ready(()),
+            Ok(Some(left)) => Poll::NotYet(why_there(&left)),
+            Err(error) => Poll::Failed(error),
+        }
+    });
+    waited.await.map_err(|error| match error {
+        WaitError::Failed { source, .. } => source,
+        late => ApplyError::NotGone(Box::new(late)),
+    })
+}
+
+/// What holds up an object that is to go: namespaces say so in their conditions.
+fn why_there(left: &DynamicObject) -> String {
+    let conditions = left.data["status"]["conditions"].as_array().into_iter().flatten();
+    let holding = conditions.filter(|c| c["status"] == "True").filter_map(|c| c["message"].as_str());
+    let holding: Vec<&str> = holding.filter(|message| !message.is_empty()).collect();
+    if holding.is_empty() { "it is still there".into() } else { holding.join("; ") }
 }
 
 /// The object that `manifest` names, as it is in `cluster`; `None` when it is not there.

@@ -347,8 +347,7 @@ fn phrases(expect: &Expect, topology: &Topology) -> Vec<String> {
         let shares = shares.iter().map(|(version, share)| format!("{version} {}", share.value)).collect();
         phrases.push(format!("shares of {}", join(shares, "and")));
     }
-    let no_reply = refused.as_ref().is_some_and(|refused| refused.value) || resolves.as_ref().is_some_and(|r| !r.value);
-    let status = status.as_ref().map(|status| status.value).or((!no_reply).then_some(200));
+    let status = status.as_ref().map(|status| status.value).or((!expect.no_reply()).then_some(200));
     phrases.extend(status.map(|status| format!("every reply has status {status}")));
     match endpoints_in.as_ref().map(|endpoints| &endpoints.value) {
         Some(EndpointsIn::All(pods)) => phrases.push(format!("every call ends at one of {}", range(&pods.0))),

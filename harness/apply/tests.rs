@@ -19,6 +19,8 @@ struct Fake {
     bodies: Mutex<Vec<Value>>,
     crd_applied: Mutex<bool>,
     late_handler: Mutex<u32>,
+    /// How often what was deleted is still there.
+    lingering: Mutex<u32>,
 }
 
 async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<String>, body: String) -> Response {
@@ -27,6 +29,11 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
         Json(json!({ "kind": "APIResourceList", "groupVersion": version, "resources": resources })).into_response()
     };
     let missing = || (StatusCode::NOT_FOUND, "404 page not found").into_response();
+    let no_object = || {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+            "message": "not found", "code": 404, "details": { "name": "a" } });
+        (StatusCode::NOT_FOUND, Json(status)).into_response()
+    };
     let crd_applied = *fake.crd_applied.lock().unwrap();
     match (method, path.as_str()) {
         (Method::GET, "api/v1") => {
@@ -59,11 +66,19 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, Path(path): Path<
             fake.bodies.lock().unwrap().push(body.clone());
             Json(body).into_response()
         }
+        (method @ (Method::DELETE | Method::GET), "api/v1/namespaces/lingering") => {
+            fake.seen.lock().unwrap().push(format!("{method} {path}"));
+            let mut left = fake.lingering.lock().unwrap();
+            if *left == 0 {
+                return no_object();
+            }
+            *left -= 1;
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "lingering" } });
+            Json(namespace).into_response()
+        }
         (Method::DELETE, path) => {
             fake.seen.lock().unwrap().push(path.to_owned());
-            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
-                "message": "not found", "code": 404, "details": { "name": "a" } });
-            (StatusCode::NOT_FOUND, Json(status)).into_response()
+            no_object()
         }
         _ => missing(),
     }
@@ -162,4 +177,14 @@ async fn deleting_goes_the_other_way_and_what_is_gone_is_fine() {
     delete(&cluster, &manifests).await.unwrap();
     let seen = fake.seen.lock().unwrap();
     assert!(seen[0].contains("deployments") && seen[2].contains("namespaces/app1") && seen.len() == 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_is_deleted_when_it_is_gone() {
+    let (cluster, fake) = cluster("lingering");
+    *fake.lingering.lock().unwrap() = 3;
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: lingering}\n";
+    delete(&cluster, &parse("f.yaml", namespace).unwrap()).await.unwrap();
+    let seen = fake.seen.lock().unwrap();
+    assert_eq!((seen.len(), *fake.lingering.lock().unwrap()), (4, 0), "{seen:?}");
 }

@@ -107,6 +107,7 @@ impl Scene<'_> {
                 calls: CALLS,
                 new_connections: true,
                 timeout: CALL_PATIENCE,
+                pace: probe::PACE,
                 fail_early: false,
             };
             let (at, container) = (PodInfo::of(pod).reference(), container(pod));

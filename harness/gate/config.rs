@@ -11,13 +11,16 @@ use super::admin::Admin;
 use super::held::{Held, Intended, Kind, Version, differences};
 use super::istiod::{Connected, ControlPlane, short};
 use super::subsets::Subsets;
-use super::{GateError, INTERVAL, ObjectRef, ProxyReady, envoy, kube_error, pods, waited};
+use super::{GateError, INTERVAL, ObjectRef, ProxyReady, envoy, kube_error, pods, serving, waited};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
 
 /// istiod gathers changes for 100 ms (`PILOT_DEBOUNCE_AFTER`) before it pushes. A change that leaves no mark of its
 /// own in a proxy counts as pushed when a newer push exists and no further one has followed for this long.
 const QUIET: Duration = Duration::from_millis(400);
+
+/// How long a control plane that is to be there may take to start: as long as a change may take to reach every proxy.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often the pods are listed again while something is missing.
 const RELIST: Duration = Duration::from_secs(1);
@@ -47,8 +50,10 @@ struct Stamp {
 enum Fate {
     /// It is what it was: nothing to wait for.
     Same,
-    /// Made or changed.
-    Applied,
+    /// It was not there.
+    Made,
+    /// It was there, and is another now.
+    Changed,
     /// Deleted.
     Removed,
 }
@@ -92,7 +97,7 @@ pub(super) async fn before(
     cluster: &Cluster,
     objects: Vec<ObjectRef>,
 ) -> Result<Option<Before>, GateError> {
-    let Some(plane) = ControlPlane::of(cluster).await? else { return Ok(None) };
+    let Some(plane) = control_plane(cluster).await? else { return Ok(None) };
     let stamps = stamps(cluster, &objects).await?;
     let objects = objects.into_iter().zip(stamps.into_iter().map(|s| s.map(|(stamp, _)| stamp))).collect();
     let connected = plane.connected().await.map_err(|source| plane_error(&plane, source))?;
@@ -112,6 +117,27 @@ pub(super) async fn before(
     }));
     let proxies = proxies.await?.into_iter().collect();
     Ok(Some(Before { plane, objects, proxies }))
+}
+
+/// The control plane of `cluster` as soon as one of its pods is ready; `None`: it is to run none.
+async fn control_plane(cluster: &Cluster) -> Result<Option<ControlPlane>, GateError> {
+    let look = || async {
+        match ControlPlane::of(cluster).await {
+            Ok(Some(plane)) => Poll::Ready(Some(plane)),
+            // It may just be starting: without it, what is applied would seem to concern nobody.
+            Ok(None) => match serving::runs_control_plane(cluster).await {
+                Ok(true) => Poll::NotYet(no_istiod(cluster)),
+                Ok(false) => Poll::Ready(None),
+                Err(error) => Poll::Failed(error),
+            },
+            Err(error) => Poll::Failed(error),
+        }
+    };
+    wait::until("a control plane that is ready", START_LIMIT, INTERVAL, look).await.map_err(waited)
+}
+
+fn no_istiod(cluster: &Cluster) -> String {
+    format!("{}: no istiod pod is ready", cluster.name)
 }
 
 pub(super) fn plane_error(plane: &ControlPlane, source: super::AdminError) -> GateError {
@@ -165,7 +191,7 @@ pub(super) async fn not_connected(
     in_step: bool,
 ) -> Result<Vec<String>, GateError> {
     let Some(plane) = ControlPlane::of(cluster).await? else {
-        return Ok(vec![format!("{}: no istiod pod is ready", cluster.name)]);
+        return Ok(vec![no_istiod(cluster)]);
     };
     let connected = match plane.connected().await {
         Ok(connected) => connected,
@@ -236,7 +262,8 @@ pub(super) async fn after(
     let now = stamps(&before.plane.cluster, &refs).await?;
     let fate = |old: &Option<Stamp>, new: &Option<(Stamp, String)>| match (old, new) {
         (Some(old), Some((new, _))) if old == new => Fate::Same,
-        (_, Some(_)) => Fate::Applied,
+        (None, Some(_)) => Fate::Made,
+        (Some(_), Some(_)) => Fate::Changed,
         (Some(_), None) => Fate::Removed,
         (None, None) => Fate::Same,
     };
@@ -266,7 +293,11 @@ pub(super) async fn after(
 
 /// The objects that were made or changed.
 fn applied(fates: &[(ObjectRef, Fate)]) -> Vec<ObjectRef> {
-    fates.iter().filter(|(_, fate)| *fate == Fate::Applied).map(|(object, _)| object.clone()).collect()
+    fates
+        .iter()
+        .filter(|(_, fate)| matches!(fate, Fate::Made | Fate::Changed))
+        .map(|(object, _)| object.clone())
+        .collect()
 }
 
 impl Gate<'_> {
@@ -443,10 +474,18 @@ fn pushed(
     if settled {
         return true;
     }
+    let others = |counts: fn(&ObjectRef) -> bool| all.iter().any(|(o, f)| *f != Fate::Same && o != object && counts(o));
     if leaves_mark(&object.kind) {
-        return marks(object, before.map(|b| &b.held)) != marks(object, Some(&now.held));
+        let (was, is) = (marks(object, before.map(|b| &b.held)), marks(object, Some(&now.held)));
+        return match fate {
+            Fate::Same => true,
+            Fate::Made => was.is_empty() && !is.is_empty(),
+            Fate::Removed => !was.is_empty() && is.is_empty(),
+            // What names it may name another object of the change as well, and be another for that one's sake.
+            Fate::Changed => was != is && !others(|_| true),
+        };
     }
-    let alone = all.iter().filter(|(o, f)| *f != Fate::Same && !leaves_mark(&o.kind)).count() == 1;
+    let alone = !others(|o| !leaves_mark(&o.kind));
     let inbound = (Kind::Listener, "virtualInbound".to_owned());
     let of = |held: &Held| held.get(&inbound).map(|r| r.hash.clone());
     object.kind == "PeerAuthentication" && alone && before.is_some_and(|b| of(&b.held) != of(&now.held))
@@ -502,15 +541,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case::nothing_was_pushed("VirtualService", Fate::Applied, intended(18, "v1"), true, false)]
-    #[case::its_mark_has_changed("VirtualService", Fate::Applied, intended(19, "v2"), false, true)]
-    #[case::pushed_without_it("VirtualService", Fate::Applied, intended(19, "v1"), false, false)]
-    #[case::pushed_long_ago_without_effect("VirtualService", Fate::Applied, intended(19, "v1"), true, true)]
+    #[case::nothing_was_pushed("VirtualService", Fate::Changed, intended(18, "v1"), true, false)]
+    #[case::its_mark_has_changed("VirtualService", Fate::Changed, intended(19, "v2"), false, true)]
+    #[case::pushed_without_it("VirtualService", Fate::Changed, intended(19, "v1"), false, false)]
+    #[case::pushed_long_ago_without_effect("VirtualService", Fate::Changed, intended(19, "v1"), true, true)]
     #[case::its_mark_is_gone("VirtualService", Fate::Removed, intended(19, ""), false, true)]
     #[case::its_mark_is_still_there("VirtualService", Fate::Removed, intended(19, "v1"), false, false)]
-    #[case::the_inbound_listener_has_changed("PeerAuthentication", Fate::Applied, intended(19, "v2"), false, true)]
-    #[case::a_kind_without_a_mark("EnvoyFilter", Fate::Applied, intended(19, "v2"), false, false)]
-    #[case::a_kind_without_a_mark_settled("EnvoyFilter", Fate::Applied, intended(19, "v2"), true, true)]
+    #[case::the_inbound_listener_has_changed("PeerAuthentication", Fate::Made, intended(19, "v2"), false, true)]
+    #[case::a_kind_without_a_mark("EnvoyFilter", Fate::Made, intended(19, "v2"), false, false)]
+    #[case::a_kind_without_a_mark_settled("EnvoyFilter", Fate::Made, intended(19, "v2"), true, true)]
     #[case::unchanged("VirtualService", Fate::Same, intended(18, "v1"), false, true)]
     fn old_configuration_never_passes(
         #[case] kind: &str,
@@ -526,9 +565,32 @@ mod tests {
 
     #[test]
     fn two_changes_without_a_mark_do_not_vouch_for_each_other() {
-        let all = [(object("PeerAuthentication"), Fate::Applied), (object("EnvoyFilter"), Fate::Applied)];
+        let all = [(object("PeerAuthentication"), Fate::Made), (object("EnvoyFilter"), Fate::Made)];
         let (before, now) = (intended(18, "v1"), intended(19, "v2"));
-        assert!(!pushed(&all[0].0, Fate::Applied, &all, Some(&before), &now, false));
+        assert!(!pushed(&all[0].0, Fate::Made, &all, Some(&before), &now, false));
+    }
+
+    /// Two VirtualServices on one port share a resource: that it is another says nothing of either, that it names one does.
+    #[rstest]
+    #[case::it_may_be_the_others_change(Fate::Changed, Fate::Changed, "v1", "v2", false)]
+    #[case::it_may_be_the_others_end(Fate::Changed, Fate::Removed, "v1", "v2", false)]
+    #[case::the_other_one_is_what_it_was(Fate::Changed, Fate::Same, "v1", "v2", true)]
+    #[case::its_name_has_come(Fate::Made, Fate::Made, "", "v1", true)]
+    #[case::its_name_has_not_come(Fate::Made, Fate::Changed, "", "", false)]
+    #[case::its_name_is_gone(Fate::Removed, Fate::Changed, "v1", "", true)]
+    #[case::its_name_is_still_there(Fate::Removed, Fate::Removed, "v1", "v2", false)]
+    fn changes_of_one_resource_do_not_vouch_for_each_other(
+        #[case] fate: Fate,
+        #[case] of_the_other: Fate,
+        #[case] was: &str,
+        #[case] is: &str,
+        #[case] expected: bool,
+    ) {
+        let mut other = object("VirtualService");
+        other.name = "other".into();
+        let all = [(object("VirtualService"), fate), (other, of_the_other)];
+        let (before, now) = (intended(18, was), intended(19, is));
+        assert_eq!(pushed(&all[0].0, fate, &all, Some(&before), &now, false), expected);
     }
 
     #[test]
@@ -538,6 +600,44 @@ mod tests {
         let held = intended(18, "v1").held;
         assert_eq!(marks(&object("VirtualService"), Some(&held)).len(), 1);
         assert!(marks(&other, Some(&held)).is_empty());
+    }
+
+    /// A cluster with that many pods of a control plane, ready or not (`None`: no Deployment of one), after some looks.
+    fn starting(replicas: Option<u32>, looks: u32) -> Cluster {
+        use axum::Json;
+        use axum::extract::Request;
+        use axum::response::IntoResponse;
+        use serde_json::json;
+        let seen = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let list = |kind: &str, version: &str, items: Vec<serde_json::Value>| {
+            Json(json!({ "kind": kind, "apiVersion": version, "metadata": {}, "items": items })).into_response()
+        };
+        let router = axum::Router::new().fallback(move |request: Request| async move {
+            if request.uri().path().ends_with("/deployments") {
+                let of = |replicas| json!({ "metadata": { "name": "istiod" }, "spec": { "replicas": replicas, "selector": {}, "template": {} } });
+                return list("DeploymentList", "apps/v1", replicas.map(of).into_iter().collect());
+            }
+            let ready = seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= looks;
+            let pod = json!({ "metadata": { "name": "istiod-1" },
+                "status": { "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }] } });
+            list("PodList", "v1", replicas.filter(|replicas| *replicas > 0).map(|_| pod).into_iter().collect())
+        });
+        crate::apply::tests::served_by("cluster1", router)
+    }
+
+    #[rstest]
+    #[case::it_runs(Some(1), 0, true)]
+    #[case::it_is_starting(Some(1), 2, true)]
+    #[case::it_is_to_have_no_pods(Some(0), 0, false)]
+    #[case::there_is_none(None, 0, false)]
+    #[tokio::test]
+    async fn a_control_plane_that_starts_is_not_taken_for_none(
+        #[case] replicas: Option<u32>,
+        #[case] looks: u32,
+        #[case] expected: bool,
+    ) {
+        let plane = control_plane(&starting(replicas, looks)).await.unwrap();
+        assert_eq!(plane.is_some(), expected);
     }
 
     #[test]

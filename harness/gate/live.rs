@@ -55,6 +55,7 @@ fn request(calls: u32) -> Request {
         calls,
         new_connections: false,
         timeout: Duration::from_secs(5),
+        pace: probe::PACE,
         fail_early: false,
     }
 }

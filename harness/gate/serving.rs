@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -37,21 +37,23 @@ pub(super) async fn after(
     started: Instant,
     limit: Duration,
 ) -> Result<Vec<ProxyReady>, GateError> {
+    let began = Instant::now();
+    let left = || limit.saturating_sub(began.elapsed());
     for cluster in clusters {
         // A control plane that is just starting would have no proxy yet, and so none that lacks anything.
         if runs_control_plane(cluster).await? {
-            super::present(clusters, cluster, limit.saturating_sub(started.elapsed())).await?;
+            super::present(clusters, cluster, left()).await?;
         }
     }
-    let planes = tokio::sync::Mutex::new(planes(clusters).await?);
+    let planes = tokio::sync::Mutex::new(Vec::new());
     let look = || async {
-        match look(clusters, namespaces, &mut planes.lock().await, started).await {
+        match look(clusters, namespaces, &mut *planes.lock().await, started).await {
             Ok(missing) if missing.is_empty() => Poll::Ready(()),
             Ok(missing) => Poll::NotYet(missing.join("\n")),
             Err(error) => Poll::Failed(error),
         }
     };
-    wait::until("the proxies to have the endpoints", limit, INTERVAL, look).await.map_err(waited)?;
+    wait::until("the proxies to have the endpoints", left(), INTERVAL, look).await.map_err(waited)?;
     let ready = |proxy: Proxy| {
         let (cluster, pod) = (proxy.admin.cluster.name.clone(), proxy.admin.pod);
         Some(ProxyReady { cluster, pod, seconds: proxy.ready?, changed: Vec::new() })
@@ -60,18 +62,20 @@ pub(super) async fn after(
 }
 
 /// Whether the cluster is to run a control plane, be its pods ready or not.
-async fn runs_control_plane(cluster: &Cluster) -> Result<bool, GateError> {
+pub(super) async fn runs_control_plane(cluster: &Cluster) -> Result<bool, GateError> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let list = deployments.list(&ListParams::default().labels("app=istiod")).await;
     let list = list.map_err(kube_error(cluster, "list control planes"))?;
     Ok(list.items.iter().any(|d| d.spec.replicas != Some(0)))
 }
 
-/// Every control plane, and the ready proxies that are connected to it.
-async fn planes(clusters: &[Cluster]) -> Result<Vec<Plane>, GateError> {
+/// Every control plane, and the ready proxies that are connected to it. Those that are `known` keep their connections.
+async fn planes(clusters: &[Cluster], mut known: Vec<Plane>) -> Result<Vec<Plane>, GateError> {
     let meshed = try_join_all(clusters.iter().map(pods::meshed)).await?;
     let mut planes = Vec::new();
     for plane in try_join_all(clusters.iter().map(ControlPlane::of)).await?.into_iter().flatten() {
+        let same = known.iter().position(|k| places(&k.plane) == places(&plane));
+        let Plane { plane, proxies } = same.map_or(Plane { plane, proxies: Vec::new() }, |at| known.swap_remove(at));
         let connected = match plane.connected().await {
             Ok(connected) => connected,
             Err(source) => {
@@ -82,22 +86,36 @@ async fn planes(clusters: &[Cluster]) -> Result<Vec<Plane>, GateError> {
         let is_connected = |cluster: &Cluster, id: &str| {
             connected.iter().any(|(_, c): &(usize, Connected)| c.cluster == cluster.name && c.id == id)
         };
-        let mut proxies = Vec::new();
+        let mut now = Vec::new();
         for (cluster, pods) in clusters.iter().zip(&meshed) {
             for pod in pods.iter().filter(|p| pods::is_ready(p) && is_connected(cluster, &pods::proxy_id(p))) {
                 let pod_ref = PodRef { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
-                proxies.push(Proxy { id: pods::proxy_id(pod), admin: envoy::of(cluster, pod_ref), ready: None });
+                now.push(Proxy { id: pods::proxy_id(pod), admin: envoy::of(cluster, pod_ref), ready: None });
             }
         }
-        planes.push(Plane { plane, proxies });
+        planes.push(Plane { plane, proxies: carried_over(proxies, now) });
     }
     Ok(planes)
+}
+
+/// Where the pods of a control plane are.
+fn places(plane: &ControlPlane) -> Vec<String> {
+    plane.pods.iter().map(Admin::place).collect()
+}
+
+/// The proxies that there are now, as they were known where they were: with their connections, and since when they are ready.
+fn carried_over(mut known: Vec<Proxy>, now: Vec<Proxy>) -> Vec<Proxy> {
+    let same = |proxy: Proxy| match known.iter().position(|k| k.admin.place() == proxy.admin.place()) {
+        Some(at) => known.swap_remove(at),
+        None => proxy,
+    };
+    now.into_iter().map(same).collect()
 }
 
 async fn look(
     clusters: &[Cluster],
     namespaces: &BTreeSet<String>,
-    planes: &mut [Plane],
+    known: &mut Vec<Plane>,
     started: Instant,
 ) -> Result<Vec<String>, GateError> {
     let serving = try_join_all(clusters.iter().map(|cluster| serving(cluster, namespaces))).await?;
@@ -105,9 +123,15 @@ async fn look(
     if !unsettled.is_empty() {
         return Ok(unsettled);
     }
+    // Pods come and go while the gate waits: the look that passes is one at all proxies that there are then.
+    *known = match planes(clusters, std::mem::take(known)).await {
+        Ok(planes) => planes,
+        Err(error @ GateError::Admin { .. }) => return Ok(vec![error.to_string()]),
+        Err(error) => return Err(error),
+    };
     let mut missing = Vec::new();
-    for Plane { plane, proxies } in planes {
-        let watched = plane.watched().await?;
+    for Plane { plane, proxies } in known {
+        let (watched, plane) = (plane.watched().await?, &*plane);
         let watched: Vec<&Serving> = serving.iter().filter(|s| watched.contains(&s.cluster)).collect();
         let one_network = watched.iter().all(|s| s.network == watched[0].network);
         let gateways: Vec<Gateway> = match (one_network, plane.pods.first()) {
@@ -116,16 +140,30 @@ async fn look(
             }
             _ => Vec::new(),
         };
-        for proxy in proxies.iter_mut().filter(|p| p.ready.is_none()) {
+        let (serving, watched, gateways) = (&serving, &watched, &gateways);
+        let looks = proxies.iter_mut().map(|proxy| async move {
             let home = serving.iter().find(|s| s.cluster == proxy.admin.cluster.name);
             let network = home.map_or("", |s| s.network.as_str());
-            match lacks(proxy, plane, &watched, network, &gateways).await {
-                None => proxy.ready = Some(started.elapsed().as_secs_f64()),
-                Some(what) => missing.push(format!("{}: {what}", proxy.admin.place())),
-            }
-        }
+            let lacks = lacks(proxy, plane, watched, network, gateways).await;
+            seen(proxy, lacks, started.elapsed())
+        });
+        missing.extend(join_all(looks).await.into_iter().flatten());
     }
     Ok(missing)
+}
+
+/// Takes down what a look at a proxy found, and answers it: one that was ready may not be so any more.
+fn seen(proxy: &mut Proxy, lacks: Option<String>, after: Duration) -> Option<String> {
+    match lacks {
+        None => {
+            proxy.ready.get_or_insert(after.as_secs_f64());
+            None
+        }
+        Some(what) => {
+            proxy.ready = None;
+            Some(format!("{}: {what}", proxy.admin.place()))
+        }
+    }
 }
 
 /// What the proxy lacks or has too much.
@@ -167,4 +205,33 @@ async fn intended_by(plane: &ControlPlane, id: &str) -> Option<Held> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(name: &str, ready: Option<f64>) -> Proxy {
+        let cluster = crate::apply::tests::served_by("cluster1", axum::Router::new());
+        let pod = PodRef { namespace: "app1".into(), name: name.into() };
+        Proxy { id: format!("{name}.app1"), admin: envoy::of(&cluster, pod), ready }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_ready_since_the_first_of_the_looks_that_found_nothing() {
+        let mut proxy = proxy("p", None);
+        assert_eq!(seen(&mut proxy, None, Duration::from_secs(1)), None);
+        assert_eq!(seen(&mut proxy, None, Duration::from_secs(2)), None);
+        assert_eq!(proxy.ready, Some(1.0));
+        let lacks = seen(&mut proxy, Some("lacks endpoint x".into()), Duration::from_secs(3));
+        assert_eq!((lacks.as_deref(), proxy.ready), (Some("cluster1/app1/p: lacks endpoint x"), None));
+    }
+
+    #[tokio::test]
+    async fn proxies_that_come_while_the_gate_waits_are_looked_at_too() {
+        let known = vec![proxy("stays", Some(1.0)), proxy("goes", Some(1.0))];
+        let now = carried_over(known, vec![proxy("comes", None), proxy("stays", None)]);
+        let now: Vec<_> = now.iter().map(|p| (p.admin.pod.name.as_str(), p.ready)).collect();
+        assert_eq!(now, [("comes", None), ("stays", Some(1.0))]);
+    }
 }

@@ -141,6 +141,8 @@ fn told_by(line: &str, body: &[u8]) -> Option<Told> {
 fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
     let words = if message.is_empty() { format!("curl ended with {code}") } else { message.to_owned() };
     match code {
+        // No way there: nobody has refused anything. (Newer curls do not tell this apart.)
+        7 if words.contains("No route to host") || words.contains("unreachable") => Outcome::Failed(words),
         // 63: a reply larger than BODY_LIMIT.
         0 | 63 => reply(status, body),
         6 => Outcome::Unresolved,
@@ -206,6 +208,7 @@ mod tests {
             calls: 50,
             new_connections: true,
             timeout: Duration::from_millis(1500),
+            pace: crate::probe::PACE,
             fail_early: false,
         };
         let command = command(&request, &words(), Duration::from_secs(60));
@@ -222,6 +225,12 @@ mod tests {
     #[case(b"\n@m0 000 0 0 5.000000 28 Resolving timed out after 5000 milliseconds\n",
         Outcome::Failed("Resolving timed out after 5000 milliseconds".into()))]
     #[case(b"\n@m0 000 0 0 0.1 7 Couldn't connect to server\n", Outcome::Refused("Couldn't connect to server".into()))]
+    #[case(b"\n@m0 000 0 0 3.1 7 Failed to connect to 10.20.0.5 port 5000: No route to host\n",
+        Outcome::Failed("Failed to connect to 10.20.0.5 port 5000: No route to host".into()))]
+    #[case(b"\n@m0 000 0 0 0.1 7 Failed to connect to 10.20.0.5 port 5000: Network is unreachable\n",
+        Outcome::Failed("Failed to connect to 10.20.0.5 port 5000: Network is unreachable".into()))]
+    #[case(b"\n@m0 000 0 0 0.1 7 Failed to connect to 10.20.0.5 port 5000: Connection refused\n",
+        Outcome::Refused("Failed to connect to 10.20.0.5 port 5000: Connection refused".into()))]
     #[case(b"\n@m0 000 41 1 0.1 56 Recv failure: Connection reset by peer\n", Outcome::Refused("Recv failure: Connection reset by peer".into()))]
     #[case(b"\n@m0 000 41 1 0.1 35 OpenSSL SSL_connect: Connection reset by peer in connection to 10.0.0.1:6443 \n",
         Outcome::Refused("OpenSSL SSL_connect: Connection reset by peer in connection to 10.0.0.1:6443".into()))]
@@ -257,6 +266,7 @@ mod tests {
             calls: 100,
             new_connections,
             timeout: Duration::from_secs(5),
+            pace: crate::probe::PACE,
             fail_early: false,
         };
         let words = Words::new();

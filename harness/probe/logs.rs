@@ -30,7 +30,7 @@ pub struct Proxy<'a> {
 /// Reads the access logs of the caller's sidecar (`None`: it has none) and of the servers', and adds to each call
 /// what they wrote about it.
 ///
-/// Waits until every reply has its line at the caller, and at its server if that is one of `servers`, for three
+/// Waits until every reply has its line at the caller, and at its server if that is, or may be, one of `servers`, for three
 /// seconds at most: calls that went around a proxy have no line, which is for others to judge.
 ///
 /// HTTP requests are told apart by the number in their path, others by the client's port and its address `from`.
@@ -90,7 +90,11 @@ async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, Strin
 fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
     let lacks = |call: &&super::CallSeen| match &call.outcome {
         Outcome::Reply { instance, .. } => {
-            let served = instance.as_deref().is_some_and(|i| servers.contains(&i));
+            let served = match instance.as_deref() {
+                Some(instance) => servers.contains(&instance),
+                // Who answered is not known: one of the servers, unless the caller's proxy itself did.
+                None => !servers.is_empty() && call.client_proxy.as_ref().is_none_or(|line| line.upstream.is_some()),
+            };
             caller && call.client_proxy.is_none() || served && call.server_proxy.is_none()
         }
         _ => false,
@@ -224,6 +228,26 @@ mod tests {
         assert_eq!(missing(&sent, true, &[]), 1);
         assert_eq!(missing(&sent, true, &["server"]), 2);
         assert_eq!(missing(&sent, false, &["another"]), 0);
+    }
+
+    /// A server that does not answer as `helloworld` does is one of the pods that may answer.
+    #[rstest]
+    #[case::passed_on(r#""10.20.0.5:5000""#, &["server"], 1)]
+    #[case::passed_on_and_nobody_to_ask(r#""10.20.0.5:5000""#, &[], 0)]
+    #[case::answered_by_the_caller_s_proxy("null", &["server"], 0)]
+    fn a_reply_of_an_unknown_server_is_waited_for(
+        #[case] upstream: &str,
+        #[case] servers: &[&str],
+        #[case] expected: usize,
+    ) {
+        let mut sent = sent(&[1]);
+        sent.observations.calls[0].outcome =
+            Outcome::Reply { status: 200, version: None, instance: None, body: Some("hi".into()) };
+        let line = format!(
+            r#"{{"path":"/?call=9e0f-1","flags":"-","status":200,"upstream_cluster":"outbound|80||s","upstream_host":{upstream}}}"#
+        );
+        fill(&mut sent, None, &[(End::Client, line)]);
+        assert_eq!(missing(&sent, true, servers), expected);
     }
 
     #[test]

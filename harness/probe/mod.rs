@@ -29,17 +29,22 @@ pub struct Request {
     pub new_connections: bool,
     /// How long one call may take.
     pub timeout: Duration,
+    /// How long a call may take on average; [`PACE`] where nothing else is known.
+    pub pace: Duration,
     /// Whether the first call that gets no reply is the last: where no reply is expected to be missing, the rest would add
     /// nothing but time.
     pub fail_early: bool,
 }
 
+/// A quarter of a second: a call in a mesh takes a few milliseconds.
+pub const PACE: Duration = Duration::from_millis(250);
+
 impl Request {
-    /// How long all the calls may take together: a quarter of a second each, and ten calls that time out.
+    /// How long all the calls may take together: the pace for each, and ten calls that time out.
     ///
     /// Without it, 2,000 calls to an endpoint that never answers would take hours.
     pub fn budget(&self) -> Duration {
-        let budget = Duration::from_millis(250) * self.calls + self.timeout * 10;
+        let budget = self.pace.max(PACE) * self.calls + self.timeout * 10;
         Duration::from_secs(budget.as_secs() + 1)
     }
 }
@@ -118,10 +123,10 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
         .map_err(|source| ProbeError::Exec { pod: place.clone(), source })?;
     let told =
         curl::parse(&output.stdout, &words.marker).map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
-    let cut_short = told.len() < request.calls as usize;
     let gave_up =
         request.fail_early && told.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
-    if told.is_empty() && request.calls > 0 || cut_short && !gave_up && started.elapsed() < request.budget() {
+    let cut_short = told.len() < request.calls as usize && !gave_up;
+    if told.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
         return Err(ProbeError::Client {
             pod: place,
@@ -151,11 +156,14 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
 /// caller's proxy's worker threads keeps connections of its own to each endpoint. Sixty calls on connections of their own
 /// leave one of two workers and two endpoints out once in ten million times.
 ///
+/// The first call that gets no reply is the last: what is judged next gets none either, and need not wait sixty times for that.
+///
 /// # Errors
 /// As [`send`].
 pub async fn drain(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<(), ProbeError> {
     const CALLS: u32 = 60;
-    send(cluster, pod, container, &Request { calls: CALLS, new_connections: true, ..request.clone() }).await?;
+    let request = Request { calls: CALLS, new_connections: true, fail_early: true, ..request.clone() };
+    send(cluster, pod, container, &request).await?;
     Ok(())
 }
 
@@ -231,4 +239,27 @@ pub struct ProxyLine {
     pub flags: String,
     /// Why the request was answered locally or the connection ended, in Envoy's words.
     pub details: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::nothing_is_said(PACE, 132 / 4 + 51)]
+    #[case::slow_is_right(Duration::from_secs(3), 132 * 3 + 51)]
+    #[case::soon_is_right(Duration::from_millis(10), 132 / 4 + 51)]
+    fn all_calls_have_the_time_that_each_may_take(#[case] pace: Duration, #[case] seconds: u64) {
+        let request = Request {
+            url: String::new(),
+            headers: BTreeMap::new(),
+            calls: 132,
+            new_connections: false,
+            timeout: Duration::from_secs(5),
+            pace,
+            fail_early: false,
+        };
+        assert_eq!(request.budget(), Duration::from_secs(seconds));
+    }
 }

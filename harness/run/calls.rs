@@ -1,6 +1,6 @@
 //! One `call` step: from the scenario's words to findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -8,11 +8,12 @@ use ipnet::IpNet;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question};
+use crate::plan;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::{CallsReport, Rung};
-use crate::scenario::{Call, Expect};
-use crate::verdict::{self, Finding};
+use crate::scenario::{Call, Expect, url};
+use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
@@ -39,6 +40,65 @@ pub async fn send(
     call: &Call,
     patience: Patience,
 ) -> Result<Called, RunError> {
+    let (cluster, caller) = caller(environment, running, call).await?;
+    let detect = call.detect();
+    let request = request(environment, call, patience);
+    let pod = caller.reference();
+    let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
+    if needs_logs(&call.expect) {
+        let servers =
+            if needs_servers(&call.expect) { servers(environment, running, &caller).await? } else { Vec::new() };
+        let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
+        let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
+        probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
+    }
+    let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
+    let mut findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
+    if sent.cut_short {
+        tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
+    }
+    Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
+}
+
+/// Uses up what is open between the proxies ahead of `call`: connections from before a change of a server's rules are served
+/// once more by the old ones.
+///
+/// # Errors
+/// When the calls could not be sent: the environment's fault.
+pub async fn drain(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    call: &Call,
+    patience: Patience,
+) -> Result<(), RunError> {
+    let (cluster, caller) = caller(environment, running, call).await?;
+    // Without a sidecar nothing stays open from one series of calls to the next.
+    if caller.sidecar {
+        let request = request(environment, call, patience);
+        probe::drain(cluster, &caller.reference(), SLEEP_CONTAINER, &request).await?;
+    }
+    Ok(())
+}
+
+/// What a call step sends.
+fn request(environment: &Environment, call: &Call, patience: Patience) -> Request {
+    Request {
+        url: address(environment, &call.to),
+        headers: call.headers.clone(),
+        calls: plan::calls_of(call),
+        new_connections: call.new_connections,
+        timeout: patience.timeout(call),
+        pace: call.expect.latency.as_ref().map_or(probe::PACE, |latency| latency.value.0),
+        fail_early: patience == Patience::Short && !call.expect.no_reply(),
+    }
+}
+
+/// The cluster and the pod that a call comes from.
+async fn caller<'a>(
+    environment: &'a Environment,
+    running: &[RunningWorkload],
+    call: &Call,
+) -> Result<(&'a Cluster, PodInfo), RunError> {
     let cluster = environment.cluster(&call.from.cluster)?;
     let is_caller =
         |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
@@ -47,27 +107,7 @@ pub async fn send(
         name: call.from.to_string(),
         known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
     })?;
-    let caller = caller_pod(cluster, caller).await?;
-    let detect = call.detect();
-    let request = Request {
-        url: address(environment, &call.to),
-        headers: call.headers.clone(),
-        calls: call.calls.as_ref().map_or_else(|| verdict::calls_needed(&call.expect, detect), |n| n.value),
-        new_connections: call.new_connections,
-        timeout: patience.timeout(call),
-        fail_early: patience == Patience::Short && needs_replies(&call.expect),
-    };
-    let pod = caller.reference();
-    let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
-    if needs_logs(&call.expect) {
-        let servers = servers(environment, running).await?;
-        let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
-        let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
-        probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
-    }
-    let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
-    let findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
-    Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
+    Ok((cluster, caller_pod(cluster, caller).await?))
 }
 
 /// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
@@ -118,17 +158,10 @@ async fn answered<T>(
 
 /// The URL with `{cluster2.api}` filled in.
 pub fn address(environment: &Environment, to: &str) -> String {
-    environment.clusters.iter().fold(to.to_owned(), |url, cluster| {
-        let host = cluster.peer_api_server.trim_start_matches("https://");
-        url.replace(&format!("{{{}.api}}", cluster.name), host)
+    url::expand(to, |name| {
+        let cluster = environment.clusters.iter().find(|cluster| cluster.name == name)?;
+        Some(cluster.peer_api_server.trim_start_matches("https://").to_owned())
     })
-}
-
-/// Whether a call without a reply is enough to say that the expectation does not hold.
-fn needs_replies(expect: &Expect) -> bool {
-    let no_reply = expect.refused.as_ref().is_some_and(|refused| refused.value)
-        || expect.resolves.as_ref().is_some_and(|resolves| !resolves.value);
-    !no_reply
 }
 
 /// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
@@ -136,18 +169,91 @@ pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }
 
-/// Every ready pod with a sidecar: looked up now, because pods come and go between steps. One that is not ready may have no log.
+/// Says where calls are missing because time was over.
+fn tell_cut_short(findings: &mut [Finding], made: usize, wanted: u32) {
+    for finding in findings.iter_mut().filter(|finding| finding.class != Class::Pass) {
+        finding.observed.push_str(&format!("; time was over after {made} of {wanted} calls"));
+    }
+}
+
+/// What only the log of the server's proxy tells.
+fn needs_servers(expect: &Expect) -> bool {
+    expect.source_in.is_some() || expect.mtls.is_some()
+}
+
+/// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go
+/// between steps. One that is not ready may have no log.
 async fn servers<'a>(
     environment: &'a Environment,
     running: &[RunningWorkload],
+    caller: &PodInfo,
 ) -> Result<Vec<(&'a Cluster, PodRef)>, RunError> {
     let mut all = Vec::new();
-    for workload in running {
-        let Role::Helloworld { version } = &workload.role else { continue };
-        let selector = format!("app=helloworld,version={version}");
-        let cluster = environment.cluster(&workload.cluster)?;
-        let pods = answered(cluster, workload::pods(cluster, &workload.namespace, &selector)).await?;
-        all.extend(pods.iter().filter(|p| p.ready && p.sidecar).map(|p| (cluster, p.reference())));
+    for (cluster, namespace) in places(running) {
+        let cluster = environment.cluster(cluster)?;
+        let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
+        all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| (cluster, p.reference())));
     }
     Ok(all)
+}
+
+/// Where the scenario's workloads are: cluster and namespace.
+fn places(running: &[RunningWorkload]) -> BTreeSet<(&str, &str)> {
+    running.iter().map(|w| (w.cluster.as_str(), w.namespace.as_str())).collect()
+}
+
+/// The caller's log is read as the caller's: what it says of a call that it refused is not a server's word.
+fn may_answer(pod: &PodInfo, caller: &PodInfo) -> bool {
+    pod.ready && pod.sidecar && (pod.ip != caller.ip || pod.reference() != caller.reference())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, ip: &str, ready: bool, sidecar: bool) -> PodInfo {
+        PodInfo {
+            namespace: "app1".into(),
+            name: name.into(),
+            ip: ip.parse().ok(),
+            ready,
+            node: None,
+            version: None,
+            sidecar,
+        }
+    }
+
+    #[test]
+    fn a_series_that_was_cut_short_says_so_where_it_matters() {
+        let at = crate::scenario::Located::nowhere(());
+        let finding = |class| Finding::at(&at, "latency", class, "", "0 of 60 replies later");
+        let mut findings = [finding(Class::Pass), finding(Class::Inconclusive)];
+        tell_cut_short(&mut findings, 60, 132);
+        let told = findings.map(|f| f.observed);
+        assert_eq!(told, ["0 of 60 replies later", "0 of 60 replies later; time was over after 60 of 132 calls"]);
+    }
+
+    #[test]
+    fn servers_of_the_users_own_are_asked_too() {
+        let running = |role, namespace: &str| RunningWorkload {
+            name: "w".into(),
+            cluster: "cluster1".into(),
+            namespace: namespace.into(),
+            role,
+            pods: Vec::new(),
+        };
+        let hello = || Role::Helloworld { version: "v1".into() };
+        let running = [running(hello(), "app1"), running(hello(), "app1"), running(Role::Manifest, "mine")];
+        assert_eq!(places(&running), BTreeSet::from([("cluster1", "app1"), ("cluster1", "mine")]));
+    }
+
+    #[rstest::rstest]
+    #[case::a_server(pod("server", "10.10.0.6", true, true), true)]
+    #[case::the_caller(pod("sleep", "10.10.0.5", true, true), false)]
+    #[case::of_another_cluster_by_that_name(pod("sleep", "10.20.0.5", true, true), true)]
+    #[case::not_ready(pod("server", "10.10.0.6", false, true), false)]
+    #[case::without_a_sidecar(pod("server", "10.10.0.6", true, false), false)]
+    fn who_may_answer(#[case] other: PodInfo, #[case] expected: bool) {
+        assert_eq!(may_answer(&other, &pod("sleep", "10.10.0.5", true, true)), expected);
+    }
 }

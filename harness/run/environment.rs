@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::kit::{self, Kit};
 use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
 use super::settings::Settings;
+use super::stale::StaleConnections;
 use super::{RunError, external};
 use crate::fault::World;
 use crate::gate::{self, Change};
@@ -266,7 +267,7 @@ impl Environment {
         }
         mesh::reconcile(&self.mesh, &self.clusters, &now, options).await?;
         for before in gates {
-            gate::after(before, super::GATE_LIMIT).await?;
+            StaleConnections::of(&self.dir).note(&gate::after(before, super::GATE_LIMIT).await?)?;
         }
         self.record.mesh = Some(options.clone());
         self.record.save(&self.dir)?;

@@ -14,6 +14,7 @@ mod sabotage;
 mod scenario;
 mod selection;
 mod session;
+mod stale;
 mod steps;
 mod undo;
 
@@ -102,6 +103,9 @@ pub enum RunError {
     /// A fault could not be injected or mended.
     #[error(transparent)]
     Fault(#[from] crate::fault::FaultError),
+    /// Several things went wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<RunError>),
     /// More than may be touched on clusters that were not made here.
     #[error("{}", .0.join("\n"))]
     NotOurs(Vec<String>),

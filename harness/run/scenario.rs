@@ -8,7 +8,8 @@ use super::calls::{self, Called};
 use super::environment::Environment;
 use super::kit::Kit;
 use super::sabotage::{Attempt, Sabotage, Sabotaged};
-use super::steps::{call_of, failed, is_call, manifests, timings, verdict_of};
+use super::stale::StaleConnections;
+use super::steps::{call_of, calls_behind, failed, is_call, manifests, timings, verdict_of, ways};
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back};
 use crate::apply;
@@ -16,7 +17,7 @@ use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::provider::ProviderName;
 use crate::report::{ScenarioReport, StepReport};
-use crate::scenario::{Located, Step, Workload};
+use crate::scenario::{Call, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
 use crate::{fault, redact, ui};
@@ -123,6 +124,11 @@ impl<'a> Doing<'a> {
         // Pods are ready; now the proxies must know of each other.
         let settled = gate::before(&self.environment.clusters, Change::endpoints(self.namespaces())).await?;
         gate::after(settled, GATE_LIMIT).await?;
+        let stale = StaleConnections::of(&self.environment.dir);
+        if stale.noted() {
+            self.drain(scenario.steps.iter().filter_map(|step| step.call())).await?;
+            stale.forget()?;
+        }
 
         for (index, step) in scenario.steps.iter().enumerate() {
             task.step(format!("step {} of {}", index + 1, scenario.steps.len()));
@@ -220,11 +226,7 @@ impl<'a> Doing<'a> {
     /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
     async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
         self.witness.note("tries what the calls behind the change expect: it must not hold yet");
-        let steps = &self.chosen.loaded.scenario.steps;
-        let from_here = steps.iter().enumerate().skip(first_change);
-        let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
-        for (index, step) in behind {
-            let Step::Call(call) = &step.value else { continue };
+        for (index, call) in calls_behind(&self.chosen.loaded.scenario.steps, first_change) {
             if !call.already()
                 && let Called { findings, .. } =
                     calls::send(self.environment, &self.running, call, self.patience()).await?
@@ -250,6 +252,8 @@ impl<'a> Doing<'a> {
                 self.undo.will_apply(cluster, &manifests).await?;
                 self.witness.applies(index, &cluster.name, &manifests);
                 apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
+                // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
+                workload::applied(cluster, &manifests).await?;
             }
             Step::Scale(step) => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
@@ -270,7 +274,19 @@ impl<'a> Doing<'a> {
             }
         }
         self.witness.changed(index);
-        Ok(gate::after(before, self.patience().gate()).await)
+        let gate = gate::after(before, self.patience().gate()).await;
+        if gate.as_ref().is_ok_and(GateReport::inbound_changed) {
+            self.drain(calls_behind(&self.chosen.loaded.scenario.steps, index).map(|(_, call)| call)).await?;
+        }
+        Ok(gate)
+    }
+
+    /// Uses up the connections that these calls would share with calls ahead of a change of a server's rules.
+    async fn drain(&self, calls: impl Iterator<Item = &Call>) -> Result<(), RunError> {
+        for call in ways(calls) {
+            calls::drain(self.environment, &self.running, call, self.patience()).await?;
+        }
+        Ok(())
     }
 
     /// Mends the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
 use crate::source::Located;
+use crate::verdict::stats::DETECT;
 
 /// One scenario: an environment, and steps that prove one thing about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -213,6 +214,11 @@ pub struct Call {
 }
 
 impl Step {
+    /// The call, if it is one.
+    pub fn call(&self) -> Option<&Call> {
+        if let Self::Call(call) = self { Some(call) } else { None }
+    }
+
     /// What it does, in a few words: `call sleep@cluster1 → http://helloworld.app1:5000/hello`.
     pub fn in_words(&self) -> String {
         match self {
@@ -230,7 +236,7 @@ impl Step {
 impl Call {
     /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
     pub fn detect(&self) -> f64 {
-        self.detect.as_ref().map_or(0.1, |detect| detect.fraction())
+        self.detect.as_ref().map_or(DETECT, |detect| detect.fraction())
     }
 
     /// Whether the expectation may hold already before the step ahead of it.
@@ -285,6 +291,14 @@ pub struct Expect {
     /// Whether the calls pass through the caller's sidecar, by its log.
     #[serde(default)]
     pub captured: Option<Located<bool>>,
+}
+
+impl Expect {
+    /// Whether what is expected is that no reply comes: the call is refused, or its name does not resolve.
+    pub fn no_reply(&self) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.value)
+            || self.resolves.as_ref().is_some_and(|resolves| !resolves.value)
+    }
 }
 
 /// Apply manifests, and wait until every proxy concerned has them.

@@ -159,6 +159,13 @@ fn mistakes_are_told_all_at_once_with_their_places(#[case] scenario: String) {
 }
 
 #[test]
+fn more_calls_than_are_ever_made_are_refused_in_their_place() {
+    let problems = problems_of(&with_steps("", &call("calls: 1000001, expect: { only: v1 }")));
+    assert!(problems.starts_with("scenarios/x.yaml:11:83: 1000001 calls are too many"), "{problems}");
+    assert!(problems.contains("expected at most 1000000"), "{problems}");
+}
+
+#[test]
 fn a_mistake_is_underlined_in_its_file() {
     let source = crate::source::Source::new("scenarios/x.yaml", expect(&["only: v2, never: [v2]"]));
     let scenario = crate::source::parse(&source).unwrap();

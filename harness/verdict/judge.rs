@@ -133,11 +133,9 @@ impl Judge<'_> {
 
     /// The status that is written, or 200 where a reply is expected at all.
     fn status(&self, expect: &Located<Expect>) -> Option<Finding> {
-        let no_reply = expect.refused.as_ref().is_some_and(|refused| refused.value)
-            || expect.resolves.as_ref().is_some_and(|resolves| !resolves.value);
         let wanted = match &expect.status {
             Some(status) => status.value,
-            None if no_reply => return None,
+            None if expect.no_reply() => return None,
             None => 200,
         };
         let holds = self.all(|call| status(call) == Some(wanted));
@@ -298,9 +296,19 @@ fn is_refused(call: &CallSeen) -> bool {
                 .iter()
                 .any(|reason| told.contains(reason))
                 && !told.contains("timeout")
+                && !is_unreachable(&told)
         }
         _ => false,
     }
+}
+
+/// Whether Envoy says that there is no way to the other side, which so has refused nothing; some versions tell the number alone.
+fn is_unreachable(told: &str) -> bool {
+    let told = told.to_ascii_lowercase();
+    let words = ["no route to host", "network is unreachable"].iter().any(|words| told.contains(words));
+    // EHOSTUNREACH and ENETUNREACH of Linux.
+    let numbers = ["connect error: 113", "connect error: 101"].iter().any(|number| told.contains(number));
+    words || numbers
 }
 
 /// `v1`, `v1 and v2`, `v1, v2 and v3`.

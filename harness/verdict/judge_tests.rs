@@ -189,6 +189,21 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
     &[(answered(503, "upstream connect error or disconnect/reset before headers. reset reason: connection timeout", None),
        132)],
     "fail | every call refused | 0 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
+#[case("refused: true", &[(answered(503, "upstream connect error or disconnect/reset before headers. reset reason: remote \
+       connection failure, transport failure reason: delayed connect error: Connection refused", None), 132)],
+    "pass | every call refused | 132 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
+#[case("refused: true", &[(answered(503, "upstream connect error or disconnect/reset before headers. reset reason: remote \
+       connection failure, transport failure reason: delayed connect error: 111", None), 132)],
+    "pass | every call refused | 132 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
+#[case("refused: true", &[(answered(503, "upstream connect error or disconnect/reset before headers. reset reason: remote \
+       connection failure, transport failure reason: delayed connect error: No route to host", None), 132)],
+    "fail | every call refused | 0 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
+#[case("refused: true", &[(answered(503, "upstream connect error or disconnect/reset before headers. reset reason: remote \
+       connection failure, transport failure reason: delayed connect error: 113", None), 132)],
+    "fail | every call refused | 0 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
+#[case("refused: true", &[(answered(503, "", Some("upstream_reset_before_response_started{remote_connection_failure,\
+       immediate_connect_error:_Network_is_unreachable}")), 132)],
+    "fail | every call refused | 0 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
 #[case("refused: true", &[(answered(503, "no healthy upstream", None), 132)],
     "fail | every call refused | 0 calls refused: status 503 without a version 132 of 132 calls on 1 connection")]
 #[case("refused: true", &[(refused(), 131), (reply("v1"), 1)],

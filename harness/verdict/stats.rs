@@ -9,6 +9,9 @@
 //! only more cautious. Consistent hashing, locality preference, and LEAST_REQUEST with calls in parallel
 //! are not independent draws: use `reached` or `only` there.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use super::multinomial;
 
 /// The false-alarm rate of a split: how often a correct mesh fails. One in a million, so that a thousand
@@ -69,8 +72,17 @@ pub fn ln_factorial(n: u32) -> f64 {
 /// How many of `n` replies one version gives, if each goes there with chance `p`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binomial {
+    /// The first count of `pmf`: the likelihoods of those around the likeliest, down to [`NEGLIGIBLE`].
+    first: u32,
     pmf: Vec<f64>,
 }
+
+/// Counts that are less likely than this, beside the likeliest, are taken for impossible: no sum that is told or compared changes
+/// in its last digit, and of 100,000 counts only a few thousand are left.
+const NEGLIGIBLE: f64 = 1e-300;
+
+/// The same where sums are only compared with `alpha` and `miss`, which are many times larger than what is left out.
+const NEGLIGIBLE_FOR_POWER: f64 = 1e-30;
 
 impl Binomial {
     /// `p` outside 0..=1 is taken for the nearer end.
@@ -78,31 +90,52 @@ impl Binomial {
     /// The likelihoods are built outwards from the likeliest count by their ratios and divided by their sum:
     /// no logarithms, so they add up to one and mirror images agree to the last digits, for any `n`.
     pub fn new(n: u32, p: f64) -> Self {
+        Self::down_to(NEGLIGIBLE, n, p)
+    }
+
+    /// Without the counts that are less likely than `negligible`, beside the likeliest.
+    pub(super) fn down_to(negligible: f64, n: u32, p: f64) -> Self {
         let p = p.clamp(0.0, 1.0);
-        let mut pmf = vec![0.0; n as usize + 1];
-        let mode = (((f64::from(n) + 1.0) * p) as usize).min(n as usize);
-        pmf[mode] = 1.0;
+        let mode = (((f64::from(n) + 1.0) * p) as u32).min(n);
         let odds = p / (1.0 - p);
-        for k in mode..n as usize {
-            pmf[k + 1] = pmf[k] * (n as usize - k) as f64 / (k + 1) as f64 * odds;
-        }
-        for k in (0..mode).rev() {
-            pmf[k] = pmf[k + 1] * (k + 1) as f64 / (n as usize - k) as f64 / odds;
-        }
+        let likely = |mass: &f64| *mass > negligible;
+        let mut mass = 1.0;
+        let below = (0..mode).rev().map(|k| {
+            mass = mass * f64::from(k + 1) / f64::from(n - k) / odds;
+            mass
+        });
+        let mut pmf: Vec<f64> = below.take_while(likely).collect();
+        let first = mode - pmf.len() as u32;
+        pmf.reverse();
+        pmf.push(1.0);
+        let mut mass = 1.0;
+        let above = (mode..n).map(|k| {
+            mass = mass * f64::from(n - k) / f64::from(k + 1) * odds;
+            mass
+        });
+        pmf.extend(above.take_while(likely));
         let total: f64 = pmf.iter().sum();
         pmf.iter_mut().for_each(|mass| *mass /= total);
-        Self { pmf }
+        Self { first, pmf }
+    }
+
+    /// How many counts are looked at.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.pmf.len()
     }
 
     /// The chance of exactly `k`.
     pub fn pmf(&self, k: u32) -> f64 {
-        self.pmf.get(k as usize).copied().unwrap_or(0.0)
+        let index = k.checked_sub(self.first);
+        index.and_then(|index| self.pmf.get(index as usize)).copied().unwrap_or(0.0)
     }
 
     /// The chance of a count from `low` to `high`, both included.
     pub fn mass(&self, low: u32, high: u32) -> f64 {
-        let end = (high as usize + 1).min(self.pmf.len());
-        self.pmf.get(low as usize..end).map_or(0.0, |range| range.iter().sum())
+        let low = low.saturating_sub(self.first) as usize;
+        let end = (high.saturating_add(1).saturating_sub(self.first) as usize).min(self.pmf.len());
+        self.pmf.get(low..end).map_or(0.0, |range| range.iter().sum())
     }
 
     /// The exact two-sided p-value of `k`: the chance of a count that is no likelier than `k`.
@@ -133,7 +166,7 @@ impl Binomial {
             }
             (low, high, given_up) = (next_low, next_high, given_up + mass);
         }
-        (low as u32, high as u32)
+        (self.first + low as u32, self.first + high as u32)
     }
 }
 
@@ -188,8 +221,9 @@ pub fn split_power(expected: &[f64], n: u32, detect: f64, alpha: f64) -> f64 {
     let positive = match shares.as_slice() {
         [] | [_] => 1.0,
         [first, _] => {
-            let (low, high) = Binomial::new(n, *first).accepted(alpha);
-            let missed = deviations(*first, detect).into_iter().map(|q| Binomial::new(n, q).mass(low, high));
+            let binomial = |p| Binomial::down_to(NEGLIGIBLE_FOR_POWER, n, p);
+            let (low, high) = binomial(*first).accepted(alpha);
+            let missed = deviations(*first, detect).into_iter().map(|q| binomial(q).mass(low, high));
             1.0 - missed.fold(0.0, f64::max)
         }
         _ => multinomial::power(&shares, n, detect, alpha),
@@ -203,7 +237,21 @@ pub fn split_power(expected: &[f64], n: u32, detect: f64, alpha: f64) -> f64 {
 ///
 /// The power of an exact test is a sawtooth, so the answer is the end of the last tooth that dips too low. Among
 /// three and more versions it is a number that suffices, found in steps of 5 %.
+///
+/// Kept: a scenario's reading, its plan and each of its calls ask for the same, and a small `detect` takes a second.
 pub fn sample_size(expected: &[f64], detect: f64, alpha: f64, miss: f64) -> u32 {
+    static KNOWN: LazyLock<Mutex<HashMap<Vec<u64>, u32>>> = LazyLock::new(Mutex::default);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key: Vec<u64> = expected.iter().chain(&[detect, alpha, miss]).map(|number| number.to_bits()).collect();
+    if let Some(size) = known().get(&key) {
+        return *size;
+    }
+    let size = search_size(expected, detect, alpha, miss);
+    known().insert(key, size);
+    size
+}
+
+fn search_size(expected: &[f64], detect: f64, alpha: f64, miss: f64) -> u32 {
     let enough = |n: u32| split_power(expected, n, detect, alpha) >= 1.0 - miss;
     let shares: Vec<f64> = expected.iter().copied().filter(|share| *share > 0.0).collect();
     if shares.len() > 2 {

@@ -61,6 +61,56 @@ fn calls_that_show_a_share(#[case] share: f64, #[case] miss: f64, #[case] calls:
     assert_eq!(presence_calls(share, miss), calls);
 }
 
+/// The sample size as its definition says, over every count that there is.
+fn straightforward_size(p: f64, detect: f64, alpha: f64, miss: f64) -> u32 {
+    let enough = |n: u32| {
+        let binomial = |p| Binomial::down_to(0.0, n, p);
+        let (low, high) = binomial(p).accepted(alpha);
+        let missed = deviations(p, detect).into_iter().map(|q| binomial(q).mass(low, high));
+        1.0 - missed.fold(0.0, f64::max) >= 1.0 - miss
+    };
+    let (mut low, mut high) = (1, presence_calls(detect, miss).max(2));
+    while !enough(high) {
+        (low, high) = (high, high * 2);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if enough(middle) { high = middle } else { low = middle }
+    }
+    let last = high + (4.0 / p.min(1.0 - p)).ceil() as u32 + high / 50;
+    (high..=last).rev().find(|&n| !enough(n)).map_or(high, |dip| dip + 1)
+}
+
+#[rstest]
+#[case(0.75, 0.10, ALPHA, SPLIT_MISS)]
+#[case(0.50, 0.10, ALPHA, SPLIT_MISS)]
+#[case(0.90, 0.10, ALPHA, SPLIT_MISS)]
+#[case(0.99, 0.10, ALPHA, SPLIT_MISS)]
+#[case(0.20, 0.07, ALPHA, SPLIT_MISS)]
+#[case(0.50, 0.30, 1e-2, 1e-1)]
+fn the_sample_size_is_the_one_of_its_definition(
+    #[case] p: f64,
+    #[case] detect: f64,
+    #[case] alpha: f64,
+    #[case] miss: f64,
+) {
+    let expected = straightforward_size(p, detect, alpha, miss);
+    assert_eq!(sample_size(&[p, 1.0 - p], detect, alpha, miss), expected);
+    assert_eq!(sample_size(&[p, 1.0 - p], detect, alpha, miss), expected, "when it is known");
+}
+
+/// 33,000 counts, of which a tenth matters, for 700 sample sizes: minutes of this test if each were looked at.
+#[test]
+fn a_small_effect_is_planned_soon() {
+    let began = std::time::Instant::now();
+    let needed = calls_needed(&expect("split: { v1: 75%, v2: 25% }"), 0.02);
+    println!("{needed} calls, after {:.1?}", began.elapsed());
+    assert!((30_000..36_000).contains(&needed), "{needed}");
+    let all = Binomial::new(100_000, 0.75);
+    assert!(all.kept() < 20_000, "{}", all.kept());
+    assert!(Binomial::down_to(0.0, 100_000, 0.75).kept() > all.kept());
+}
+
 fn expect(yaml: &str) -> Expect {
     serde_saphyr::from_str(yaml).unwrap()
 }
@@ -144,6 +194,23 @@ proptest! {
         let k = (k * f64::from(n)) as u32;
         prop_assert!(close(ours.pmf(k), oracle.pmf(k.into()), 1e-8) || oracle.pmf(k.into()) < 1e-290);
         prop_assert!((ours.mass(0, k) - oracle.cdf(k.into())).abs() < 1e-9);
+    }
+
+    /// What is left out changes nothing that is told.
+    #[test]
+    fn negligible_counts_are_negligible(n in 1..5000_u32, p in 0.0..=1.0_f64, k in 0.0..=1.0_f64) {
+        let (ours, all) = (Binomial::new(n, p), Binomial::down_to(0.0, n, p));
+        let k = (k * f64::from(n)) as u32;
+        prop_assert!((ours.p_value(k) - all.p_value(k)).abs() < 1e-290);
+        prop_assert_eq!(ours.accepted(ALPHA), all.accepted(ALPHA));
+        prop_assert!((ours.mass(k, n) - all.mass(k, n)).abs() < 1e-290);
+    }
+
+    #[test]
+    fn the_sample_size_of_any_split_is_the_one_of_its_definition(p in 0.05..0.95_f64, detect in 0.08..0.4_f64) {
+        prop_assert_eq!(
+            sample_size(&[p, 1.0 - p], detect, ALPHA, SPLIT_MISS), straightforward_size(p, detect, ALPHA, SPLIT_MISS)
+        );
     }
 
     #[test]

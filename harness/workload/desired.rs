@@ -221,26 +221,35 @@ impl Builder<'_> {
             }
             metadata["annotations"][INJECTION_ANNOTATION] = json!(injection(self.options));
         }
-        let replicas = manifest.object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
-        let maker = match manifest.kind() {
-            "Deployment" => Some(Maker::Deployment),
-            "Pod" => Some(Maker::Pod),
-            "StatefulSet" => Some(Maker::Controller("StatefulSet".into(), usize::try_from(replicas).ok())),
-            "DaemonSet" => Some(Maker::Controller("DaemonSet".into(), None)),
-            _ => None,
-        };
-        if let Some(maker) = maker {
-            self.expected.push(Expected {
-                cluster: cluster.to_owned(),
-                namespace: manifest.namespace().unwrap_or("default").to_owned(),
-                name: manifest.name().to_owned(),
-                maker,
-                role: Role::Manifest,
-                sidecar: None,
-            });
-        }
+        self.expected.extend(of_user(cluster, &manifest));
         self.add(cluster, manifest);
     }
+}
+
+/// What an object of the user's makes that must have its pods ready.
+pub(super) fn of_user(cluster: &str, manifest: &Manifest) -> Option<Expected> {
+    let replicas = manifest.object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+    let maker = match manifest.kind() {
+        "Deployment" => Maker::Deployment,
+        "Pod" => Maker::Pod,
+        "StatefulSet" => Maker::Controller("StatefulSet".into(), usize::try_from(replicas).ok()),
+        "DaemonSet" => Maker::Controller("DaemonSet".into(), None),
+        _ => return None,
+    };
+    Some(Expected {
+        cluster: cluster.to_owned(),
+        namespace: manifest.namespace().unwrap_or("default").to_owned(),
+        name: manifest.name().to_owned(),
+        maker,
+        role: Role::Manifest,
+        sidecar: None,
+    })
+}
+
+/// Whether it is a pod that ends by itself: it need not be ready when it is looked at.
+pub(super) fn ends(manifest: &Manifest) -> bool {
+    let policy = manifest.object.data.pointer("/spec/restartPolicy").and_then(Value::as_str);
+    manifest.kind() == "Pod" && policy.is_some_and(|policy| policy != "Always")
 }
 
 /// The Deployment of a version of `helloworld`.

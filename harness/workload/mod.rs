@@ -252,6 +252,17 @@ fn left_or_wanted(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<
     before.union(wanted).filter_map(Item::workload_namespace).collect()
 }
 
+/// Waits until the Deployments, StatefulSets, DaemonSets and Pods among `manifests`, which were applied, have their pods ready.
+/// Pods that end by themselves are not waited for.
+///
+/// # Errors
+/// [`WorkloadError`] when they do not, with Kubernetes' reason.
+pub async fn applied(cluster: &Cluster, manifests: &[Manifest]) -> Result<(), WorkloadError> {
+    let lasting = manifests.iter().filter(|manifest| !desired::ends(manifest));
+    let expected: Vec<Expected> = lasting.filter_map(|manifest| desired::of_user(&cluster.name, manifest)).collect();
+    if expected.is_empty() { Ok(()) } else { ready::applied(cluster, &expected).await }
+}
+
 /// The namespaces that workloads are in, by what [`reconcile`] wrote down in the clusters. `owner` is the environment's
 /// identifier. A cluster that does not answer within three seconds is left out: it may be what is to be mended.
 ///

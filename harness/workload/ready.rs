@@ -34,6 +34,32 @@ pub(super) async fn running(
     finish(waited.await, cluster, namespaces).await
 }
 
+/// Waits until everything of `expected` in `cluster` has its pods ready, whatever else is there.
+pub(super) async fn applied(cluster: &Cluster, expected: &[Expected]) -> Result<(), WorkloadError> {
+    let namespaces: BTreeSet<String> = expected.iter().map(|e| e.namespace.clone()).collect();
+    let what = format!("what was applied in cluster {}", cluster.name);
+    let (expected, all) = (&expected, &namespaces);
+    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
+        match look(cluster, all).await {
+            Ok(seen) => lacking(cluster, expected, &seen),
+            Err(error) => Poll::Failed(error),
+        }
+    });
+    finish(waited.await, cluster, &namespaces).await
+}
+
+fn lacking(cluster: &Cluster, expected: &[Expected], seen: &Seen) -> Poll<(), WorkloadError> {
+    let mut missing = Vec::new();
+    for wanted in expected {
+        match progress(wanted, seen).0 {
+            Readiness::Ready => {}
+            Readiness::NotYet(why) => missing.push(format!("{why} (namespace {})", wanted.namespace)),
+            Readiness::Never(why) => return Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
+        }
+    }
+    if missing.is_empty() { Poll::Ready(()) } else { Poll::NotYet(missing.join("; ")) }
+}
+
 /// Waits until the Deployment `name` has exactly as many pods as it says, ready, and answers them.
 pub(super) async fn scaled(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<PodInfo>, WorkloadError> {
     let namespaces = BTreeSet::from([namespace.to_owned()]);
@@ -272,6 +298,18 @@ mod tests {
         );
         let wanted = Expected { maker, ..expected(true) };
         assert_eq!(progress(&wanted, &seen(vec![pod])).0 == Readiness::Ready, ready);
+    }
+
+    #[rstest::rstest]
+    #[case::not_there_yet(Seen::default(), Some("no deployment sleep (namespace app1)"))]
+    #[case::beside_others(seen(vec![ours("sleep"), ours("helloworld-v3")]), None)]
+    #[tokio::test]
+    async fn what_was_applied_must_be_ready(#[case] seen: Seen, #[case] missing: Option<&str>) {
+        match lacking(&cluster(), &[expected(true)], &seen) {
+            Poll::Ready(()) => assert_eq!(missing, None),
+            Poll::NotYet(why) => assert_eq!(missing, Some(why.as_str())),
+            Poll::Failed(error) => panic!("{error}"),
+        }
     }
 
     #[tokio::test]

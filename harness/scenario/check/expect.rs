@@ -2,6 +2,7 @@
 
 use super::super::{Call, EndpointsIn, Expect, Mtls};
 use super::{Checks, Located, repeated};
+use crate::verdict::stats::MAX_CALLS;
 use crate::verdict::{calls_needed, power};
 
 /// What is written in an `expect`, by name, with its place.
@@ -230,6 +231,10 @@ fn check_power(checks: &mut Checks<'_>, call: &Call) {
         if let Some(detect) = &call.detect {
             checks.wrong(detect, "no number of calls shows a deviation of nothing", "expected a share such as 10%");
         }
+        return;
+    }
+    if let Some(calls) = call.calls.as_ref().filter(|calls| calls.value > MAX_CALLS) {
+        checks.wrong(calls, format!("{} calls are too many", calls.value), format!("expected at most {MAX_CALLS}"));
         return;
     }
     let needed = calls_needed(&call.expect, detect);
