@@ -19,8 +19,8 @@ use crate::wait::{self, Poll};
 /// own in a proxy counts as pushed when a newer push exists and no further one has followed for this long.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// How long a control plane that is to be there may take to start: as long as a change may take to reach every proxy.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a control plane that is to be there may take to start: within what all looks ahead of a change have.
+const START_LIMIT: Duration = Duration::from_secs(super::BEFORE_LIMIT.as_secs() * 3 / 4);
 
 /// How often the pods are listed again while something is missing.
 const RELIST: Duration = Duration::from_secs(1);
@@ -121,6 +121,9 @@ pub(super) async fn before(
 
 /// The control plane of `cluster` as soon as one of its pods is ready; `None`: it is to run none.
 async fn control_plane(cluster: &Cluster) -> Result<Option<ControlPlane>, GateError> {
+    if let Some(plane) = ControlPlane::of(cluster).await? {
+        return Ok(Some(plane));
+    }
     let look = || async {
         match ControlPlane::of(cluster).await {
             Ok(Some(plane)) => Poll::Ready(Some(plane)),
