@@ -16,12 +16,10 @@ enum Resolution {
 }
 
 fn resolution<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> Resolution {
-    // curl's words for a time-out ahead of any connection.
-    let silent = |o: &Outcome| matches!(o, Outcome::Failed(why) if why.starts_with("Resolving timed out"));
     let mut all = outcomes.clone();
     if all.clone().any(|o| *o == Outcome::Unresolved) {
         Resolution::Unknown
-    } else if all.clone().next().is_some() && all.all(silent) {
+    } else if all.clone().next().is_some() && all.all(Outcome::is_silence_of_dns) {
         // Where one of them got past it, the others had a busy machine.
         Resolution::Silent
     } else {

@@ -245,6 +245,8 @@ struct Gate<'a> {
     plane: ControlPlane,
     /// Each object, and the resource version that istiod must hold (`None`: it must hold none).
     objects: Vec<(ObjectRef, Option<String>)>,
+    /// What the versions are of.
+    stamps: Vec<Option<Stamp>>,
     fates: Vec<(ObjectRef, Fate)>,
     subsets: Subsets,
     proxies: BTreeMap<String, Proxy>,
@@ -272,11 +274,14 @@ pub(super) async fn after(
     };
     let fates: Vec<_> = before.objects.iter().zip(&now).map(|((o, old), new)| (o.clone(), fate(old, new))).collect();
     let subsets = Subsets::read(clusters, &before.plane.cluster, &applied(&fates)).await?;
+    let (stamps, versions): (Vec<_>, Vec<_>) = now.into_iter().map(Option::unzip).unzip();
+    let objects = refs.into_iter().zip(versions).collect();
     let gate = Mutex::new(Gate {
         subsets,
         clusters,
         plane: before.plane,
-        objects: refs.into_iter().zip(now.into_iter().map(|n| n.map(|(_, version)| version))).collect(),
+        objects,
+        stamps,
         fates,
         proxies: before.proxies,
         started,
@@ -303,13 +308,34 @@ fn applied(fates: &[(ObjectRef, Fate)]) -> Vec<ObjectRef> {
         .collect()
 }
 
+/// The version to wait for: a newer one of the same stamp takes the place of the one that was read.
+fn newer(wanted: &mut Option<String>, stamp: Option<&Stamp>, now: Option<(Stamp, String)>) {
+    if let (Some(version), Some((same, newer))) = (wanted, now)
+        && stamp == Some(&same)
+    {
+        *version = newer;
+    }
+}
+
 impl Gate<'_> {
+    /// Looks for newer versions of the objects, as long as they mean the same. istiod itself writes into the status of some (the
+    /// addresses of a ServiceEntry: `pilot/pkg/controllers/ipallocate`), and then never holds the version that was applied.
+    async fn follow(&mut self) {
+        let refs: Vec<ObjectRef> = self.objects.iter().map(|(object, _)| object.clone()).collect();
+        // One that does not answer is asked again by the next look.
+        let Ok(now) = stamps(&self.plane.cluster, &refs).await else { return };
+        for (((_, wanted), stamp), now) in self.objects.iter_mut().zip(&self.stamps).zip(now) {
+            newer(wanted, stamp.as_ref(), now);
+        }
+    }
+
     /// What is missing, one line each.
     async fn look(&mut self) -> Result<Vec<String>, GateError> {
         if self.stored.is_none() {
             match self.plane.lacks(&self.objects).await {
-                Err(error) => return Ok(vec![plane_error(&self.plane, error).to_string()]),
+                Err(error) => return Ok(vec![self.unanswered(error).await]),
                 Ok(lacking) if !lacking.is_empty() => {
+                    self.follow().await;
                     let what = lacking.join(", ");
                     return Ok(vec![format!(
                         "{}: istiod does not hold {what} as applied yet",
@@ -321,7 +347,7 @@ impl Gate<'_> {
         }
         let connected = match self.plane.connected().await {
             Ok(connected) => connected,
-            Err(error) => return Ok(vec![plane_error(&self.plane, error).to_string()]),
+            Err(error) => return Ok(vec![self.unanswered(error).await]),
         };
         if self.listed.elapsed() > RELIST {
             self.list(&connected).await?;
@@ -337,6 +363,15 @@ impl Gate<'_> {
             }
         });
         join_all(looks).await.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// An istiod that does not answer may have been replaced: the next look asks those that there are now.
+    async fn unanswered(&mut self, error: super::AdminError) -> String {
+        let said = plane_error(&self.plane, error).to_string();
+        if let Ok(Some(plane)) = ControlPlane::of(&self.plane.cluster).await {
+            self.plane = plane;
+        }
+        said
     }
 
     /// Forgets proxies whose pods are gone, and learns of new ones.
@@ -571,6 +606,25 @@ mod tests {
         let all = [(object("PeerAuthentication"), Fate::Made), (object("EnvoyFilter"), Fate::Made)];
         let (before, now) = (intended(18, "v1"), intended(19, "v2"));
         assert!(!pushed(&all[0].0, Fate::Made, &all, Some(&before), &now, false));
+    }
+
+    fn stamp(generation: i64) -> Stamp {
+        Stamp { uid: "u".into(), generation, labels: BTreeMap::new(), annotations: BTreeMap::new() }
+    }
+
+    #[rstest]
+    #[case::its_status_was_written(Some("7"), Some((stamp(1), "9".into())), Some("9"))]
+    #[case::somebody_changed_it(Some("7"), Some((stamp(2), "9".into())), Some("7"))]
+    #[case::somebody_deleted_it(Some("7"), None, Some("7"))]
+    #[case::it_is_to_be_gone(None, Some((stamp(1), "9".into())), None)]
+    fn a_version_is_followed_as_long_as_it_means_the_same(
+        #[case] wanted: Option<&str>,
+        #[case] now: Option<(Stamp, String)>,
+        #[case] expected: Option<&str>,
+    ) {
+        let mut wanted = wanted.map(str::to_owned);
+        newer(&mut wanted, Some(&stamp(1)), now);
+        assert_eq!(wanted.as_deref(), expected);
     }
 
     /// Two VirtualServices on one port share a resource: that it is another says nothing of either, that it names one does.

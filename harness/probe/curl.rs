@@ -153,7 +153,7 @@ fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
             Outcome::Refused(words)
         }
         // A resolver that says nothing is no reply that is late, and nobody has said that there is no such name.
-        28 if words.starts_with("Resolving timed out") => Outcome::Failed(words),
+        28 if words.starts_with(Outcome::SILENT) => Outcome::Failed(words),
         28 => Outcome::TimedOut,
         _ => Outcome::Failed(words),
     }

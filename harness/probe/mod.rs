@@ -222,6 +222,16 @@ pub enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// How curl begins what it says of a resolver that did not answer in time.
+    const SILENT: &str = "Resolving timed out";
+
+    /// Whether no resolver said in time that there is such a name, or that there is none.
+    pub fn is_silence_of_dns(&self) -> bool {
+        matches!(self, Self::Failed(why) if why.starts_with(Self::SILENT))
+    }
+}
+
 /// One line of an Envoy access log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProxyLine {

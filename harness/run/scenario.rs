@@ -102,6 +102,9 @@ impl<'a> Doing<'a> {
     }
 
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
+        for fault::Broken { name, cluster, .. } in fault::broken(&self.environment.dir)? {
+            ui::say(format!("{name} is still in {cluster}: it is mended before {} begins", self.chosen.name));
+        }
         // An earlier scenario may have been killed in the middle: its changes come off first.
         self.put_back().await?;
         task.step("mesh options and workloads");

@@ -257,8 +257,12 @@ impl Judge<'_> {
 
     fn resolves(&self, wanted: bool) -> Found {
         let expected = if wanted { "the name resolves" } else { "the name does not resolve" };
-        let unresolved = |call: &CallSeen| call.outcome == Outcome::Unresolved;
-        let found = self.holds(self.all(|call| unresolved(call) != wanted), expected, by_version(self.seen));
+        // A resolver that is silent says neither.
+        let fits = |call: &CallSeen| match &call.outcome {
+            Outcome::Unresolved => !wanted,
+            outcome => wanted && !outcome.is_silence_of_dns(),
+        };
+        let found = self.holds(self.all(fits), expected, by_version(self.seen));
         Found { needs: 1, ..found }
     }
 

@@ -56,6 +56,10 @@ fn unresolved() -> CallSeen {
     call(Outcome::Unresolved)
 }
 
+fn silent_dns() -> CallSeen {
+    call(Outcome::Failed("Resolving timed out after 1500 milliseconds".into()))
+}
+
 fn timed_out() -> CallSeen {
     call(Outcome::TimedOut)
 }
@@ -220,6 +224,10 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("resolves: true", &[(reply("v1"), 1)], "pass | the name resolves | v1 1 of 1 call on 1 connection")]
 #[case("resolves: true", &[(unresolved(), 3)],
     "fail | the name resolves | name not resolved 3 of 3 calls on 1 connection")]
+#[case("resolves: true", &[(silent_dns(), 3)],
+    "fail | the name resolves | failed (Resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
+#[case("resolves: false", &[(silent_dns(), 3)],
+    "fail | the name does not resolve | failed (Resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
 #[case("resolves: false", &[(unresolved(), 3)],
     "pass | the name does not resolve | name not resolved 3 of 3 calls on 1 connection")]
 #[case("resolves: false", &[(unresolved(), 2), (reply("v1"), 1)],
