@@ -225,9 +225,9 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("resolves: true", &[(unresolved(), 3)],
     "fail | the name resolves | name not resolved 3 of 3 calls on 1 connection")]
 #[case("resolves: true", &[(silent_dns(), 3)],
-    "fail | the name resolves | failed (Resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
+    "fail | the name resolves | failed (resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
 #[case("resolves: false", &[(silent_dns(), 3)],
-    "fail | the name does not resolve | failed (Resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
+    "fail | the name does not resolve | failed (resolving timed out after 1500 milliseconds) 3 of 3 calls on 1 connection")]
 #[case("resolves: false", &[(unresolved(), 3)],
     "pass | the name does not resolve | name not resolved 3 of 3 calls on 1 connection")]
 #[case("resolves: false", &[(unresolved(), 2), (reply("v1"), 1)],
