@@ -31,8 +31,8 @@ pub fn compare_making(recorded: &RunReport, now: &RunReport) -> Vec<String> {
     differ("source", &recorded.source, &now.source);
     let parts: BTreeSet<&String> = recorded.versions.keys().chain(now.versions.keys()).collect();
     for part in parts {
-        let told = |report: &'_ RunReport| report.versions.get(part).map_or("none", String::as_str).to_owned();
-        differ(part, &told(recorded), &told(now));
+        let [then, today] = [recorded, now].map(|run| run.versions.get(part).map_or("none", String::as_str));
+        differ(part, then, today);
     }
     lines
 }

@@ -47,7 +47,7 @@ fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathB
     });
     let named: BTreeSet<&PathBuf> = manifests.chain(applied).collect();
     let named = named.into_iter().map(|named| {
-        let path = loaded.file(named).unwrap_or_else(|| named.clone());
+        let path = loaded.locate(named);
         let place = inside(&path).filter(|_| named.is_relative() && !leaves(&path, &project));
         (path, place)
     });

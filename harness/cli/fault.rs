@@ -93,8 +93,7 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
             Ok(0)
         }
         Err(error) => {
-            let broken = fault::broken(&environment.dir).unwrap_or_default();
-            let noted = !error.is_input() && broken.iter().any(|b| b.name == name && b.cluster == cluster);
+            let noted = !error.is_input() && fault::is_broken(&environment.dir, name, cluster).unwrap_or(false);
             let ended = refused(error);
             if noted {
                 ui::say(note_stays(&environment.dir, name, cluster));

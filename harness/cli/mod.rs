@@ -35,7 +35,7 @@ mod why;
 /// Wrong input or a missing prerequisite: nothing was started.
 pub const WRONG_INPUT: u8 = 4;
 /// Ended by Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = interrupt::EXIT_CODE;
 /// Wrong usage (`EX_USAGE` of sysexits.h).
 const WRONG_USAGE: u8 = 64;
 

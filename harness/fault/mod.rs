@@ -41,7 +41,7 @@ mod world;
 
 pub use error::FaultError;
 use error::{kube_error, no_effect};
-pub use notes::{Broken, broken};
+pub use notes::{Broken, broken, is_broken};
 use notes::{forget, note, note_name, state};
 pub use world::World;
 
@@ -185,7 +185,7 @@ pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -
 async fn break_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
     let started = Instant::now();
     applies(world, name, cluster)?;
-    if broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster) {
+    if is_broken(env, name, cluster)? {
         let next = mend_by_hand(env, name, cluster);
         return Err(FaultError::Already { name: name.into(), cluster: cluster.into(), next });
     }
@@ -218,8 +218,7 @@ async fn in_time<T>(
     match tokio::time::timeout(IN_ALL, work).await {
         Ok(done) => done,
         Err(_) => {
-            let noted = broken(env)?.iter().any(|b| b.name == name && b.cluster == cluster);
-            let next = if noted {
+            let next = if is_broken(env, name, cluster)? {
                 format!("mend it: {}", mend_by_hand(env, name, cluster))
             } else {
                 "nothing was changed".to_owned()

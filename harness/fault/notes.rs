@@ -52,6 +52,14 @@ pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
     Ok(notes)
 }
 
+/// Whether that fault is in that cluster now, whole or half.
+///
+/// # Errors
+/// As [`broken`].
+pub fn is_broken(env: &EnvDir, name: &str, cluster: &str) -> Result<bool, FaultError> {
+    Ok(broken(env)?.iter().any(|one| one.name == name && one.cluster == cluster))
+}
+
 pub(super) fn note_name(fault: &str, cluster: &str) -> String {
     format!("fault-{fault}-{cluster}.json")
 }

@@ -121,22 +121,27 @@ pub(super) async fn before(
 
 /// The control plane of `cluster` as soon as one of its pods is ready; `None`: it is to run none.
 async fn control_plane(cluster: &Cluster) -> Result<Option<ControlPlane>, GateError> {
-    if let Some(plane) = ControlPlane::of(cluster).await? {
-        return Ok(Some(plane));
+    // The first look has no limit of its own: that nobody answers is told by whoever set one for all looks ahead of a change.
+    match started(cluster).await {
+        Poll::Ready(plane) => Ok(plane),
+        Poll::Failed(error) => Err(error),
+        Poll::NotYet(_) => wait::until("a control plane that is ready", START_LIMIT, INTERVAL, || started(cluster))
+            .await
+            .map_err(waited),
     }
-    let look = || async {
-        match ControlPlane::of(cluster).await {
-            Ok(Some(plane)) => Poll::Ready(Some(plane)),
-            // It may just be starting: without it, what is applied would seem to concern nobody.
-            Ok(None) => match serving::runs_control_plane(cluster).await {
-                Ok(true) => Poll::NotYet(no_istiod(cluster)),
-                Ok(false) => Poll::Ready(None),
-                Err(error) => Poll::Failed(error),
-            },
+}
+
+async fn started(cluster: &Cluster) -> Poll<Option<ControlPlane>, GateError> {
+    match ControlPlane::of(cluster).await {
+        Ok(Some(plane)) => Poll::Ready(Some(plane)),
+        // It may just be starting: without it, what is applied would seem to concern nobody.
+        Ok(None) => match serving::runs_control_plane(cluster).await {
+            Ok(true) => Poll::NotYet(no_istiod(cluster)),
+            Ok(false) => Poll::Ready(None),
             Err(error) => Poll::Failed(error),
-        }
-    };
-    wait::until("a control plane that is ready", START_LIMIT, INTERVAL, look).await.map_err(waited)
+        },
+        Err(error) => Poll::Failed(error),
+    }
 }
 
 fn no_istiod(cluster: &Cluster) -> String {

@@ -101,13 +101,13 @@ pub fn write(path: &Path, text: &str) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// Seconds as people read them.
 /// `istio 1.31.0, kubernetes v1.34.4`.
 pub(crate) fn versions(versions: &BTreeMap<String, String>) -> String {
     let each: Vec<String> = versions.iter().map(|(part, version)| format!("{part} {version}")).collect();
     each.join(", ")
 }
 
+/// Seconds as people read them.
 pub(crate) fn seconds(seconds: f64) -> String {
     crate::ui::seconds(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }

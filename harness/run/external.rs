@@ -23,7 +23,7 @@ use crate::mesh::{self, Prepared};
 use crate::provider::{Cluster, ProviderError, existing};
 use crate::scenario::{MeshOptions, Scenario, Step};
 use crate::topology::Topology;
-use crate::workload;
+use crate::workload::{self, WorkloadError};
 
 /// On the ConfigMaps that a control plane writes into every namespace (Istio, `pilot/pkg/serviceregistry/kube/controller`:
 /// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
@@ -39,22 +39,18 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
         Some(found) => unfit(found, scenario, &environment.topology),
         None => Vec::new(),
     };
-    let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
-    let locate = |named: &Path| chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
-    let objects = workload::objects(&names, &scenario.workloads, &scenario.mesh, &kit.workloads, locate)?;
-    let mut namespaces = namespaces(&objects);
-    let mut all = objects;
+    let mut all = objects(environment, kit, chosen)?;
+    let mut namespaces = namespaces(&all);
     for step in scenario.steps.iter() {
         if let Step::Apply(step) = &step.value {
             all.entry(step.cluster.value.clone()).or_default().extend(manifests(chosen, step)?);
         }
     }
     refused.extend(strays(&all, &namespaces));
-    for name in &names {
-        namespaces.entry((*name).to_owned()).or_default().insert(workload::inventory_namespace(&environment.record.id));
-    }
     for cluster in &environment.clusters {
-        for namespace in namespaces.get(&cluster.name).into_iter().flatten() {
+        let here = namespaces.entry(cluster.name.clone()).or_default();
+        here.insert(workload::inventory_namespace(&environment.record.id));
+        for namespace in here.iter() {
             refused.extend(taken(cluster, namespace, &environment.record.id).await?);
         }
     }
@@ -67,6 +63,21 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
         }
     }
     Ok(())
+}
+
+/// What a scenario's workloads are made of, by cluster.
+///
+/// # Errors
+/// When a manifest of the user's cannot be read.
+pub(super) fn objects(
+    environment: &Environment,
+    kit: &Kit,
+    chosen: &Chosen,
+) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
+    let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
+    let (loaded, scenario) = (&chosen.loaded, &chosen.loaded.scenario);
+    let locate = |named: &Path| loaded.locate(named);
+    workload::objects(&names, &scenario.workloads, &scenario.mesh, &kit.workloads, locate)
 }
 
 /// The namespaces among the objects, by cluster.

@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted;
 
-/// The exit code of a process that a second signal ended: 128 + SIGINT, as a shell tells it.
-const ENDED: i32 = 130;
+/// The exit code of a process that a signal ended: 128 + SIGINT, as a shell tells it.
+pub const EXIT_CODE: u8 = 130;
 
 /// Does `work` unless a signal comes first. The work's future is dropped then, which ends the
 /// programs that it waits for (see [`crate::tool`]).
@@ -24,7 +24,7 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, I
             tokio::spawn(async {
                 asked().await;
                 crate::ui::say("left as it is: the next meshproof command removes it");
-                std::process::exit(ENDED);
+                std::process::exit(i32::from(EXIT_CODE));
             });
             Err(Interrupted)
         }

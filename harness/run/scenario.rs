@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::kit::Kit;
 use super::sabotage::{Attempt, Sabotage, Sabotaged};
 use super::stale::StaleConnections;
-use super::steps::{call_of, calls_behind, failed, is_call, manifests, timings, verdict_of, ways};
+use super::steps::{call_of, calls_behind, failed, manifests, timings, verdict_of, ways};
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back};
 use crate::apply;
@@ -113,7 +113,6 @@ impl<'a> Doing<'a> {
             external::claim(self.environment, self.kit, self.chosen).await?;
         }
         self.environment.reconcile_mesh(&scenario.mesh).await?;
-        let locate = |named: &Path| self.chosen.loaded.file(named).unwrap_or_else(|| named.to_owned());
         let owner = &self.environment.record.id;
         let reconciled = workload::reconcile(
             &self.environment.clusters,
@@ -121,7 +120,7 @@ impl<'a> Doing<'a> {
             &scenario.mesh,
             &self.kit.workloads,
             owner,
-            locate,
+            |named: &Path| self.chosen.loaded.locate(named),
         );
         self.running = reconciled.await?;
         // Pods are ready; now the proxies must know of each other.
@@ -175,7 +174,7 @@ impl<'a> Doing<'a> {
     /// The calls of the scenario, whether they were made or not.
     fn planned(&self) -> Vec<Planned> {
         let planned = |(step, located): (usize, &Located<Step>)| {
-            let Step::Call(call) = &located.value else { return None };
+            let call = located.call()?;
             let url = calls::address(self.environment, &call.to);
             Some(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url })
         };
@@ -194,7 +193,7 @@ impl<'a> Doing<'a> {
             told.control = self.controls.remove(&index);
             return Ok(());
         }
-        let first_of_a_run = index == 0 || is_call(&steps[index - 1]);
+        let first_of_a_run = index == 0 || steps[index - 1].call().is_some();
         if first_of_a_run {
             self.try_before(index).await?;
         }
@@ -296,7 +295,7 @@ impl<'a> Doing<'a> {
     async fn mend_sabotage(&self) -> Result<(), RunError> {
         let Some((name, cluster)) = self.sabotage.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
         let (dir, namespaces) = (&self.environment.dir, self.namespaces());
-        if fault::broken(dir)?.iter().any(|broken| broken.name == name && broken.cluster == cluster) {
+        if fault::is_broken(dir, name, cluster)? {
             fault::mend(dir, self.environment.world(&namespaces), name, cluster).await?;
         }
         Ok(())
@@ -313,11 +312,7 @@ impl<'a> Doing<'a> {
 
     /// Those namespaces as the scenario asks for them, whether its workloads came up or not.
     fn declared_namespaces(&self) -> BTreeSet<String> {
-        let loaded = &self.chosen.loaded;
-        let names: Vec<&str> = self.environment.clusters.iter().map(|c| c.name.as_str()).collect();
-        let locate = |named: &Path| loaded.file(named).unwrap_or_else(|| named.to_owned());
-        let (asked, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
-        let objects = workload::objects(&names, asked, mesh, &self.kit.workloads, locate).unwrap_or_default();
+        let objects = external::objects(self.environment, self.kit, self.chosen).unwrap_or_default();
         let declared = external::namespaces(&objects).into_values().flatten();
         declared.chain(self.namespaces()).collect()
     }

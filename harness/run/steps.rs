@@ -1,7 +1,5 @@
 //! What steps have in common: which call one is about, and what its end says.
 
-use std::path::PathBuf;
-
 use super::{Chosen, RunError};
 use crate::apply::{self, Manifest};
 use crate::gate::{self, GateError, GateReport};
@@ -23,7 +21,7 @@ pub(super) fn call_of(steps: &[Located<Step>], failed: usize) -> Option<&Call> {
 
 /// The manifests of an `apply` step.
 pub(super) fn manifests(chosen: &Chosen, step: &Apply) -> Result<Vec<Manifest>, RunError> {
-    let path = chosen.loaded.file(&step.file).unwrap_or_else(|| PathBuf::from(&step.file.value));
+    let path = chosen.loaded.locate(&step.file);
     let text = std::fs::read_to_string(&path)
         .map_err(|e| RunError::Input(format!("{} cannot be read: {e}", path.display())))?;
     Ok(apply::parse(&path.display().to_string(), &text)?)
@@ -32,8 +30,7 @@ pub(super) fn manifests(chosen: &Chosen, step: &Apply) -> Result<Vec<Manifest>, 
 /// The calls that a change at `step` is made for, with their indices: those of the next run of calls.
 pub(super) fn calls_behind(steps: &[Located<Step>], step: usize) -> impl Iterator<Item = (usize, &Call)> {
     let from_here = steps.iter().enumerate().skip(step);
-    let behind = from_here.skip_while(|(_, s)| !is_call(s)).take_while(|(_, s)| is_call(s));
-    behind.filter_map(|(index, s)| Some((index, s.call()?)))
+    from_here.skip_while(|(_, s)| s.call().is_none()).map_while(|(index, s)| Some((index, s.call()?)))
 }
 
 /// Each way that the calls take, once: those of one caller to one address with the same headers share their connections.
@@ -47,10 +44,6 @@ pub(super) fn ways<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<&'a Call> {
         }
     }
     ways
-}
-
-pub(super) fn is_call(step: &Located<Step>) -> bool {
-    matches!(step.value, Step::Call(_))
 }
 
 /// A proxy that rejects its configuration, or never gets it, is the mesh's failure; a cluster or a

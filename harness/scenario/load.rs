@@ -34,6 +34,11 @@ impl LoadedScenario {
         let beside = self.path().parent().map(|folder| folder.join(named));
         beside.into_iter().chain([self.project.join(named)]).find(|path| path.is_file())
     }
+
+    /// Where that file is to be read; as it is named where there is none, so that reading it tells.
+    pub fn locate(&self, named: &Path) -> PathBuf {
+        self.file(named).unwrap_or_else(|| named.to_owned())
+    }
 }
 
 /// Reads a scenario, and no more: names and expectations are not checked (see [`open`]).
