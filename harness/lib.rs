@@ -14,9 +14,10 @@ pub mod evidence;
 pub mod failure;
 pub mod fault;
 pub mod gate;
+pub mod istio;
 pub mod journal;
 pub mod logging;
-pub mod mesh;
+
 pub mod plan;
 pub mod probe;
 pub mod project;

@@ -16,7 +16,7 @@ use kube::Api;
 use kube::api::PostParams;
 use meshproof::journal::{EnvDir, Owned};
 use meshproof::provider::Cluster;
-use meshproof::provider::netns::agent::ImageMap;
+use meshproof::provider::netns::kubelet::ImageMap;
 use meshproof::provider::netns::{self, Programs, dns, namespace, network};
 use meshproof::supply::{self, Overrides, Purpose, Source, Versions};
 use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};

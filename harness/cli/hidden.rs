@@ -28,7 +28,7 @@ pub enum Hidden {
 pub fn main(hidden: Hidden) -> ExitCode {
     match hidden {
         Hidden::Supervise { env } => supervise(env),
-        Hidden::Container { spec } => netns::agent::inside::main(&spec),
+        Hidden::Container { spec } => netns::kubelet::inside::main(&spec),
     }
 }
 

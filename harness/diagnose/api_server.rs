@@ -8,7 +8,7 @@ use super::remote_secret::{certain_server, server_of, told_server};
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
 use crate::gate::pods::is_ready;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

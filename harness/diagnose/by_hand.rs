@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scene::Scene;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::access::Access;
 use crate::provider::{Cluster, PodRef};
 use crate::tool::quote;

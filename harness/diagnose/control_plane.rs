@@ -6,7 +6,7 @@ use super::live::Deaf;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::gate::pods::is_ready;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::workload::pods::{Readiness, readiness};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams};
 
 use super::rung::{Answer, within};
 use crate::apply::Reason;
-use crate::mesh::{NAMESPACE, trust};
+use crate::istio::{NAMESPACE, trust};
 use crate::provider::Cluster;
 
 /// One cluster, and what its API server says.

@@ -9,7 +9,7 @@ use super::RungId;
 use super::facts::{Facts, label};
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::Scene;
-use crate::mesh::{MeshError, NAMESPACE, injection};
+use crate::istio::{MeshError, NAMESPACE, injection};
 use crate::workload::PodInfo;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

@@ -14,7 +14,7 @@ use crate::apply::Reason;
 use crate::gate::admin::{Admin, AdminError};
 use crate::gate::istiod::{Connected, ControlPlane, DEBUG_PORT};
 use crate::gate::pods::is_ready;
-use crate::mesh::{NAMESPACE, istiod::ReadCluster};
+use crate::istio::{NAMESPACE, istiod::ReadCluster};
 use crate::probe::{self, Observations, Request};
 use crate::provider::{PodRef, ProviderError};
 use crate::workload::PodInfo;

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use super::DiagnoseError;
 use super::facts::Facts;
 use super::rung::within;
-use crate::mesh::injection;
+use crate::istio::injection;
 
 /// Fails when the mesh calls a cluster otherwise: all that is looked for would be looked for under the wrong name.
 pub(super) async fn check(all: &[Facts]) -> Result<(), DiagnoseError> {

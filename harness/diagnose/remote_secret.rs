@@ -13,7 +13,7 @@ use super::facts::Facts;
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::Scene;
 use crate::apply::Reason;
-use crate::mesh::{NAMESPACE, remote_secret};
+use crate::istio::{NAMESPACE, remote_secret};
 use crate::provider::Cluster;
 use crate::provider::access::Access;
 

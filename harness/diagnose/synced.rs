@@ -5,7 +5,7 @@ use super::api_server::read_by;
 use super::by_hand::Log;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 
 const ISTIOD_LOG: Log<'_> =
     Log { namespace: NAMESPACE, workload: "istiod", of: "deploy/istiod", container: "discovery" };

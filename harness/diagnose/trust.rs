@@ -11,7 +11,7 @@ use super::envoy::Proxy;
 use super::facts::Facts;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::mesh::{NAMESPACE, trust};
+use crate::istio::{NAMESPACE, trust};
 use crate::workload::PodInfo;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
@@ -177,7 +177,7 @@ fn told(root: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::trust::Trust;
+    use crate::istio::trust::Trust;
 
     #[test]
     fn a_chain_of_another_root_is_refused_though_the_names_are_the_same() {

@@ -1,8 +1,8 @@
 //! Clusters that were not made here, and the mesh in them.
 
 use super::{Finding, Severity};
-use crate::mesh::found::{self, FoundMesh};
-use crate::mesh::{Mesh, MeshError};
+use crate::istio::found::{self, FoundMesh};
+use crate::istio::{Mesh, MeshError};
 use crate::provider::existing as provider;
 use crate::run::settings::Existing;
 use crate::topology::Topology;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::bundle::{File, Found};
 use super::gather::{Asked, LIMIT, age, limited};
 use super::timeline;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 use crate::{gate, workload};
 

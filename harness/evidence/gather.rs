@@ -18,7 +18,7 @@ use super::concern::Target;
 use super::control_plane;
 use super::timeline::{self, Moment};
 use crate::apply::Reason;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 use crate::wait;
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::mesh::access_log;
+use crate::istio::access_log;
 
 /// More lines of one log than this are left out of the time line (its file has them all).
 const LINES: usize = 2000;

@@ -14,7 +14,7 @@ use super::{Answer, Fault, FaultError, LIMIT, World, note, state};
 use crate::apply::{self, Manifest};
 use crate::diagnose::RungId;
 use crate::gate::{self, Change, GateError};
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 
 mod broken;

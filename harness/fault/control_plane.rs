@@ -12,7 +12,7 @@ use serde_json::json;
 use super::error::{kube_error, no_effect};
 use super::{FaultError, LIMIT, World};
 use crate::gate;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 

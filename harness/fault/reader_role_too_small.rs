@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::kube_error;
 use super::{Answer, Fault, FaultError, World, note, state, watchers};
 use crate::diagnose::RungId;
-use crate::mesh::remote_secret;
+use crate::istio::remote_secret;
 use crate::provider::Cluster;
 
 pub(super) struct ReaderRoleTooSmall;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Answer, Fault, World, note, state, watchers};
 use crate::diagnose::RungId;
-use crate::mesh::remote_secret::{self, Flaw};
+use crate::istio::remote_secret::{self, Flaw};
 use crate::provider::Cluster;
 
 pub(super) struct RemoteSecret {

@@ -13,8 +13,8 @@ use super::error::{kube_error, no_effect};
 use super::{Answer, Fault, FaultError, LIMIT, World, control_plane, workloads};
 use crate::diagnose::RungId;
 use crate::gate;
-use crate::mesh::NAMESPACE;
-use crate::mesh::trust::{SECRET, Trust};
+use crate::istio::NAMESPACE;
+use crate::istio::trust::{SECRET, Trust};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 

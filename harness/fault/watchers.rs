@@ -8,7 +8,7 @@ use kube::api::Api;
 use super::error::{kube_error, no_effect};
 use super::{FaultError, LIMIT, World, control_plane};
 use crate::gate;
-use crate::mesh::{NAMESPACE, istiod, remote_secret};
+use crate::istio::{NAMESPACE, istiod, remote_secret};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::error::{kube_error, no_effect};
 use super::{Answer, Fault, FaultError, LIMIT, World, note, state, watchers, workloads};
 use crate::diagnose::RungId;
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 

@@ -12,7 +12,7 @@ use kube::api::{Api, ListParams};
 
 use super::pods::{is_ending, is_ready};
 use super::{GateError, kube_error};
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 
 /// Label of the control plane's namespace that names the cluster's network.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::admin::{Admin, AdminError};
 use super::held::{Intended, Version, by_istiod};
 use super::{GateError, ObjectRef, kube_error};
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 
 /// istiod's HTTP port; its debug pages ask for no token on the pod's own loopback address.

@@ -13,7 +13,7 @@ use super::endpoints::{Gateway, Serving, difference, expected, serving};
 use super::held::{Held, Kind};
 use super::istiod::{Connected, ControlPlane};
 use super::{GateError, INTERVAL, ProxyReady, envoy, kube_error, pods, waited};
-use crate::mesh::NAMESPACE;
+use crate::istio::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
 

@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::{Outcome, ProbeError, ProxyLine, Sent, place};
-use crate::mesh::access_log;
+use crate::istio::access_log;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Cell, Column, Outcome, expected, judge, text};
 use crate::fault::Entry;
 use crate::report::ScenarioReport;
-use crate::run::{Chosen, Injection, Sabotage, Sabotaged, Session};
+use crate::run::{Chosen, FaultInjection, Injection, RunUnderFault, Session};
 use crate::ui;
 use crate::verdict::Class;
 
@@ -49,9 +49,9 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, b
     let mut clusters: Vec<String> = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
     let mut missed: Option<Cell> = None;
     loop {
-        let sabotage =
-            Sabotage { fault: fault.name.into(), clusters: clusters.clone(), survivable: fault.rung.is_none() };
-        let told = session.run_with(chosen, &sabotage).await.unwrap_or_else(|error| Sabotaged {
+        let injection =
+            FaultInjection { fault: fault.name.into(), clusters: clusters.clone(), survivable: fault.rung.is_none() };
+        let told = session.run_with(chosen, &injection).await.unwrap_or_else(|error| RunUnderFault {
             report: ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() },
             injection: Injection::NotTried,
             put_back: Ok(()),

@@ -4,7 +4,7 @@ use super::{Cell, Outcome, rung_name};
 use crate::diagnose::RungId;
 use crate::fault::{self, Entry};
 use crate::report::{Rung, ScenarioReport, StepReport};
-use crate::run::{Injection, Sabotaged};
+use crate::run::{Injection, RunUnderFault};
 use crate::scenario::{Located, Step};
 use crate::verdict::Class;
 
@@ -27,7 +27,7 @@ pub fn expected(fault: &Entry, steps: &[Located<Step>], report: &ScenarioReport)
 
 /// Judges a scenario that ran with a fault in it, by the rung that must be the first broken one and, if the scenario says that
 /// it is blind to the fault, the reason.
-pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &Sabotaged) -> Cell {
+pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &RunUnderFault) -> Cell {
     let report = &told.report;
     let (outcome, why) = match (&told.injection, &told.put_back) {
         (Injection::NotTried, _) => (Outcome::Failed, format!("no step was reached: {}", report.headline())),

@@ -6,7 +6,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::report::{Rung, RungStatus, ScenarioReport, StepReport, terminal::plain};
-use crate::run::{Injection, Sabotaged};
+use crate::run::{Injection, RunUnderFault};
 use crate::scenario::Located;
 use crate::verdict::Finding;
 
@@ -62,7 +62,7 @@ fn a_fault_in_force(
     #[case] blind: Option<&str>,
     #[case] outcome: Outcome,
 ) {
-    let told = Sabotaged { report: ran(class, rung), injection: done(), put_back: Ok(()) };
+    let told = RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
     let cell = judge("a-fault", expected, blind, &told);
     assert_eq!((cell.outcome, cell.class, cell.rung), (outcome, Some(class), rung), "{}", cell.why);
     assert_eq!(cell.cluster.as_deref(), Some("cluster2"));
@@ -81,7 +81,7 @@ fn a_fault_that_was_not_in_force_is_never_caught(
     #[case] outcome: Outcome,
     #[case] words: &str,
 ) {
-    let told = Sabotaged { report: ran(class, NAME), injection, put_back };
+    let told = RunUnderFault { report: ran(class, NAME), injection, put_back };
     let cell = judge("a-fault", NAME, None, &told);
     assert_eq!(cell.outcome, outcome);
     assert!(cell.why.contains(words), "{}", cell.why);
@@ -104,7 +104,7 @@ fn the_scenarios_own_faults_count(#[case] last: usize, #[case] fault: &str, #[ca
     assert_eq!(expected(&crate::fault::find(fault).unwrap(), &scenario.steps, &report), rung);
 }
 
-fn cell(fault: &str, told: Sabotaged, expected: Option<RungId>, blind: Option<&str>) -> Cell {
+fn cell(fault: &str, told: RunUnderFault, expected: Option<RungId>, blind: Option<&str>) -> Cell {
     judge(fault, expected, blind, &told)
 }
 
@@ -118,8 +118,8 @@ fn sample() -> Matrix {
         row("route-missing", Some(RungId::NodeRoute)),
         row("istiod-restarts", None),
     ];
-    let told = |class, rung| Sabotaged { report: ran(class, rung), injection: done(), put_back: Ok(()) };
-    let refused = || Sabotaged {
+    let told = |class, rung| RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
+    let refused = || RunUnderFault {
         report: ran(Class::Pass, None),
         injection: Injection::Never(BTreeMap::from([("cluster1".into(), "no rule has weights".into())])),
         put_back: Ok(()),

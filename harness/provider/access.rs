@@ -23,7 +23,7 @@ pub enum Access {
     },
     /// Pods and nodes through their namespaces on this machine.
     Netns {
-        /// The environment's folder, where the node agents write down what runs.
+        /// The environment's folder, where the kubelets write down what runs.
         env: PathBuf,
     },
 }

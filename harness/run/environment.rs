@@ -13,8 +13,8 @@ use super::stale::StaleConnections;
 use super::{RunError, external};
 use crate::fault::World;
 use crate::gate::{self, Change};
+use crate::istio::{self, Mesh};
 use crate::journal::{EnvDir, state_root};
-use crate::mesh::{self, Mesh};
 use crate::provider::{Cluster, ProviderName};
 use crate::scenario::{MeshOptions, Mtls, Outbound};
 use crate::topology::Topology;
@@ -169,7 +169,7 @@ impl Environment {
                 return Ok(None);
             }
             let inputs = kit.mesh_inputs(dir.id())?;
-            Ok::<_, RunError>(Some(mesh::prepare(topology, options, &inputs).await?))
+            Ok::<_, RunError>(Some(istio::prepare(topology, options, &inputs).await?))
         };
         let clusters = async {
             if record.is_done(Phase::Clusters) {
@@ -192,7 +192,7 @@ impl Environment {
         match prepared? {
             // Whoever owns it may have changed it since.
             None => {
-                let found = mesh::found::find(&mesh, &clusters).await?;
+                let found = istio::found::find(&mesh, &clusters).await?;
                 record.forget_from(Phase::Mesh);
                 record.found_mesh = Some(found);
                 done(dir, record, Phase::Mesh, started.elapsed())?;
@@ -202,7 +202,7 @@ impl Environment {
                 if kit.provider == ProviderName::Existing {
                     external::own_mesh(dir, &clusters, &prepared).await?;
                 }
-                phases.extend(mesh::install(&prepared, &clusters).await?.phases);
+                phases.extend(istio::install(&prepared, &clusters).await?.phases);
                 record.mesh = Some(options.clone());
                 done(dir, record, Phase::Mesh, started.elapsed())?;
             }
@@ -259,13 +259,13 @@ impl Environment {
         self.record.save(&self.dir)?;
         let mut gates = Vec::new();
         if now.mtls != options.mtls {
-            let manifest = mesh::options::mutual_tls(options.mtls)?;
+            let manifest = istio::options::mutual_tls(options.mtls)?;
             for primary in self.topology.clusters.iter().filter(|c| c.is_primary()) {
                 let change = Change::manifests(&primary.name, std::slice::from_ref(&manifest));
                 gates.push(gate::before(&self.clusters, change).await?);
             }
         }
-        mesh::reconcile(&self.mesh, &self.clusters, &now, options).await?;
+        istio::reconcile(&self.mesh, &self.clusters, &now, options).await?;
         for before in gates {
             StaleConnections::of(&self.dir).note(&gate::after(before, super::GATE_LIMIT).await?)?;
         }

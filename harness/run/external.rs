@@ -17,9 +17,9 @@ use super::kit::Kit;
 use super::steps::manifests;
 use super::{Chosen, RunError};
 use crate::apply::{self, Manifest, OWNER_LABEL};
+use crate::istio::found::FoundMesh;
+use crate::istio::{self, Prepared};
 use crate::journal::{EnvDir, Owned};
-use crate::mesh::found::FoundMesh;
-use crate::mesh::{self, Prepared};
 use crate::provider::{Cluster, ProviderError, existing};
 use crate::scenario::{MeshOptions, Scenario, Step};
 use crate::topology::Topology;
@@ -213,7 +213,7 @@ pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prep
         let external = existing::external(cluster);
         let (api_version, kind, label) = ("v1".into(), "ConfigMap".into(), OF_ISTIOD.into());
         env.own(&Owned::Labelled { cluster: external, api_version, kind, label })?;
-        env.own(&object(env, cluster, "v1", "Namespace", None, mesh::NAMESPACE))?;
+        env.own(&object(env, cluster, "v1", "Namespace", None, istio::NAMESPACE))?;
         for manifest in prepared.outside_namespace(&cluster.name) {
             env.own(&object(
                 env,
@@ -232,7 +232,7 @@ pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prep
 async fn present(cluster: &Cluster, prepared: &Prepared, owner: &str) -> Result<Vec<String>, RunError> {
     let namespace = Manifest::made(
         "namespace of the mesh",
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": mesh::NAMESPACE } }),
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": istio::NAMESPACE } }),
     )?;
     let mut there = Vec::new();
     for manifest in std::iter::once(&namespace).chain(prepared.outside_namespace(&cluster.name)) {

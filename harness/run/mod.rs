@@ -9,8 +9,8 @@ pub mod settings;
 
 mod calls;
 mod external;
+mod fault_injection;
 mod put_back;
-mod sabotage;
 mod scenario;
 mod selection;
 mod session;
@@ -18,7 +18,7 @@ mod stale;
 mod steps;
 mod undo;
 
-pub use sabotage::{Injection, Sabotage, Sabotaged};
+pub use fault_injection::{FaultInjection, Injection, RunUnderFault};
 pub use selection::{Chosen, Selection};
 pub use session::Session;
 
@@ -87,7 +87,7 @@ pub enum RunError {
     Supply(#[from] crate::supply::SupplyError),
     /// The mesh could not be installed or changed.
     #[error(transparent)]
-    Mesh(#[from] crate::mesh::MeshError),
+    Mesh(#[from] crate::istio::MeshError),
     /// A workload did not come up.
     #[error(transparent)]
     Workload(#[from] crate::workload::WorkloadError),

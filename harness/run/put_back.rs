@@ -77,8 +77,8 @@ mod tests {
     use super::super::record::{EnvRecord, SCHEMA};
     use super::super::undo::Undo;
     use super::*;
+    use crate::istio::Mesh;
     use crate::journal::EnvDir;
-    use crate::mesh::Mesh;
     use crate::provider::{Cluster, ProviderName};
     use crate::topology::Topology;
 

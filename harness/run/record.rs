@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::istio::found::FoundMesh;
 use crate::journal::{EnvDir, JournalError};
-use crate::mesh::found::FoundMesh;
 use crate::provider::ProviderName;
 use crate::scenario::MeshOptions;
 use crate::topology::Topology;

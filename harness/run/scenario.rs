@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::calls::{self, Called};
 use super::environment::Environment;
+use super::fault_injection::{Attempt, FaultInjection, RunUnderFault};
 use super::kit::Kit;
-use super::sabotage::{Attempt, Sabotage, Sabotaged};
 use super::stale::StaleConnections;
 use super::steps::{call_of, calls_behind, failed, manifests, timings, verdict_of, ways};
 use super::undo::UndoList;
@@ -23,7 +23,7 @@ use crate::workload::{self, RunningWorkload};
 use crate::{fault, redact, ui};
 
 /// What a scenario works on.
-struct Doing<'a> {
+struct ScenarioRun<'a> {
     environment: &'a mut Environment,
     kit: &'a Kit,
     chosen: &'a Chosen,
@@ -35,7 +35,7 @@ struct Doing<'a> {
     witness: Witness,
     report: ScenarioReport,
     /// The fault that is put in, if any.
-    sabotage: Option<Attempt>,
+    injection: Option<Attempt>,
 }
 
 /// The report of a scenario that is about to begin.
@@ -54,38 +54,44 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
 /// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
 pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
-    let mut doing = Doing::new(environment, kit, chosen, None);
-    if let Err(error) = doing.all(&task).await {
-        doing.report.error = Some(error.to_string());
+    let mut scenario_run = ScenarioRun::new(environment, kit, chosen, None);
+    if let Err(error) = scenario_run.all(&task).await {
+        scenario_run.report.error = Some(error.to_string());
     }
-    doing.report.seconds = doing.started.elapsed().as_secs_f64();
-    doing.keep_evidence(keeping).await;
-    if let Err(error) = doing.put_back().await {
+    scenario_run.report.seconds = scenario_run.started.elapsed().as_secs_f64();
+    scenario_run.keep_evidence(keeping).await;
+    if let Err(error) = scenario_run.put_back().await {
         let also = format!("what the scenario changed could not be put back: {error}");
-        doing.report.error = Some(doing.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
-        doing.keep_evidence(keeping).await;
+        scenario_run.report.error =
+            Some(scenario_run.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
+        scenario_run.keep_evidence(keeping).await;
     }
     task.done();
-    doing.report
+    scenario_run.report
 }
 
 /// Runs a scenario with a fault that it knows nothing of. Whatever happens, all is put back.
-pub async fn run_with(environment: &mut Environment, kit: &Kit, chosen: &Chosen, sabotage: &Sabotage) -> Sabotaged {
-    let task = ui::begin(format!("{} with {}", chosen.name, sabotage.fault), None);
-    let mut doing = Doing::new(environment, kit, chosen, Some(Attempt::of(sabotage)));
-    if let Err(error) = doing.all(&task).await {
-        doing.report.error = Some(error.to_string());
+pub async fn run_with(
+    environment: &mut Environment,
+    kit: &Kit,
+    chosen: &Chosen,
+    injection: &FaultInjection,
+) -> RunUnderFault {
+    let task = ui::begin(format!("{} with {}", chosen.name, injection.fault), None);
+    let mut scenario_run = ScenarioRun::new(environment, kit, chosen, Some(Attempt::of(injection)));
+    if let Err(error) = scenario_run.all(&task).await {
+        scenario_run.report.error = Some(error.to_string());
     }
-    doing.report.seconds = doing.started.elapsed().as_secs_f64();
-    let mended = doing.mend_sabotage().await;
-    let put_back = mended.and(doing.put_back().await).map_err(|error| error.to_string());
+    scenario_run.report.seconds = scenario_run.started.elapsed().as_secs_f64();
+    let mended = scenario_run.mend_injected().await;
+    let put_back = mended.and(scenario_run.put_back().await).map_err(|error| error.to_string());
     task.done();
-    let injection = doing.sabotage.map(Attempt::end).unwrap_or_default();
-    Sabotaged { report: doing.report, injection, put_back }
+    let injection = scenario_run.injection.map(Attempt::end).unwrap_or_default();
+    RunUnderFault { report: scenario_run.report, injection, put_back }
 }
 
-impl<'a> Doing<'a> {
-    fn new(environment: &'a mut Environment, kit: &'a Kit, chosen: &'a Chosen, sabotage: Option<Attempt>) -> Self {
+impl<'a> ScenarioRun<'a> {
+    fn new(environment: &'a mut Environment, kit: &'a Kit, chosen: &'a Chosen, injection: Option<Attempt>) -> Self {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
         if environment.record.found_mesh.is_none() {
@@ -94,11 +100,11 @@ impl<'a> Doing<'a> {
         let undo = UndoList::open(&environment.dir);
         let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
         let witness = Witness::new();
-        Self { environment, kit, chosen, running, undo, controls, started, witness, report, sabotage }
+        Self { environment, kit, chosen, running, undo, controls, started, witness, report, injection }
     }
 
     fn patience(&self) -> Patience {
-        self.sabotage.as_ref().map_or(Patience::Long, Attempt::patience)
+        self.injection.as_ref().map_or(Patience::Long, Attempt::patience)
     }
 
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
@@ -184,7 +190,7 @@ impl<'a> Doing<'a> {
     async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
         let steps = &self.chosen.loaded.scenario.steps;
         if let Step::Call(call) = &step.value {
-            self.sabotage(index).await?;
+            self.injection(index).await?;
             let patience = self.patience();
             let sent = calls::send(self.environment, &self.running, call, patience);
             let Called { calls, findings } = patience.within(sent).await?;
@@ -197,8 +203,8 @@ impl<'a> Doing<'a> {
         if first_of_a_run {
             self.try_before(index).await?;
         }
-        match &self.sabotage {
-            Some(_) => self.sabotage(index).await?,
+        match &self.injection {
+            Some(_) => self.injection(index).await?,
             None => {
                 let namespaces = self.namespaces();
                 self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
@@ -219,8 +225,8 @@ impl<'a> Doing<'a> {
 
     /// Puts the fault in ahead of this step if it applies here and has not been put in yet: behind the negative control, which
     /// is about the mesh as it is meant to be.
-    async fn sabotage(&mut self, step: usize) -> Result<(), RunError> {
-        let Some(attempt) = &mut self.sabotage else { return Ok(()) };
+    async fn injection(&mut self, step: usize) -> Result<(), RunError> {
+        let Some(attempt) = &mut self.injection else { return Ok(()) };
         let namespaces = self.running.iter().map(|w| w.namespace.clone()).collect();
         attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await
     }
@@ -292,8 +298,8 @@ impl<'a> Doing<'a> {
     }
 
     /// Mends the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.
-    async fn mend_sabotage(&self) -> Result<(), RunError> {
-        let Some((name, cluster)) = self.sabotage.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
+    async fn mend_injected(&self) -> Result<(), RunError> {
+        let Some((name, cluster)) = self.injection.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
         let (dir, namespaces) = (&self.environment.dir, self.namespaces());
         if fault::is_broken(dir, name, cluster)? {
             fault::mend(dir, self.environment.world(&namespaces), name, cluster).await?;

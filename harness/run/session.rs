@@ -9,7 +9,7 @@ use super::environment::{Environment, HalfMade, NotMade};
 use super::kit::Kit;
 use super::record;
 use super::settings::Settings;
-use super::{Chosen, RunError, Sabotage, Sabotaged, put_back, reap, scenario};
+use super::{Chosen, FaultInjection, RunError, RunUnderFault, put_back, reap, scenario};
 use crate::evidence::{self, Keeping, Scene, Witness};
 use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
@@ -110,9 +110,9 @@ impl Session {
     ///
     /// # Errors
     /// When there is no environment to run it on.
-    pub async fn run_with(&mut self, chosen: &Chosen, sabotage: &Sabotage) -> Result<Sabotaged, RunError> {
+    pub async fn run_with(&mut self, chosen: &Chosen, injection: &FaultInjection) -> Result<RunUnderFault, RunError> {
         let (environment, kit) = self.enter(&chosen.topology, &chosen.loaded.scenario.mesh).await?;
-        Ok(scenario::run_with(environment, kit, chosen, sabotage).await)
+        Ok(scenario::run_with(environment, kit, chosen, injection).await)
     }
 
     /// The environment for a topology: the one at hand, a kept one, or a new one.

@@ -130,7 +130,7 @@ fn all(versions: &Versions) -> Vec<GoBuild> {
         plain("coredns", "CoreDNS", COREDNS, "github.com/coredns/coredns", &packages.coredns, &[(".", P::Coredns)]),
         kubernetes(
             "kubernetes-node",
-            "Kubernetes' scheduler, node agent and command lines",
+            "Kubernetes' scheduler, kubelet and command lines",
             &[
                 ("k8s.io/kubernetes/cmd/kube-scheduler", P::KubeScheduler),
                 ("k8s.io/kubernetes/cmd/kubelet", P::Kubelet),

@@ -17,7 +17,7 @@ pub enum Program {
     KubeScheduler,
     /// What makes ClusterIPs work on a node.
     KubeProxy,
-    /// The Kubernetes node agent.
+    /// The Kubernetes kubelet.
     Kubelet,
     /// What sets up a Kubernetes node.
     Kubeadm,

@@ -1,4 +1,4 @@
-//! Ways into pods and nodes: straight into their namespaces, found by what the node agents write down.
+//! Ways into pods and nodes: straight into their namespaces, found by what the kubelets write down.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::agent::{dial as connect, logs as log_file, state};
+use super::kubelet::{dial as connect, logs as log_file, state};
 use super::namespace;
 use crate::provider::{Cluster, ExecOutput, PodRef, ProviderError, Stream};
 use crate::tool::{Output, Tool};

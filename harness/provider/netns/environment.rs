@@ -109,7 +109,7 @@ pub fn check(env: &EnvDir) -> Result<(), ProviderError> {
     })
 }
 
-/// Removes a namespace or process that [`create`] or a node agent made; answers whether it was one. Again, or when it never
+/// Removes a namespace or process that [`create`] or a kubelet made; answers whether it was one. Again, or when it never
 /// came to exist, is no error.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Clusters without a container engine: real Kubernetes processes in network namespaces.
 //!
 //! Per cluster a real etcd, kube-apiserver and kube-controller-manager, per node a real kube-proxy
-//! and the node [`agent`], and CoreDNS beside the control plane: all plain processes. Per node and
+//! and the node [`kubelet`], and CoreDNS beside the control plane: all plain processes. Per node and
 //! per pod one network namespace, joined by a namespace that plays the network between the machines
 //! (the fabric). Nothing of it shows in the host's own network: the API servers are reached
 //! through forwarders on 127.0.0.1.
@@ -39,17 +39,17 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
 
-use self::agent::{Image, ImageFile, ImageMap};
+use self::kubelet::{Image, ImageFile, ImageMap};
 use super::ProviderError;
 use crate::supply::program::Program;
 use crate::supply::versions::{self, Versions};
 use crate::supply::{Supplied, SupplyError};
 
 pub(super) mod access;
-pub mod agent;
 pub mod dns;
 mod environment;
 mod forward;
+pub mod kubelet;
 pub mod layout;
 pub mod namespace;
 pub mod network;

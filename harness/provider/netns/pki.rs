@@ -36,7 +36,7 @@ pub enum Identity<'a> {
     Proxy,
     /// Cluster DNS.
     Dns,
-    /// A node's agent: sees what the Node authorizer shows to that node.
+    /// A node's kubelet: sees what the Node authorizer shows to that node.
     Node(&'a str),
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::agent::{self, AgentConfig, Dns};
+use super::kubelet::{self, Dns, KubeletConfig};
 use super::layout::{API_PORT, ClusterLayout, Layout, NodeLayout};
 use super::processes::{self, Files, Process};
 use super::state::{Board, ClusterState, Death, Running};
@@ -125,7 +125,7 @@ async fn run_cluster(
     Ok(())
 }
 
-/// Runs a node's agent in this process.
+/// Runs a node's kubelet in this process.
 fn run_node(
     cluster: &ClusterLayout,
     node: &NodeLayout,
@@ -138,7 +138,7 @@ fn run_node(
         what: format!("cannot join the environment in {}", env.display()),
         source: std::io::Error::other(source),
     })?;
-    let config = AgentConfig {
+    let config = KubeletConfig {
         name: node.name.clone(),
         netns: node.namespace.clone(),
         address: node.address,
@@ -152,10 +152,10 @@ fn run_node(
         dns: Dns { server: Some(cluster.dns.into()), domain: "cluster.local".into() },
         meshproof: programs.meshproof.clone(),
     };
-    let (what, board) = (format!("{} node agent of {}", cluster.name, node.name), Arc::clone(board));
+    let (what, board) = (format!("{} kubelet of {}", cluster.name, node.name), Arc::clone(board));
     let log = env.join("netns/supervisor.log");
     tokio::spawn(async move {
-        if let Err(error) = agent::run(config).await {
+        if let Err(error) = kubelet::run(config).await {
             let death = Death { what, how: "a failure".into(), last_lines: error.to_string(), log };
             board.update(|state| state.deaths.push(death));
         }

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::AgentConfig;
+use super::KubeletConfig;
 use crate::wait;
 
 /// What the node says its kubelet is. Istio injects native sidecars when all kubelets are at least 1.33.
@@ -35,7 +35,7 @@ pub fn allocatable() -> BTreeMap<String, String> {
 }
 
 /// The node as the API server is told it.
-fn object(config: &AgentConfig, allocatable: &BTreeMap<String, String>, now: Timestamp) -> (Value, Value) {
+fn object(config: &KubeletConfig, allocatable: &BTreeMap<String, String>, now: Timestamp) -> (Value, Value) {
     let mut labels: BTreeMap<&str, &str> = [
         ("kubernetes.io/hostname", config.name.as_str()),
         ("kubernetes.io/os", "linux"),
@@ -74,7 +74,7 @@ fn object(config: &AgentConfig, allocatable: &BTreeMap<String, String>, now: Tim
                 {"type": "Hostname", "address": config.name}
             ],
             "conditions": [
-                condition("Ready", "True", "KubeletReady", "the node agent runs"),
+                condition("Ready", "True", "KubeletReady", "the kubelet runs"),
                 condition("MemoryPressure", "False", "NotMeasured", "not measured"),
                 condition("DiskPressure", "False", "NotMeasured", "not measured"),
                 condition("PIDPressure", "False", "NotMeasured", "not measured")
@@ -94,7 +94,7 @@ fn object(config: &AgentConfig, allocatable: &BTreeMap<String, String>, now: Tim
 ///
 /// # Errors
 /// When the API server refuses.
-pub async fn register(config: &AgentConfig, allocatable: &BTreeMap<String, String>) -> Result<(), kube::Error> {
+pub async fn register(config: &KubeletConfig, allocatable: &BTreeMap<String, String>) -> Result<(), kube::Error> {
     let api: Api<Node> = Api::all(config.client.clone());
     let (spec, status) = object(config, allocatable, Timestamp::now());
     let apply = PatchParams::apply("meshproof").force();
@@ -103,7 +103,7 @@ pub async fn register(config: &AgentConfig, allocatable: &BTreeMap<String, Strin
 }
 
 /// Renews the node's lease until it is dropped.
-pub async fn heartbeat(config: &AgentConfig) {
+pub async fn heartbeat(config: &KubeletConfig) {
     let api: Api<Lease> = Api::namespaced(config.client.clone(), "kube-node-lease");
     loop {
         let now = Timestamp::now();

@@ -86,7 +86,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::mesh) fn vpn() -> Topology {
+    pub(in crate::istio) fn vpn() -> Topology {
         Topology {
             name: "vpn".into(),
             purpose: "test".into(),

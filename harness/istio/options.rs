@@ -129,7 +129,7 @@ pub(super) async fn verify_outbound(mesh: &Mesh, clusters: &[Cluster], ranges: &
 mod tests {
     use super::*;
     use crate::apply::tests::served_by;
-    use crate::mesh::prepare::tests::vpn;
+    use crate::istio::prepare::tests::vpn;
     use axum::routing::get;
     use axum::{Json, Router};
     use rstest::rstest;

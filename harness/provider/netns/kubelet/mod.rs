@@ -1,4 +1,4 @@
-//! The node agent: runs pods as processes of this machine, without a kubelet or a container engine.
+//! The kubelet: runs pods as processes of this machine, without a kubelet or a container engine.
 //!
 //! One per node, inside the environment's supervisor. It registers its node, and runs each pod that is
 //! bound to it: a network namespace with an address of the node's pod CIDR, and per container a process
@@ -64,7 +64,7 @@ pub use volumes::Dns;
 
 /// A node, and what its pods are made of.
 #[derive(Clone)]
-pub struct AgentConfig {
+pub struct KubeletConfig {
     /// The node's name in Kubernetes.
     pub name: String,
     /// Its network namespace.
@@ -94,7 +94,7 @@ pub struct AgentConfig {
 /// What all pods of a node share.
 pub struct Node {
     /// How it was configured.
-    pub config: AgentConfig,
+    pub config: KubeletConfig,
     /// What it offers.
     pub allocatable: BTreeMap<String, String>,
     /// Free and taken addresses.
@@ -128,7 +128,7 @@ pub enum AgentError {
 ///
 /// # Errors
 /// [`AgentError`].
-pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
+pub async fn run(config: KubeletConfig) -> Result<(), AgentError> {
     let allocatable = node::allocatable();
     let register = node::register(&config, &allocatable).await;
     register.map_err(|e| AgentError::Register { node: config.name.clone(), source: Box::new(e) })?;

@@ -244,8 +244,8 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::istiod::ReadCluster;
-    use crate::mesh::prepare::tests::vpn;
+    use crate::istio::istiod::ReadCluster;
+    use crate::istio::prepare::tests::vpn;
     use rstest::rstest;
 
     fn names(pairs: Vec<(&ClusterSpec, &ClusterSpec)>) -> Vec<(String, String)> {

@@ -170,7 +170,7 @@ pub fn of_services<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::netns::agent::facts::tests::facts;
+    use crate::provider::netns::kubelet::facts::tests::facts;
     use rstest::rstest;
     use serde_json::{Value, json};
 

@@ -96,7 +96,7 @@ fn open_folders_mode(folder: &Path, group: Option<u32>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::netns::agent::files::File;
+    use crate::provider::netns::kubelet::files::File;
 
     fn files(pairs: &[(&str, &str)]) -> Files {
         let file = |content: &str| File { content: content.into(), mode: 0o640, uid: None };

@@ -175,7 +175,7 @@ fn word(mtls: Mtls) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::prepare::tests::vpn;
+    use crate::istio::prepare::tests::vpn;
     use rstest::rstest;
     use serde_json::json;
 

@@ -178,8 +178,8 @@ fn resolv(pod: &Pod, dns: &Dns) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::netns::agent::facts::tests::facts;
-    use crate::provider::netns::agent::images::ImageFile;
+    use crate::provider::netns::kubelet::facts::tests::facts;
+    use crate::provider::netns::kubelet::images::ImageFile;
     use rstest::rstest;
     use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use crate::report::ScenarioReport;
 
 /// A fault of the catalogue, to be put into a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sabotage {
+pub struct FaultInjection {
     /// Its name in the catalogue.
     pub fault: String,
     /// The clusters that it may break, the preferred one first.
@@ -20,7 +20,7 @@ pub struct Sabotage {
 
 /// A scenario that ran with a fault in it.
 #[derive(Debug)]
-pub struct Sabotaged {
+pub struct RunUnderFault {
     /// What the scenario came to, before anything was put back.
     pub report: ScenarioReport,
     /// What became of the fault.
@@ -55,27 +55,27 @@ pub enum Injection {
     },
 }
 
-/// A sabotage under way.
+/// A fault injection under way.
 pub(super) struct Attempt {
-    sabotage: Sabotage,
+    fault: FaultInjection,
     injection: Injection,
 }
 
 impl Attempt {
-    pub fn of(sabotage: &Sabotage) -> Self {
-        Self { sabotage: sabotage.clone(), injection: Injection::NotTried }
+    pub fn of(fault: &FaultInjection) -> Self {
+        Self { fault: fault.clone(), injection: Injection::NotTried }
     }
 
     /// How long the scenario waits with the fault in it.
     pub fn patience(&self) -> Patience {
-        if self.sabotage.survivable { Patience::Long } else { Patience::Short }
+        if self.fault.survivable { Patience::Long } else { Patience::Short }
     }
 
     /// The fault and its cluster, once it is in, or half in.
     pub fn in_force(&self) -> Option<(&str, &str)> {
         match &self.injection {
             Injection::Done { cluster, .. } | Injection::Failed { cluster, .. } => {
-                Some((&self.sabotage.fault, cluster))
+                Some((&self.fault.fault, cluster))
             }
             Injection::NotTried | Injection::Never(_) => None,
         }
@@ -94,8 +94,8 @@ impl Attempt {
             return Ok(());
         }
         let mut refused = BTreeMap::new();
-        for cluster in &self.sabotage.clusters {
-            match fault::inject(env, world, &self.sabotage.fault, cluster).await {
+        for cluster in &self.fault.clusters {
+            match fault::inject(env, world, &self.fault.fault, cluster).await {
                 Ok(took) => {
                     let (cluster, seconds) = (cluster.clone(), took.as_secs_f64());
                     self.injection = Injection::Done { cluster, step, seconds };
@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn what_the_mesh_survives_gets_all_its_time() {
         // istiod of a kind cluster takes longer to come back than a scenario that is to fail waits.
-        let attempt = |survivable| Attempt::of(&Sabotage { fault: String::new(), clusters: Vec::new(), survivable });
+        let attempt =
+            |survivable| Attempt::of(&FaultInjection { fault: String::new(), clusters: Vec::new(), survivable });
         assert_eq!(attempt(true).patience(), Patience::Long);
         assert_eq!(attempt(false).patience(), Patience::Short);
     }

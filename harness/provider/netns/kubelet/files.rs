@@ -165,7 +165,7 @@ fn put(files: &mut Files, path: &str, file: File) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::netns::agent::facts::tests::facts;
+    use crate::provider::netns::kubelet::facts::tests::facts;
     use rstest::rstest;
     use serde_json::{Value, json};
 
