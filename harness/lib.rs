@@ -28,6 +28,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod source;
+pub mod stats;
 pub mod supply;
 pub mod tool;
 pub mod topology;

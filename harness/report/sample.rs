@@ -53,7 +53,7 @@ fn seen(parts: &[(CallSeen, usize)]) -> Observations {
 }
 
 fn judged(call: &Call, seen: &Observations) -> Vec<crate::verdict::Finding> {
-    let detect = call.detect.as_ref().map_or(crate::verdict::stats::DETECT, |d| d.value.fraction());
+    let detect = call.detect.as_ref().map_or(crate::stats::DETECT, |d| d.value.fraction());
     judge(&call.expect, seen, &ranges(), detect)
 }
 

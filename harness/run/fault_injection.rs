@@ -74,9 +74,7 @@ impl Attempt {
     /// The fault and its cluster, once it is in, or half in.
     pub fn in_force(&self) -> Option<(&str, &str)> {
         match &self.injection {
-            Injection::Done { cluster, .. } | Injection::Failed { cluster, .. } => {
-                Some((&self.fault.fault, cluster))
-            }
+            Injection::Done { cluster, .. } | Injection::Failed { cluster, .. } => Some((&self.fault.fault, cluster)),
             Injection::NotTried | Injection::Never(_) => None,
         }
     }

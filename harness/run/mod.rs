@@ -109,6 +109,19 @@ pub enum RunError {
     /// More than may be touched on clusters that were not made here.
     #[error("{}", .0.join("\n"))]
     NotOurs(Vec<String>),
+    /// The list of changes to undo cannot be read.
+    #[error(
+        "the list of changes to undo cannot be read: {}: {source}; what an earlier scenario changed may still be in the \
+         clusters (fix: `meshproof down {environment}`, then run again)", path.display()
+    )]
+    UndoList {
+        /// The list.
+        path: std::path::PathBuf,
+        /// The environment that it belongs to.
+        environment: String,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// A topology that cannot be read.
     #[error("{0}")]
     Input(String),

@@ -11,7 +11,7 @@ use crate::gate::{self, Change};
 
 /// Takes off what a scenario that was cut off changed.
 pub async fn left_over(environment: &Environment) -> Result<(), RunError> {
-    all(environment, &BTreeSet::new(), &mut UndoList::open(&environment.dir)).await
+    all(environment, &BTreeSet::new(), &mut UndoList::open(&environment.dir)?).await
 }
 
 /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
@@ -134,7 +134,7 @@ mod tests {
         let (cluster, deleted) = cluster();
         let object =
             json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c", "namespace": "app1" } });
-        let mut undo = UndoList::open(&dir);
+        let mut undo = UndoList::open(&dir).unwrap();
         undo.push(Undo::Delete { cluster: cluster.name.clone(), object }).unwrap();
         let error = all(&environment(dir, cluster), &BTreeSet::new(), &mut undo).await.unwrap_err().to_string();
         assert!(error.contains("fault-x-y.json"), "{error}");

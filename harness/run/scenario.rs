@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::calls::{self, Called};
 use super::environment::Environment;
-use super::fault_injection::{Attempt, FaultInjection, RunUnderFault};
+use super::fault_injection::{Attempt, FaultInjection, Injection, RunUnderFault};
 use super::kit::Kit;
 use super::stale::StaleConnections;
 use super::steps::{call_of, calls_behind, failed, manifests, timings, verdict_of, ways};
@@ -54,7 +54,10 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
 /// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
 pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
-    let mut scenario_run = ScenarioRun::new(environment, kit, chosen, None);
+    let mut scenario_run = match ScenarioRun::new(environment, kit, chosen, None) {
+        Ok(scenario_run) => scenario_run,
+        Err(error) => return ScenarioReport { error: Some(error.to_string()), ..begun(chosen) },
+    };
     if let Err(error) = scenario_run.all(&task).await {
         scenario_run.report.error = Some(error.to_string());
     }
@@ -78,7 +81,13 @@ pub async fn run_with(
     injection: &FaultInjection,
 ) -> RunUnderFault {
     let task = ui::begin(format!("{} with {}", chosen.name, injection.fault), None);
-    let mut scenario_run = ScenarioRun::new(environment, kit, chosen, Some(Attempt::of(injection)));
+    let mut scenario_run = match ScenarioRun::new(environment, kit, chosen, Some(Attempt::of(injection))) {
+        Ok(scenario_run) => scenario_run,
+        Err(error) => {
+            let report = ScenarioReport { error: Some(error.to_string()), ..begun(chosen) };
+            return RunUnderFault { report, injection: Injection::NotTried, put_back: Err(error.to_string()) };
+        }
+    };
     if let Err(error) = scenario_run.all(&task).await {
         scenario_run.report.error = Some(error.to_string());
     }
@@ -91,16 +100,21 @@ pub async fn run_with(
 }
 
 impl<'a> ScenarioRun<'a> {
-    fn new(environment: &'a mut Environment, kit: &'a Kit, chosen: &'a Chosen, injection: Option<Attempt>) -> Self {
+    fn new(
+        environment: &'a mut Environment,
+        kit: &'a Kit,
+        chosen: &'a Chosen,
+        injection: Option<Attempt>,
+    ) -> Result<Self, RunError> {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
         if environment.record.found_mesh.is_none() {
             report.mesh = chosen.loaded.scenario.mesh.in_words();
         }
-        let undo = UndoList::open(&environment.dir);
+        let undo = UndoList::open(&environment.dir)?;
         let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
         let witness = Witness::new();
-        Self { environment, kit, chosen, running, undo, controls, started, witness, report, injection }
+        Ok(Self { environment, kit, chosen, running, undo, controls, started, witness, report, injection })
     }
 
     fn patience(&self) -> Patience {

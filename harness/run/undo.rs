@@ -43,10 +43,19 @@ pub struct UndoList {
 
 impl UndoList {
     /// The list of an environment, with what a killed scenario left in it.
-    pub fn open(env: &EnvDir) -> Self {
+    ///
+    /// # Errors
+    /// When there is a list that cannot be read: what it names is still in the clusters, and the next change would
+    /// overwrite it.
+    pub fn open(env: &EnvDir) -> Result<Self, RunError> {
         let path = env.path().join("undo.json");
-        let undo = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Self { path, undo }
+        let unreadable = |source| RunError::UndoList { path: path.clone(), environment: env.id().to_owned(), source };
+        let undo = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| unreadable(error.into()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(unreadable(error)),
+        };
+        Ok(Self { path, undo })
     }
 
     /// Writes down one way back. Returns when it is on disk.
@@ -154,7 +163,21 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let env = EnvDir::create(root.path(), "a1").unwrap();
         let undo = Undo::Delete { cluster: "cluster1".into(), object: serde_json::json!({ "kind": "VirtualService" }) };
-        UndoList::open(&env).push(undo.clone()).unwrap();
-        assert_eq!(UndoList::open(&env).undo, [undo]);
+        UndoList::open(&env).unwrap().push(undo.clone()).unwrap();
+        assert_eq!(UndoList::open(&env).unwrap().undo, [undo]);
+    }
+
+    #[rstest::rstest]
+    #[case::torn(r#"[{"delete":{"cluster":"cluster1","obj"#)]
+    #[case::empty("")]
+    #[case::another_shape(r#"{"delete":[]}"#)]
+    fn a_list_that_cannot_be_read_is_no_empty_list(#[case] text: &str) {
+        let root = tempfile::tempdir().unwrap();
+        let env = EnvDir::create(root.path(), "a1").unwrap();
+        env.write_private("undo.json", text.as_bytes()).unwrap();
+        let error = UndoList::open(&env).map(|list| list.is_empty());
+        let error = error.expect_err("the changes of an earlier scenario are still there").to_string();
+        assert!(error.contains("undo.json") && error.contains("meshproof down a1"), "{error}");
+        assert_eq!(std::fs::read_to_string(env.path().join("undo.json")).unwrap(), text, "it is left as it is");
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
 use crate::source::Located;
-use crate::verdict::stats::DETECT;
+use crate::stats::DETECT;
 
 /// One scenario: an environment, and steps that prove one thing about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]

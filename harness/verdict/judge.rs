@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use crate::probe::{CallSeen, Observations, Outcome};
 use crate::scenario::{EndpointsIn, Expect, Located, Span};
 
-use super::stats::{PRESENCE_MISS, presence_calls, presence_power};
 use super::tally::{by_status, by_version, count, list, of_calls, percent, plural, status, version, versions};
 use super::{Class, Finding, split};
+use crate::stats::{PRESENCE_MISS, presence_calls, presence_power};
 
 /// Judges every expectation of one call, once.
 ///

@@ -318,7 +318,7 @@ fn a_split_tells_the_numbers_of_its_test() {
 fn a_split_among_many_tells_its_seed() {
     let seen = times(&[(reply("v1"), 100), (reply("v2"), 100), (reply("v3"), 100), (reply("v4"), 100)]);
     let found = findings("split: { v1: 25%, v2: 25%, v3: 25%, v4: 25% }", &seen).remove(0);
-    assert_eq!(found.split.and_then(|test| test.seed), Some(multinomial::SEED));
+    assert_eq!(found.split.and_then(|test| test.seed), Some(crate::stats::multinomial::SEED));
 }
 
 #[rstest]

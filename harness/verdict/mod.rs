@@ -4,16 +4,14 @@
 
 mod control;
 mod judge;
-pub mod multinomial;
 mod power;
 mod split;
-pub mod stats;
 mod tally;
 
 #[cfg(test)]
 mod judge_tests;
 #[cfg(test)]
-mod stats_tests;
+mod power_tests;
 
 use std::borrow::Cow;
 

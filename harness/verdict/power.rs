@@ -2,10 +2,10 @@
 
 use crate::scenario::Expect;
 
-use super::stats::{ALPHA, PRESENCE_MISS, SPLIT_MISS, presence_calls, presence_power, sample_size, split_power};
+use crate::stats::{ALPHA, PRESENCE_MISS, SPLIT_MISS, presence_calls, presence_power, sample_size, split_power};
 
 /// How many calls show whether `expect` holds, when a deviation of `detect` (a share of calls) must not go
-/// unnoticed. `u32::MAX` when no reasonable number does (more than [`super::stats::MAX_CALLS`]).
+/// unnoticed. `u32::MAX` when no reasonable number does (more than [`crate::stats::MAX_CALLS`]).
 ///
 /// A `split` needs the sample size of its exact test; everything else must see a share of `detect` at least
 /// once. Whether a name resolves is the same for every call: one is enough.

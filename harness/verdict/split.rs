@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::probe::Observations;
 use crate::scenario::{Located, Percent};
 
-use super::stats::{ALPHA, Binomial, SPLIT_MISS, p_value, sample_size, split_power};
 use super::tally::{chance, list_others, percent, plural, version, versions};
 use super::{Arm, Class, Finding, SplitTest};
+use crate::stats::{ALPHA, Binomial, SPLIT_MISS, p_value, sample_size, split_power};
 
 /// Judges the shares of the versions among the replies; calls that no version answered are counted apart.
 pub(super) fn judge(at: &Located<BTreeMap<String, Located<Percent>>>, seen: &Observations, detect: f64) -> Finding {

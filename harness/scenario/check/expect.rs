@@ -2,7 +2,7 @@
 
 use super::super::{Call, EndpointsIn, Expect, Mtls};
 use super::{Checks, Located, repeated};
-use crate::verdict::stats::MAX_CALLS;
+use crate::stats::MAX_CALLS;
 use crate::verdict::{calls_needed, power};
 
 /// What is written in an `expect`, by name, with its place.

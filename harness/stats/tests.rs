@@ -7,9 +7,8 @@ use rstest::rstest;
 use statrs::distribution::{Binomial as Oracle, Discrete, DiscreteCDF};
 use statrs::function::{factorial, gamma};
 
-use super::stats::*;
+use super::deviation::deviations;
 use super::*;
-use crate::scenario::Expect;
 
 fn close(ours: f64, theirs: f64, tolerance: f64) -> bool {
     (ours - theirs).abs() <= tolerance * theirs.abs().max(1e-300)
@@ -103,50 +102,12 @@ fn the_sample_size_is_the_one_of_its_definition(
 #[test]
 fn a_small_effect_is_planned_soon() {
     let began = std::time::Instant::now();
-    let needed = calls_needed(&expect("split: { v1: 75%, v2: 25% }"), 0.02);
+    let needed = sample_size(&[0.75, 0.25], 0.02, ALPHA, SPLIT_MISS);
     println!("{needed} calls, after {:.1?}", began.elapsed());
     assert!((30_000..36_000).contains(&needed), "{needed}");
     let all = Binomial::new(100_000, 0.75);
     assert!(all.kept() < 20_000, "{}", all.kept());
     assert!(Binomial::down_to(0.0, 100_000, 0.75).kept() > all.kept());
-}
-
-fn expect(yaml: &str) -> Expect {
-    serde_saphyr::from_str(yaml).unwrap()
-}
-
-#[rstest]
-#[case("reached: [v1, v2]", 132..=132)]
-#[case("only: v2", 132..=132)]
-#[case("{}", 132..=132)]
-#[case("resolves: false", 1..=1)]
-#[case("{ resolves: true, only: v1 }", 132..=132)]
-#[case("split: { v1: 50%, v2: 50% }", 1500..=1700)]
-#[case("split: { v1: 75%, v2: 25% }", 1200..=1400)]
-#[case("split: { v1: 25%, v2: 75% }", 1200..=1400)]
-#[case("split: { v1: 100%, v2: 0% }", 132..=132)]
-fn calls_needed_to_detect_a_tenth(#[case] yaml: &str, #[case] calls: std::ops::RangeInclusive<u32>) {
-    let expect = expect(yaml);
-    let needed = calls_needed(&expect, DETECT);
-    assert!(calls.contains(&needed), "{needed}");
-    let miss = if expect.split.is_some() { SPLIT_MISS } else { PRESENCE_MISS };
-    assert!(power(&expect, needed, DETECT) >= 1.0 - miss, "{}", power(&expect, needed, DETECT));
-    if needed > 1 {
-        assert!(power(&expect, needed / 2, DETECT) < 1.0 - PRESENCE_MISS);
-    }
-}
-
-#[test]
-fn a_split_among_three_is_planned_too() {
-    let expect = expect("split: { v1: 50%, v2: 30%, v3: 20% }");
-    let needed = calls_needed(&expect, 0.2);
-    assert!((300..=600).contains(&needed), "{needed}");
-    assert!(power(&expect, needed, 0.2) >= 1.0 - SPLIT_MISS);
-}
-
-#[test]
-fn an_effect_too_small_to_show_is_said_to_be() {
-    assert_eq!(calls_needed(&expect("split: { v1: 50%, v2: 50% }"), 0.0001), u32::MAX);
 }
 
 #[test]

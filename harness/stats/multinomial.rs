@@ -8,7 +8,9 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::stats::{TIE, deviations, ln_factorial};
+use super::deviation::deviations;
+use super::gamma::ln_factorial;
+use super::rates::TIE;
 
 /// Up to this many outcomes are summed one by one (three versions: about 1400 replies).
 pub const MAX_OUTCOMES: f64 = 1e6;
