@@ -153,8 +153,8 @@ pub enum Action {
         /// Where.
         cluster: String,
     },
-    /// Mends it.
-    Mend {
+    /// Clears it.
+    Clear {
         /// What.
         name: String,
         /// Where.
@@ -289,7 +289,7 @@ fn action(step: &Step, topology: &Topology, changed: bool) -> Action {
             replicas: scale.replicas.value,
         },
         Step::Fault(fault) => Action::Fault { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
-        Step::Mend(fault) => Action::Mend { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
+        Step::Clear(fault) => Action::Clear { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
     }
 }
 

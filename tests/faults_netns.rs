@@ -1,4 +1,4 @@
-//! Every fault of the catalogue, for real, on two clusters in network namespaces: broken, the calls show it; mended, they are
+//! Every fault of the catalogue, for real, on two clusters in network namespaces: broken, the calls show it; cleared, they are
 //! as before; and the ladder names its rung. Prints a table.
 //!
 //! Needs root and the programs of the supply. Without them the test skips locally, with the reason, and fails where `CI` is
@@ -269,18 +269,18 @@ async fn try_one(environment: &Environment, one: &(&str, &str, Rules, Effect)) -
             wrongs.push(format!("broken twice: {again:?}"));
         }
     }
-    let mended = fault::mend(&environment.dir, world, name, cluster).await;
-    wrongs.extend(mended.as_ref().err().map(|e| format!("not mended: {e}")));
+    let cleared = fault::clear(&environment.dir, world, name, cluster).await;
+    wrongs.extend(cleared.as_ref().err().map(|e| format!("not cleared: {e}")));
     let after = call(caller, calls.max(40), Duration::from_secs(5)).await;
     if !is_whole(*rules, &after) {
-        wrongs.push(format!("mended, the calls were: {after}"));
+        wrongs.push(format!("cleared, the calls were: {after}"));
     }
     let seconds = |took: &Result<Duration, FaultError>| {
         took.as_ref().map_or("-".to_owned(), |took| format!("{:.1}", took.as_secs_f64()))
     };
     let rung = rung.map_or("-".to_owned(), |rung| format!("{rung:?}"));
-    let (broken, mended) = (seconds(&injected), seconds(&mended));
-    let row = format!("{name:<30}{cluster:<10}{broken:>8}  {seen:<28}{rung:<15}{mended:>8}  {after}");
+    let (broken, cleared) = (seconds(&injected), seconds(&cleared));
+    let row = format!("{name:<30}{cluster:<10}{broken:>8}  {seen:<28}{rung:<15}{cleared:>8}  {after}");
     (row, (!wrongs.is_empty()).then(|| format!("{name} in {cluster}: {}", wrongs.join("; "))))
 }
 
@@ -312,7 +312,7 @@ async fn try_all(environment: &mut Environment, kit: &Kit) -> (Vec<String>, Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_is_seen_and_mended() {
+async fn every_fault_is_seen_and_cleared() {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
         eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
         return;
@@ -333,9 +333,9 @@ async fn every_fault_is_seen_and_mended() {
     let (rows, wrongs) = try_all(environment, kit).await;
     let took = started.elapsed();
     session.close(false).await.unwrap();
-    let head = ["fault", "cluster", "broken", "calls", "first rung", "mended"];
-    let [fault, cluster, broken, calls, rung, mended] = head;
-    let head = format!("{fault:<30}{cluster:<10}{broken:>8}  {calls:<28}{rung:<15}{mended:>8}  afterwards");
+    let head = ["fault", "cluster", "broken", "calls", "first rung", "cleared"];
+    let [fault, cluster, broken, calls, rung, cleared] = head;
+    let head = format!("{fault:<30}{cluster:<10}{broken:>8}  {calls:<28}{rung:<15}{cleared:>8}  afterwards");
     println!("{head}\n{}\n{} faults in {took:.0?}", rows.join("\n"), rows.len());
     assert!(wrongs.is_empty(), "{}", wrongs.join("\n"));
 }

@@ -39,12 +39,12 @@ enum FaultCommand {
         #[arg(long = "env", value_name = "ID")]
         id: Option<String>,
     },
-    /// Mend what was broken; returns when the effect is gone.
-    Mend {
+    /// Clear what was broken; returns when the effect is gone.
+    Clear {
         /// The fault.
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         name: Option<String>,
-        /// Mend everything.
+        /// Clear everything.
         #[arg(long)]
         all: bool,
         /// Only in this cluster.
@@ -54,14 +54,25 @@ enum FaultCommand {
         #[arg(long = "env", value_name = "ID")]
         id: Option<String>,
     },
+    /// The former name of `clear`.
+    #[command(hide = true)]
+    Mend {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
 }
 
-/// Lists, breaks or mends.
+/// Lists, breaks or clears.
 pub async fn main(args: FaultArgs) -> Result<u8, Failure> {
     match args.command {
         FaultCommand::List { json } => list(json),
         FaultCommand::Inject { name, cluster, id } => inject(&name, &cluster, id.as_deref()).await,
-        FaultCommand::Mend { name, cluster, id, .. } => mend(name.as_deref(), cluster.as_deref(), id.as_deref()).await,
+        FaultCommand::Clear { name, cluster, id, .. } => clear(name.as_deref(), cluster.as_deref(), id.as_deref()).await,
+        FaultCommand::Mend { rest } => {
+            let command = ["meshproof fault clear"].into_iter().chain(rest.iter().map(String::as_str));
+            let command = command.collect::<Vec<_>>().join(" ");
+            Err(miette::miette!(help = format!("run: {command}"), "unknown command `mend`: it is called `clear` now").into())
+        }
     }
 }
 
@@ -89,7 +100,7 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
         Ok(took) => {
             task.done();
             told(&format!("{name} is in {cluster}"), took);
-            ui::say(format!("mend it: {}", fault::mend_by_hand(&environment.dir, name, cluster)));
+            ui::say(format!("clear it: {}", fault::clear_command(&environment.dir, name, cluster)));
             Ok(0)
         }
         Err(error) => {
@@ -103,7 +114,7 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
     }
 }
 
-async fn mend(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> Result<u8, Failure> {
+async fn clear(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> Result<u8, Failure> {
     let environment = open(id).await?;
     let broken = fault::broken(&environment.dir).map_err(|e| miette::miette!("{e}"))?;
     let wanted = match fault::select(&broken, name, cluster, environment.clusters.iter().map(|c| c.name.as_str())) {
@@ -116,21 +127,21 @@ async fn mend(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> Re
     let namespaces = BTreeSet::new();
     let begin = |broken: &Broken| {
         let what = format!("{} in {}", broken.name, broken.cluster);
-        let task = ui::begin(format!("mending {what}"), None);
-        let told = format!("{} is mended in {}", broken.name, broken.cluster);
-        move |mended: &Result<Duration, FaultError>| {
-            if let Ok(took) = mended {
+        let task = ui::begin(format!("clearing {what}"), None);
+        let told = format!("{} is cleared in {}", broken.name, broken.cluster);
+        move |cleared: &Result<Duration, FaultError>| {
+            if let Ok(took) = cleared {
                 task.done();
                 self::told(&told, *took);
             }
         }
     };
-    let failed = fault::mend_each(&environment.dir, environment.world(&namespaces), &wanted, begin).await;
-    not_mended(&environment.dir, failed)
+    let failed = fault::clear_each(&environment.dir, environment.world(&namespaces), &wanted, begin).await;
+    not_cleared(&environment.dir, failed)
 }
 
-/// Tells at the end what could not be mended. What began and did not come to its end weighs more than what could not begin.
-fn not_mended(env: &EnvDir, failed: Vec<(&Broken, FaultError)>) -> Result<u8, Failure> {
+/// Tells at the end what could not be cleared. What began and did not come to its end weighs more than what could not begin.
+fn not_cleared(env: &EnvDir, failed: Vec<(&Broken, FaultError)>) -> Result<u8, Failure> {
     if failed.iter().all(|(_, error)| error.is_input()) {
         let reports = failed.into_iter().map(|(_, error)| miette::miette!("{error}")).collect();
         return Failure::none_of(reports, Vec::new()).map(|()| 0);
@@ -143,7 +154,7 @@ fn not_mended(env: &EnvDir, failed: Vec<(&Broken, FaultError)>) -> Result<u8, Fa
 }
 
 fn note_stays(env: &EnvDir, name: &str, cluster: &str) -> String {
-    format!("the note of {name} in {cluster} is kept; mend it: {}", fault::mend_by_hand(env, name, cluster))
+    format!("the note of {name} in {cluster} is kept; clear it: {}", fault::clear_command(env, name, cluster))
 }
 
 /// The kept environment, with its lock.
@@ -180,14 +191,14 @@ mod tests {
     #[case::nothing(Vec::new(), Some(0))]
     #[case::could_not_begin(vec![input()], None)]
     #[case::did_not_end(vec![input(), FaultError::NoEffect("late".into())], Some(2))]
-    fn what_could_not_be_mended_decides_the_exit_code(#[case] errors: Vec<FaultError>, #[case] expected: Option<u8>) {
+    fn what_could_not_be_cleared_decides_the_exit_code(#[case] errors: Vec<FaultError>, #[case] expected: Option<u8>) {
         let root = tempfile::tempdir().unwrap();
         let env = EnvDir::create(root.path(), "e1").unwrap();
         let broken: Broken = serde_json::from_value(serde_json::json!({ "name": "x", "cluster": "cluster1",
             "since": "2026-01-01T00:00:00Z", "namespaces": [], "state": null }))
         .unwrap();
         let failed = errors.into_iter().map(|error| (&broken, error)).collect();
-        assert_eq!(not_mended(&env, failed).ok(), expected);
-        assert!(note_stays(&env, "x", "cluster1").ends_with("`meshproof fault mend x --cluster cluster1 --env e1`"));
+        assert_eq!(not_cleared(&env, failed).ok(), expected);
+        assert!(note_stays(&env, "x", "cluster1").ends_with("`meshproof fault clear x --cluster cluster1 --env e1`"));
     }
 }

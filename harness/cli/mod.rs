@@ -60,7 +60,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check every precondition; say what is wrong, why it matters and what mends it.
+    /// Check every precondition; say what is wrong, why it matters and how to fix it.
     Doctor(doctor::DoctorArgs),
     /// Get the binaries and images: from a container registry, or built from packages.
     Supply(supply::SupplyArgs),
@@ -86,7 +86,7 @@ enum Command {
     Why(why::WhyArgs),
     /// Print what a workload of a kept environment logged.
     Logs(exec::LogsArgs),
-    /// The catalogue of faults; break and mend one in a kept environment.
+    /// The catalogue of faults; break and clear one in a kept environment.
     Fault(fault::FaultArgs),
     /// Print the JSON Schema of scenario files.
     Schema,
@@ -259,7 +259,7 @@ fn topologies(chosen: &[Chosen]) -> Vec<Topology> {
 /// With every finding that would keep it from starting.
 async fn fit(settings: &Settings, topologies: &[Topology]) -> Result<(), Failure> {
     let told = |f: &Finding| {
-        let help = if f.why.is_empty() { f.mend.clone() } else { format!("{}\nwhy it matters: {}", f.mend, f.why) };
+        let help = if f.why.is_empty() { f.fix.clone() } else { format!("{}\nwhy it matters: {}", f.fix, f.why) };
         miette::miette!(help = help, "{}: {}", f.subject, f.found)
     };
     let reports = crate::doctor::showstoppers(settings, topologies).await.iter().map(told).collect();

@@ -21,7 +21,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             expected: format!("the API server of {} answers", plane.name()),
             observed: why.to_owned(),
             command: scene.kubectl(&plane.cluster, "get --raw /livez"),
-            fix: format!("start the API server of {}, or mend the way to it", plane.name()),
+            fix: format!("start the API server of {}, or fix the route to it", plane.name()),
         }),
     });
     let mut parts: Vec<Part> = own.collect();

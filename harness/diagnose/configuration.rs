@@ -75,7 +75,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
         return broken(
             format!("{what} accepts what istiod sends"),
             format!("it rejected its {kind}, in Envoy's words: {words}"),
-            "take back or mend the object that Envoy's words point at (an EnvoyFilter, most often)".into(),
+            "remove or fix the object that Envoy's words point at (an EnvoyFilter, most often)".into(),
         );
     }
     let proxy = gate::envoy::of(&facts.cluster, info.reference());
@@ -91,7 +91,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
         return broken(
             format!("{what} takes what istiod sends into force"),
             format!("listener {}, in Envoy's words: {}", refused.name, refused.words),
-            "take back or mend the object that Envoy's words point at".into(),
+            "remove or fix the object that Envoy's words point at".into(),
         );
     }
     let different = differences(&intended.held, &held);

@@ -64,7 +64,7 @@ mod workload;
 pub use target::Target;
 
 /// The rungs between a caller and a service in another cluster, lowest first: each rests on those ahead of it, so the first
-/// broken one is the cause to mend, and what comes after it says nothing.
+/// broken one is the cause to fix, and what comes after it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RungId {

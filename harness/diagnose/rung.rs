@@ -146,7 +146,7 @@ mod tests {
             expected: "a".into(),
             observed: what.into(),
             command: "look".into(),
-            fix: "mend".into(),
+            fix: "fix".into(),
         };
         let rung = climbed(vec![Part::Holds("x".into()), broken("first").into(), broken("second").into()]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Broken, Some("first")));

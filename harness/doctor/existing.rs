@@ -51,7 +51,7 @@ fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
         // Whatever is in the way, the installation will name it.
         Err(MeshError::NotFound { .. }) if install => Finding::good("mesh", "none yet: one is installed for the run"),
         Err(error) => {
-            Finding::bad("mesh", error.to_string(), "scenarios are about it", "add `--install-mesh`, or mend the mesh")
+            Finding::bad("mesh", error.to_string(), "scenarios are about it", "add `--install-mesh`, or fix the mesh")
         }
     }
 }

@@ -98,10 +98,10 @@ mod tests {
     const NONSENSE: Needed = needed("no-such-program-at-all", "nonsense", "nothing");
 
     #[test]
-    fn a_missing_program_names_its_purpose_and_what_mends_it() {
+    fn a_missing_program_names_its_purpose_and_what_fixes_it() {
         let finding = programs("programs", &[NONSENSE]);
         assert!(finding.found.contains("no-such-program-at-all is missing (nothing)"), "{finding:?}");
-        assert_eq!(finding.mend, "meshproof doctor --install");
+        assert_eq!(finding.fix, "meshproof doctor --install");
     }
 
     #[test]

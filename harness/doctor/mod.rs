@@ -1,6 +1,6 @@
 //! Preconditions, before a minute is spent on what cannot work.
 //!
-//! Every check answers [`Finding`]s: what was found, why it matters, and the command that mends it.
+//! Every check answers [`Finding`]s: what was found, why it matters, and the command that fixes it.
 //! Checks only look; `--install` (see [`install`]) is the one thing that changes the machine, after
 //! showing what it will run.
 
@@ -41,8 +41,8 @@ pub struct Finding {
     pub found: String,
     /// Why it matters; empty when all is well.
     pub why: String,
-    /// The command or edit that mends it; empty when there is nothing to mend.
-    pub mend: String,
+    /// The command or edit that fixes it; empty when there is nothing to fix.
+    pub fix: String,
 }
 
 impl Finding {
@@ -53,7 +53,7 @@ impl Finding {
             subject: subject.into(),
             found: found.into(),
             why: String::new(),
-            mend: String::new(),
+            fix: String::new(),
         }
     }
 
@@ -62,9 +62,9 @@ impl Finding {
         subject: impl Into<String>,
         found: impl Into<String>,
         why: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { severity: Severity::Warning, ..Self::bad(subject, found, why, mend) }
+        Self { severity: Severity::Warning, ..Self::bad(subject, found, why, fix) }
     }
 
     /// A run would fail.
@@ -72,14 +72,14 @@ impl Finding {
         subject: impl Into<String>,
         found: impl Into<String>,
         why: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             severity: Severity::Bad,
             subject: subject.into(),
             found: found.into(),
             why: why.into(),
-            mend: mend.into(),
+            fix: fix.into(),
         }
     }
 }
@@ -96,8 +96,8 @@ impl fmt::Display for Finding {
         if !self.why.is_empty() {
             write!(f, "\n    why:  {}", self.why)?;
         }
-        if !self.mend.is_empty() {
-            write!(f, "\n    mend: {}", self.mend)?;
+        if !self.fix.is_empty() {
+            write!(f, "\n    fix:  {}", self.fix)?;
         }
         Ok(())
     }
@@ -119,6 +119,6 @@ mod tests {
         assert_eq!(worst(&[]), Severity::Good);
         assert_eq!(worst(&[bad.clone(), good]), Severity::Bad);
         let text = anstream::adapter::strip_str(&bad.to_string()).to_string();
-        assert_eq!(text, "✗ disk: 1 GiB free\n    why:  images need 8 GiB\n    mend: docker system prune");
+        assert_eq!(text, "✗ disk: 1 GiB free\n    why:  images need 8 GiB\n    fix:  docker system prune");
     }
 }

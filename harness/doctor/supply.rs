@@ -35,7 +35,7 @@ fn told(provider: ProviderName, seen: Vec<Result<Status, SupplyError>>) -> Findi
             format!("everything for {provider} is here, from {} ({gib:.1} GiB)", status.origin),
         );
     }
-    let mend = format!("meshproof supply --for {provider}");
+    let fix = format!("meshproof supply --for {provider}");
     match seen.into_iter().next_back() {
         Some(Ok(status)) => {
             let missing: Vec<&str> = status.items.iter().filter(|i| !i.present).map(|i| i.what.as_str()).collect();
@@ -44,12 +44,12 @@ fn told(provider: ProviderName, seen: Vec<Result<Status, SupplyError>>) -> Findi
                     format!("{} s last time", t.as_secs())
                 });
             let why = format!("the first run gets what is missing ({time})");
-            Finding::warning("supply", format!("missing: {}", missing.join(", ")), why, mend)
+            Finding::warning("supply", format!("missing: {}", missing.join(", ")), why, fix)
         }
         // Without Go, say: a registry may still have everything.
         Some(Err(error)) => {
             let why = "what is in no registry is built, once; a machine that reaches a registry does not need it";
-            Finding::warning("supply", error.to_string(), why, mend)
+            Finding::warning("supply", error.to_string(), why, fix)
         }
         None => Finding::good("supply", "nothing is needed"),
     }
@@ -94,7 +94,7 @@ mod tests {
         let finding = told(ProviderName::Kind, vec![status(Origin::Packages, false)]);
         assert_eq!(finding.severity, Severity::Warning);
         assert_eq!(finding.found, "missing: etcd v3.6.8");
-        assert!(finding.why.contains("37 s last time") && finding.mend == "meshproof supply --for kind", "{finding:?}");
+        assert!(finding.why.contains("37 s last time") && finding.fix == "meshproof supply --for kind", "{finding:?}");
     }
 
     #[test]

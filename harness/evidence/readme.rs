@@ -69,14 +69,8 @@ pub fn text(report: &ScenarioReport, difference: &Option<Difference>, files: &[F
     }
     if let Some(rung) = report.steps.iter().find_map(StepReport::first_broken_rung) {
         let _ = writeln!(text, "- **first broken rung**: {}", rung.name);
-        let lines = [
-            ("should be", &rung.expected),
-            ("is", &rung.observed),
-            ("look with", &rung.command),
-            ("mend with", &rung.fix),
-        ];
-        for (name, value) in lines.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            let _ = writeln!(text, "    - {name}: {value}");
+        for (label, value) in rung.lines() {
+            let _ = writeln!(text, "    - {label}: {value}");
         }
     }
     if let Some(Difference { about, proxies }) = difference {

@@ -49,7 +49,7 @@ impl Fault for ApiServerPaused {
     }
 
     fn plan<'a>(&'a self, _world: World<'a>, _cluster: &'a Cluster) -> Answer<'a, Value> {
-        // The process is found by its name, also by who mends.
+        // The process is found by its name, also by who clears.
         async { Ok(Value::Null) }.boxed_local()
     }
 
@@ -65,7 +65,7 @@ impl Fault for ApiServerPaused {
     }
 
     /// On kind, the kubelet may meanwhile have put a new one in its place: then there is nothing to continue.
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
         async move {
             signal(cluster, "CONT").await?;
             check(&world, cluster, true).await?;

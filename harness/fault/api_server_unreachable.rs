@@ -84,7 +84,7 @@ impl Fault for ApiServerUnreachable {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
         async move {
             for node in &cluster.nodes {
                 for rule in rules(&world, cluster) {

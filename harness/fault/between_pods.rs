@@ -93,7 +93,7 @@ impl Fault for BetweenPods {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
         async move {
             for node in &cluster.nodes {
                 for rule in self.rules(&world, cluster) {

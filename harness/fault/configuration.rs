@@ -78,7 +78,7 @@ impl Swap {
             "metadata": { "name": name, "namespace": namespace, "labels": labels, "annotations": annotations },
             "spec": spec,
         });
-        Ok(Manifest::made("object to break or mend", value)?)
+        Ok(Manifest::made("object to break or clear", value)?)
     }
 
     async fn put(&self, cluster: &Cluster, side: Side) -> Result<(), FaultError> {
@@ -303,7 +303,7 @@ impl Fault for Configuration {
         self.put(world, cluster, swaps, Side::Broken).boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
         self.put(world, cluster, swaps, Side::Whole).boxed_local()
     }
 }

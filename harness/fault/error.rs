@@ -1,4 +1,4 @@
-//! Why a fault could not be injected or mended.
+//! Why a fault could not be injected or cleared.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::provider::{Cluster, ProviderError};
 use crate::source::known;
 use crate::wait::WaitError;
 
-/// Why a fault could not be injected or mended.
+/// Why a fault could not be injected or cleared.
 #[derive(Debug, Error)]
 pub enum FaultError {
     /// There is no such fault.
@@ -42,7 +42,7 @@ pub enum FaultError {
         why: String,
     },
     /// It has happened already.
-    #[error("fault {name} is in {cluster} already (mend it: {next})")]
+    #[error("fault {name} is in {cluster} already (clear it: {next})")]
     Already {
         /// The fault.
         name: String,
@@ -52,7 +52,7 @@ pub enum FaultError {
         next: String,
     },
     /// It has not happened.
-    #[error("fault {name} is not in {cluster}: nothing to mend (broken now: {known})")]
+    #[error("fault {name} is not in {cluster}: nothing to clear (broken now: {known})")]
     NotBroken {
         /// The fault.
         name: String,
@@ -63,22 +63,22 @@ pub enum FaultError {
     },
     /// Another one was put on top of it.
     #[error(
-        "fault {name} in {cluster} cannot be mended ahead of {first}, which was put on top of it and would bring {object} back as \
-         it is now; mend {first} first: {next}"
+        "fault {name} in {cluster} cannot be cleared ahead of {first}, which was put on top of it and would bring {object} back as \
+         it is now; clear {first} first: {next}"
     )]
-    MendFirst {
+    ClearFirst {
         /// The fault.
         name: String,
         /// The cluster.
         cluster: String,
-        /// What is to be mended first.
+        /// What is to be cleared first.
         first: String,
         /// An object that both change.
         object: String,
         /// The command for it.
         next: String,
     },
-    /// Breaking or mending it did not come to an end.
+    /// Breaking or clearing it did not come to an end.
     #[error(
         "waited {limit:?} for {name} to be {wanted} in {cluster}: an API server or a node takes questions and never answers; {next}"
     )]
@@ -94,7 +94,7 @@ pub enum FaultError {
         /// What to do.
         next: String,
     },
-    /// The note that is needed to mend it cannot be read.
+    /// The note that is needed to clear it cannot be read.
     #[error("{path}: {why}")]
     Note {
         /// The file.
@@ -157,7 +157,7 @@ impl FaultError {
                 | Self::DoesNotApply { .. }
                 | Self::Already { .. }
                 | Self::NotBroken { .. }
-                | Self::MendFirst { .. }
+                | Self::ClearFirst { .. }
         )
     }
 

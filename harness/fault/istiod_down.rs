@@ -41,7 +41,7 @@ impl Fault for IstiodDown {
     }
 
     /// Returns when every proxy is connected again: they try in growing intervals, up to 15 s.
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, replicas: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, replicas: &'a Value) -> Answer<'a, ()> {
         async move {
             control_plane::scale(cluster, state(replicas)?).await?;
             gate::connected(world.clusters, cluster, LIMIT).await?;

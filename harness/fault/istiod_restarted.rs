@@ -41,7 +41,7 @@ impl Fault for IstiodRestarted {
     }
 
     /// Returns when the new ones serve all proxies.
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _pods: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _pods: &'a Value) -> Answer<'a, ()> {
         async move {
             gate::connected(world.clusters, cluster, LIMIT).await?;
             world.endpoints_settle().await

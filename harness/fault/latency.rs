@@ -108,7 +108,7 @@ impl Fault for Latency {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, _world: World<'a>, cluster: &'a Cluster, links: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, _world: World<'a>, cluster: &'a Cluster, links: &'a Value) -> Answer<'a, ()> {
         async move {
             for Link { node, device } in state::<Vec<Link>>(links)? {
                 // Ours only, and none if it never came to be.

@@ -1,7 +1,7 @@
-//! Breaks one named thing, and mends it.
+//! Breaks one named thing, and clears it.
 //!
-//! Each fault is one small file, or a row of one. What is needed to mend it is in the environment's folder before anything is
-//! broken, so that a later command can mend what a crashed one left. Breaking and mending return when the effect is there, or
+//! Each fault is one small file, or a row of one. What is needed to clear it is in the environment's folder before anything is
+//! broken, so that a later command can clear what a crashed one left. Breaking and clearing return when the effect is there, or
 //! gone, by the gate where proxies are concerned. `docs/faults.md` is the catalogue for people.
 
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const NOT_OURS: &str = "the mesh was there before and is used as it is; faults change more than this run's namespaces \
     (hint: `--install-mesh`, or the kind or netns provider)";
 
-/// All that is waited for in breaking or mending one thing, together. The slowest faults wait for pods, for a control plane and
+/// All that is waited for in breaking or clearing one thing, together. The slowest faults wait for pods, for a control plane and
 /// for proxies in turn; longer than this goes on only what asks somebody who never answers.
 const IN_ALL: Duration = Duration::from_secs(5 * LIMIT.as_secs());
 
@@ -73,10 +73,10 @@ trait Fault: std::marker::Sync {
         Ok(())
     }
 
-    /// What is needed to mend it; looks, changes nothing.
+    /// What is needed to clear it; looks, changes nothing.
     fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value>;
 
-    /// The objects that [`Fault::mend`] gives the form back that is noted in `state`, as `Service app1/helloworld`.
+    /// The objects that [`Fault::clear`] gives the form back that is noted in `state`, as `Service app1/helloworld`.
     ///
     /// # Errors
     /// When the note cannot be read.
@@ -87,8 +87,8 @@ trait Fault: std::marker::Sync {
     /// Breaks it, and returns when the effect is there.
     fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
 
-    /// Mends it, and returns when the effect is gone. Mending what is whole changes nothing.
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
+    /// Clears it, and returns when the effect is gone. Clearing what is whole changes nothing.
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, state: &'a Value) -> Answer<'a, ()>;
 }
 
 /// Not for another thread: the futures of [`crate::apply`] are not provably fit for that.
@@ -177,7 +177,7 @@ pub fn applies(world: World<'_>, name: &str, cluster: &str) -> Result<(), FaultE
 /// Breaks what the fault of that name breaks in that cluster; answers how long it took until the effect was there.
 ///
 /// # Errors
-/// [`FaultError`]; what was broken half is noted, and can be mended.
+/// [`FaultError`]; what was broken half is noted, and can be cleared.
 pub async fn inject(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
     in_time(env, (name, cluster), "broken", break_it(env, world, name, cluster)).await
 }
@@ -186,7 +186,7 @@ async fn break_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> 
     let started = Instant::now();
     applies(world, name, cluster)?;
     if is_broken(env, name, cluster)? {
-        let next = mend_by_hand(env, name, cluster);
+        let next = clear_command(env, name, cluster);
         return Err(FaultError::Already { name: name.into(), cluster: cluster.into(), next });
     }
     let (fault, target) = (fault(name)?, world.cluster(cluster)?);
@@ -219,7 +219,7 @@ async fn in_time<T>(
         Ok(done) => done,
         Err(_) => {
             let next = if is_broken(env, name, cluster)? {
-                format!("mend it: {}", mend_by_hand(env, name, cluster))
+                format!("clear it: {}", clear_command(env, name, cluster))
             } else {
                 "nothing was changed".to_owned()
             };
@@ -228,20 +228,20 @@ async fn in_time<T>(
     }
 }
 
-/// The command that mends it.
-pub fn mend_by_hand(env: &EnvDir, name: &str, cluster: &str) -> String {
-    format!("`meshproof fault mend {name} --cluster {cluster} --env {}`", env.id())
+/// The command that clears it.
+pub fn clear_command(env: &EnvDir, name: &str, cluster: &str) -> String {
+    format!("`meshproof fault clear {name} --cluster {cluster} --env {}`", env.id())
 }
 
-/// Mends what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
+/// Clears what [`inject`] broke, in this process or in an earlier one; answers how long it took until the effect was gone.
 ///
 /// # Errors
-/// [`FaultError`]; the note is kept, so that mending can be tried again.
-pub async fn mend(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
-    in_time(env, (name, cluster), "mended", mend_it(env, world, name, cluster)).await
+/// [`FaultError`]; the note is kept, so that clearing can be tried again.
+pub async fn clear(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+    in_time(env, (name, cluster), "cleared", clear_it(env, world, name, cluster)).await
 }
 
-async fn mend_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
+async fn clear_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> Result<Duration, FaultError> {
     let started = Instant::now();
     let all = broken(env)?;
     let Some(at) = all.iter().position(|b| b.name == name && b.cluster == cluster) else {
@@ -249,16 +249,16 @@ async fn mend_it(env: &EnvDir, world: World<'_>, name: &str, cluster: &str) -> R
     };
     let note = &all[at];
     if let Some((newer, object)) = on_top(note, &all[..at])? {
-        let (first, next) = (newer.name.clone(), mend_by_hand(env, &newer.name, cluster));
-        return Err(FaultError::MendFirst { name: name.into(), cluster: cluster.into(), first, object, next });
+        let (first, next) = (newer.name.clone(), clear_command(env, &newer.name, cluster));
+        return Err(FaultError::ClearFirst { name: name.into(), cluster: cluster.into(), first, object, next });
     }
     let world = World { namespaces: &note.namespaces, ..world };
-    fault(name)?.mend(world, world.cluster(cluster)?, &note.state).await?;
+    fault(name)?.clear(world, world.cluster(cluster)?, &note.state).await?;
     forget(env, name, cluster)?;
     Ok(started.elapsed())
 }
 
-/// The first of the newer faults that has noted an object as this one had broken it, and the object: mending that one later
+/// The first of the newer faults that has noted an object as this one had broken it, and the object: clearing that one later
 /// would write the broken form back.
 fn on_top<'a>(note: &Broken, newer: &'a [Broken]) -> Result<Option<(&'a Broken, String)>, FaultError> {
     let own = fault(&note.name)?.restores(&note.state)?;
@@ -271,7 +271,7 @@ fn on_top<'a>(note: &Broken, newer: &'a [Broken]) -> Result<Option<(&'a Broken, 
     Ok(None)
 }
 
-/// What is to be mended among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.
+/// What is to be cleared among `broken`: the fault of that name, or all of them; in that cluster, or everywhere.
 ///
 /// # Errors
 /// [`FaultError`] when there is no such fault or cluster, or when what is named is not broken.
@@ -297,22 +297,22 @@ pub fn select<'a>(
     }
 }
 
-/// Mends all that is broken, what was broken last first.
+/// Clears all that is broken, what was broken last first.
 ///
 /// # Errors
 /// The first [`FaultError`].
-pub async fn mend_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, FaultError> {
+pub async fn clear_all(env: &EnvDir, world: World<'_>) -> Result<Vec<Broken>, FaultError> {
     let all = broken(env)?;
-    let failed = mend_each(env, world, &all.iter().collect::<Vec<_>>(), |_| |_: &_| ()).await;
+    let failed = clear_each(env, world, &all.iter().collect::<Vec<_>>(), |_| |_: &_| ()).await;
     match failed.into_iter().next() {
         Some((_, error)) => Err(error),
         None => Ok(all),
     }
 }
 
-/// Mends these in their order, and answers those that could not be: one of them must not keep the others broken. `begin` is
+/// Clears these in their order, and answers those that could not be: one of them must not keep the others broken. `begin` is
 /// called ahead of each, and what it answers, behind it.
-pub async fn mend_each<'a, E>(
+pub async fn clear_each<'a, E>(
     env: &EnvDir,
     world: World<'_>,
     wanted: &[&'a Broken],
@@ -324,9 +324,9 @@ where
     let mut failed = Vec::new();
     for one in wanted {
         let end = begin(one);
-        let mended = mend(env, world, &one.name, &one.cluster).await;
-        end(&mended);
-        failed.extend(mended.err().map(|error| (*one, error)));
+        let cleared = clear(env, world, &one.name, &one.cluster).await;
+        end(&cleared);
+        failed.extend(cleared.err().map(|error| (*one, error)));
     }
     failed
 }

@@ -77,7 +77,7 @@ impl Fault for NamespaceLabelMissing {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, namespaces: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, namespaces: &'a Value) -> Answer<'a, ()> {
         async move {
             label(cluster, namespaces, Some(ENABLED)).await?;
             let labelled: Vec<String> = state(namespaces)?;

@@ -20,9 +20,9 @@ pub struct Broken {
     pub cluster: String,
     /// When it was about to be broken.
     pub(super) since: jiff::Timestamp,
-    /// The namespaces of the workloads then: mending asks no cluster for them, because one may not answer.
+    /// The namespaces of the workloads then: clearing asks no cluster for them, because one may not answer.
     pub(super) namespaces: BTreeSet<String>,
-    /// What is needed to mend it. Holds no key and no token.
+    /// What is needed to clear it. Holds no key and no token.
     pub(super) state: Value,
 }
 

@@ -146,7 +146,7 @@ impl Fault for PodsNotReady {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, asked: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, asked: &'a Value) -> Answer<'a, ()> {
         async move {
             for one in state::<Vec<Asked>>(asked)? {
                 put(cluster, &one, one.whole()).await?;

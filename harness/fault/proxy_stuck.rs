@@ -83,7 +83,7 @@ impl Fault for ProxyStuck {
     }
 
     /// Returns when every proxy is connected and in step again.
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
         async move {
             for pod in state::<Vec<IpAddr>>(pods)? {
                 for node in &cluster.nodes {

@@ -81,7 +81,7 @@ impl Fault for ReaderRoleTooSmall {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, whole: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, whole: &'a Value) -> Answer<'a, ()> {
         async move {
             let Whole { rules, watchers } = state(whole)?;
             put(cluster, &rules).await?;

@@ -71,7 +71,7 @@ impl Fault for RemoteSecret {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, watchers: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, watchers: &'a Value) -> Answer<'a, ()> {
         async move {
             let watchers: Vec<String> = state(watchers)?;
             match self.flaw {

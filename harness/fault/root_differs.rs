@@ -172,9 +172,9 @@ impl Fault for RootDiffers {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, _state: &'a Value) -> Answer<'a, ()> {
         async move {
-            // Not there: nothing was changed yet, or all is mended.
+            // Not there: nothing was changed yet, or all is cleared.
             let Some(original) = read(cluster, ORIGINAL).await? else { return Ok(()) };
             take_up(world, cluster, &original).await?;
             match secrets(cluster).delete(ORIGINAL, &DeleteParams::default()).await {

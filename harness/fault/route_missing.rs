@@ -120,7 +120,7 @@ impl Fault for RouteMissing {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, _cluster: &'a Cluster, routes: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, _cluster: &'a Cluster, routes: &'a Value) -> Answer<'a, ()> {
         async move {
             for route in state::<Vec<Route>>(routes)? {
                 run(world.cluster(&route.cluster)?, &route.node, &command("replace", &route)).await?;

@@ -98,7 +98,7 @@ impl Fault for ServicePortUnnamed {
         rename(world, cluster, services, false).boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
         rename(world, cluster, services, true).boxed_local()
     }
 }

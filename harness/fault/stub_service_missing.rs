@@ -112,7 +112,7 @@ impl Fault for StubServiceMissing {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, services: &'a Value) -> Answer<'a, ()> {
         async move {
             apply::apply(cluster, &manifests(services)?, None).await?;
             world.endpoints_settle().await

@@ -55,8 +55,8 @@ fn an_unknown_name_lists_those_that_there_are() {
 #[case::both(Some("masquerade"), Some("cluster2"), Ok(1))]
 #[case::no_such_fault(Some("masquerad"), None, Err("did you mean `masquerade`?"))]
 #[case::no_such_cluster(None, Some("cluster3"), Err("known clusters: cluster1, cluster2"))]
-#[case::whole(Some("istiod-down"), Some("cluster2"), Err("istiod-down is not in cluster2: nothing to mend"))]
-fn what_is_mended(#[case] name: Option<&str>, #[case] cluster: Option<&str>, #[case] expected: Result<usize, &str>) {
+#[case::whole(Some("istiod-down"), Some("cluster2"), Err("istiod-down is not in cluster2: nothing to clear"))]
+fn what_is_cleared(#[case] name: Option<&str>, #[case] cluster: Option<&str>, #[case] expected: Result<usize, &str>) {
     let all = [("istiod-down", "cluster1"), ("masquerade", "cluster1"), ("masquerade", "cluster2")];
     let all = all.map(|(name, cluster)| noted(name, cluster, 0));
     let selected = select(&all, name, cluster, ["cluster1", "cluster2"].into_iter());
@@ -78,7 +78,7 @@ fn what_is_broken_is_known_to_the_next_process() {
     }
     drop(env);
     let env = EnvDir::open(root.path(), "e1").unwrap().unwrap();
-    assert_eq!(broken(&env).unwrap(), [second, first], "the newest is mended first");
+    assert_eq!(broken(&env).unwrap(), [second, first], "the newest is cleared first");
     env.write_private("fault-x-y.json", b"{").unwrap();
     assert!(broken(&env).unwrap_err().to_string().contains("fault-x-y.json"));
 }
@@ -140,15 +140,15 @@ async fn what_was_broken_half_is_noted_though_nobody_answers() {
     let world = world(&clusters, &topology, &namespaces);
     let error = inject(&env, world, "istiod-down", "cluster1").await.unwrap_err();
     let expected = "waited 300s for istiod-down to be broken in cluster1: an API server or a node takes questions and never \
-                    answers; mend it: `meshproof fault mend istiod-down --cluster cluster1 --env e1`";
+                    answers; clear it: `meshproof fault clear istiod-down --cluster cluster1 --env e1`";
     assert_eq!((error.to_string().as_str(), error.is_input()), (expected, false));
     let error = inject(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
     assert!(
-        error.ends_with("already (mend it: `meshproof fault mend istiod-down --cluster cluster1 --env e1`)"),
+        error.ends_with("already (clear it: `meshproof fault clear istiod-down --cluster cluster1 --env e1`)"),
         "{error}"
     );
-    let error = mend(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
-    assert!(error.starts_with("waited 300s for istiod-down to be mended in cluster1"), "{error}");
+    let error = clear(&env, world, "istiod-down", "cluster1").await.unwrap_err().to_string();
+    assert!(error.starts_with("waited 300s for istiod-down to be cleared in cluster1"), "{error}");
     assert_eq!(broken(&env).unwrap().len(), 1);
 }
 
@@ -179,7 +179,7 @@ fn changing(name: &str, kind: &str, objects: &[&str]) -> Broken {
 #[case::of_its_own(["configuration-rejected", "subset-label-wrong"], "EnvoyFilter", &[], None)]
 #[case::services(["service-port-unnamed", "stub-service-missing"], "Service", &["hello"], Some("Service app1/hello"))]
 #[case::no_objects(["istiod-down", "subset-label-wrong"], "DestinationRule", &["hello"], None)]
-fn what_was_put_on_top_is_mended_first(
+fn what_was_put_on_top_is_cleared_first(
     #[case] names: [&str; 2],
     #[case] kind: &str,
     #[case] second: &[&str],
@@ -196,25 +196,25 @@ fn what_was_put_on_top_is_mended_first(
 }
 
 #[tokio::test]
-async fn a_fault_below_another_one_is_not_mended() {
+async fn a_fault_below_another_one_is_not_cleared() {
     let notes = ["subset-label-wrong", "mtls-mismatch"].map(|name| changing(name, "DestinationRule", &["hello"]));
     let (clusters, topology) = primary(missing());
     let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
     let env = environment(root.path(), &notes);
     let world = world(&clusters, &topology, &namespaces);
-    let error = mend(&env, world, "subset-label-wrong", "cluster1").await.unwrap_err();
-    assert!(error.is_input() && error.to_string().contains("mend mtls-mismatch first: `meshproof"), "{error}");
+    let error = clear(&env, world, "subset-label-wrong", "cluster1").await.unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("clear mtls-mismatch first: `meshproof"), "{error}");
     assert_eq!(broken(&env).unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn what_cannot_be_mended_does_not_keep_the_others_broken() {
-    // Where the CA was not changed yet, there is nothing to mend: it is the newer one whose cluster is gone.
+async fn what_cannot_be_cleared_does_not_keep_the_others_broken() {
+    // Where the CA was not changed yet, there is nothing to clear: it is the newer one whose cluster is gone.
     let notes = [noted("root-differs", "cluster1", 0), noted("root-differs", "cluster9", 0)];
     let (clusters, topology) = primary(missing());
     let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
     let env = environment(root.path(), &notes);
-    let error = mend_all(&env, world(&clusters, &topology, &namespaces)).await.unwrap_err().to_string();
+    let error = clear_all(&env, world(&clusters, &topology, &namespaces)).await.unwrap_err().to_string();
     assert!(error.starts_with("no cluster `cluster9`"), "{error}");
     assert_eq!(broken(&env).unwrap().iter().map(|b| b.cluster.as_str()).collect::<Vec<_>>(), ["cluster9"]);
 }

@@ -123,7 +123,7 @@ impl Fault for WebhookCaMissing {
         .boxed_local()
     }
 
-    fn mend<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, whole: &'a Value) -> Answer<'a, ()> {
+    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, whole: &'a Value) -> Answer<'a, ()> {
         async move {
             let Whole { leaders, watchers } = state(whole)?;
             annotate(cluster, Some(&leaders)).await?;

@@ -137,7 +137,7 @@ fn is_opted_out(deployment: &Deployment) -> bool {
 /// Makes Kubernetes try again at once what it tries in growing pauses: a change of a ReplicaSet makes its controller look.
 pub(super) async fn try_again(world: World<'_>, cluster: &Cluster) -> Result<(), FaultError> {
     let now = jiff::Timestamp::now().to_string();
-    let patch = Patch::Merge(json!({ "metadata": { "annotations": { "meshproof.dev/mended": now } } }));
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { "meshproof.dev/cleared": now } } }));
     for namespace in world.namespaces {
         let sets: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), namespace);
         let list = sets.list(&ListParams::default()).await.map_err(kube_error(cluster, "list replica sets"))?;

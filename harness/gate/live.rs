@@ -160,9 +160,9 @@ spec:
     let began = Instant::now();
     let error = gated(&clusters, &bad, false).await.unwrap_err();
     eprintln!("{error} after {:.1?}", began.elapsed());
-    let mended = gated(&clusters, &bad, true).await;
+    let cleared = gated(&clusters, &bad, true).await;
     assert!(matches!(&error, GateError::Rejected { words, .. } if words.contains("ring")), "{error}");
-    mended.unwrap();
+    cleared.unwrap();
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
     Ok(Manifest::made("remote secret", secret)?)
 }
 
-/// Lets the control plane in `watcher` read `watched`: at installation, and to mend what [`remove`] or [`flawed`] broke. The
+/// Lets the control plane in `watcher` read `watched`: at installation, and to clear what [`remove`] or [`flawed`] broke. The
 /// namespace, annotated with who leads it, and the reader's account must be in `watched` already: the control plane looks at
 /// them once. `owner` is the environment's identifier.
 ///

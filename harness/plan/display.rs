@@ -43,7 +43,7 @@ impl fmt::Display for Plan {
                     writeln!(f, "  {n}. scale helloworld {version} in {cluster} to {} {at}", pods(*replicas))?;
                 }
                 Action::Fault { name, cluster } => writeln!(f, "  {n}. break {cluster}: {name} {at}")?,
-                Action::Mend { name, cluster } => writeln!(f, "  {n}. mend {cluster}: {name} {at}")?,
+                Action::Clear { name, cluster } => writeln!(f, "  {n}. clear {cluster}: {name} {at}")?,
             }
         }
         Ok(())

@@ -12,17 +12,17 @@ use crate::verdict::Class;
 /// Runs one scenario without a fault, then once with each of `faults`, then without one again. Fills `column` on the way, so
 /// that what was found is there when the work is cut off.
 ///
-/// The runs without a fault are part of the session's reports. Whenever a fault was not mended, the scenario is run without
+/// The runs without a fault are part of the session's reports. Whenever a fault was not cleared, the scenario is run without
 /// one at once: if it does not pass, no further fault is tried.
 pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry], column: &mut Column) {
     let started = Instant::now();
     column.before = Some(without(session, chosen, &mut column.trouble).await);
     if column.before == Some(Class::Pass) {
         for fault in faults {
-            let (cell, mended) = cell(session, chosen, fault).await;
+            let (cell, cleared) = cell(session, chosen, fault).await;
             ui::say(text::cell_line(&column.name, &cell));
             column.cells.push(cell);
-            if !mended && without(session, chosen, &mut column.trouble).await != Class::Pass {
+            if !cleared && without(session, chosen, &mut column.trouble).await != Class::Pass {
                 break;
             }
         }
@@ -57,18 +57,18 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, b
             put_back: Ok(()),
         });
         let mut cell = judge(fault.name, expected(fault, &chosen.loaded.scenario.steps, &told.report), blind, &told);
-        let mended = told.put_back.is_ok() && told.injection != Injection::NotTried;
+        let cleared = told.put_back.is_ok() && told.injection != Injection::NotTried;
         let seconds = missed.as_ref().map_or(0.0, |cell| cell.seconds) + cell.seconds;
         if let Some(earlier) = missed.take().filter(|_| cell.outcome == Outcome::DoesNotApply) {
             cell = earlier;
         }
         cell.seconds = seconds;
         clusters = match clusters.iter().position(|c| Some(c) == cell.cluster.as_ref()) {
-            Some(at) if cell.outcome == Outcome::Missed && mended => clusters.split_off(at + 1),
+            Some(at) if cell.outcome == Outcome::Missed && cleared => clusters.split_off(at + 1),
             _ => Vec::new(),
         };
         if clusters.is_empty() {
-            return (cell, mended);
+            return (cell, cleared);
         }
         missed = Some(cell);
     }

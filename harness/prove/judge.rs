@@ -8,7 +8,7 @@ use crate::run::{Injection, RunUnderFault};
 use crate::scenario::{Located, Step};
 use crate::verdict::Class;
 
-/// The rung that must be the first broken one: the fault's, or that of a fault which the scenario itself put in and had not mended
+/// The rung that must be the first broken one: the fault's, or that of a fault which the scenario itself put in and had not cleared
 /// when it came to its end, if that is lower.
 pub fn expected(fault: &Entry, steps: &[Located<Step>], report: &ScenarioReport) -> Option<RungId> {
     let last = report.steps.last().map_or(0, |step| step.index);
@@ -17,7 +17,7 @@ pub fn expected(fault: &Entry, steps: &[Located<Step>], report: &ScenarioReport)
         match &step.value {
             Step::Fault(put) => own.push((&put.name, &put.cluster)),
             // The last step is the one that failed.
-            Step::Mend(put) if index < last => own.retain(|one| *one != (put.name.as_str(), put.cluster.as_str())),
+            Step::Clear(put) if index < last => own.retain(|one| *one != (put.name.as_str(), put.cluster.as_str())),
             _ => {}
         }
     }
@@ -75,7 +75,7 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
                 let told = |rung: &Rung| {
                     let value = |value: &Option<String>| value.clone().unwrap_or_default();
                     format!(
-                        "{} (should be: {}; is: {})",
+                        "{} (expected: {}; actual: {})",
                         rung_name(rung.rung),
                         value(&rung.expected),
                         value(&rung.observed)

@@ -100,7 +100,7 @@ pub struct Cell {
     pub class: Option<Class>,
     /// The first broken rung by the ladder.
     pub rung: Option<RungId>,
-    /// From start to end with putting in and mending, in seconds.
+    /// From start to end with putting in and clearing, in seconds.
     pub seconds: f64,
 }
 
@@ -126,7 +126,7 @@ pub enum Outcome {
     NotSurvived,
     /// The scenario says that it is blind to the fault, and did not pass all the same.
     Stale,
-    /// The fault could not be put in, or not be mended.
+    /// The fault could not be put in, or not be cleared.
     Failed,
 }
 

@@ -73,7 +73,7 @@ fn a_fault_in_force(
 #[case::refused_and_no_pass(Class::Fail, refused(), Ok(()), Outcome::Failed, "though the fault was not in force")]
 #[case::no_effect(Class::Fail, Injection::Failed { cluster: "cluster1".into(), why: "no tc".into() }, Ok(()), Outcome::Failed, "no tc")]
 #[case::no_step(Class::Fail, Injection::NotTried, Ok(()), Outcome::Failed, "no step was reached")]
-#[case::not_mended(Class::Fail, done(), Err("the route is still gone".into()), Outcome::Failed, "the route is still gone")]
+#[case::not_cleared(Class::Fail, done(), Err("the route is still gone".into()), Outcome::Failed, "the route is still gone")]
 fn a_fault_that_was_not_in_force_is_never_caught(
     #[case] class: Class,
     #[case] injection: Injection,
@@ -87,13 +87,13 @@ fn a_fault_that_was_not_in_force_is_never_caught(
     assert!(cell.why.contains(words), "{}", cell.why);
 }
 
-/// A scenario that breaks the remote secret itself, and mends it: which rung is to be named when its step `last` fails.
+/// A scenario that breaks the remote secret itself, and clears it: which rung is to be named when its step `last` fails.
 #[rstest]
 #[case::before_it_breaks_anything(0, "proxy-stuck", Some(RungId::Configuration))]
 #[case::breaking(1, "proxy-stuck", Some(RungId::RemoteSecret))]
 #[case::broken(2, "proxy-stuck", Some(RungId::RemoteSecret))]
-#[case::mending(3, "proxy-stuck", Some(RungId::RemoteSecret))]
-#[case::mended(4, "proxy-stuck", Some(RungId::Configuration))]
+#[case::clearing(3, "proxy-stuck", Some(RungId::RemoteSecret))]
+#[case::cleared(4, "proxy-stuck", Some(RungId::Configuration))]
 #[case::a_lower_one_stays(2, "istiod-down", Some(RungId::ControlPlane))]
 #[case::survival_has_no_rung(2, "istiod-restarted", None)]
 fn the_scenarios_own_faults_count(#[case] last: usize, #[case] fault: &str, #[case] rung: Option<RungId>) {

@@ -259,10 +259,19 @@ pub struct Rung {
     pub expected: Option<String>,
     /// What it is; of one that was skipped, why.
     pub observed: Option<String>,
-    /// The command that shows it by hand.
+    /// The command that shows it.
     pub command: Option<String>,
-    /// What mends it.
+    /// The command or edit that fixes it.
     pub fix: Option<String>,
+}
+
+impl Rung {
+    /// What people read about it, under the same labels everywhere: `actual`, `expected`, `inspect`, `fix`.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [("actual", &self.observed), ("expected", &self.expected), ("inspect", &self.command), ("fix", &self.fix)]
+            .into_iter()
+            .filter_map(|(label, value)| Some((label, value.as_deref()?)))
+    }
 }
 
 /// How a rung stands.

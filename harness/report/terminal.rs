@@ -144,12 +144,9 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
     text
 }
 
-/// The two values that differ, the command that shows them, and what mends it.
+/// The two values that differ, the command that shows them, and the fix.
 fn rung_lines(rung: &Rung, by: &str) -> String {
-    let lines =
-        [("should be", &rung.expected), ("is", &rung.observed), ("look with", &rung.command), ("mend with", &rung.fix)];
-    let told = lines.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    told.map(|(name, value)| format!("{by}{} {value}\n", painted(DIM, format!("{name}:")))).collect()
+    rung.lines().map(|(label, value)| format!("{by}{} {value}\n", painted(DIM, format!("{label}:")))).collect()
 }
 
 /// A ladder, one line for each rung, and all about the one that is broken.

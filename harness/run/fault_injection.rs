@@ -25,7 +25,7 @@ pub struct RunUnderFault {
     pub report: ScenarioReport,
     /// What became of the fault.
     pub injection: Injection,
-    /// Whether the fault was mended and the scenario's own changes came off.
+    /// Whether the fault was cleared and the scenario's own changes came off.
     pub put_back: Result<(), String>,
 }
 

@@ -100,7 +100,7 @@ pub enum RunError {
     /// Proxies could not be asked, or workloads did not become known to them.
     #[error(transparent)]
     Gate(#[from] crate::gate::GateError),
-    /// A fault could not be injected or mended.
+    /// A fault could not be injected or cleared.
     #[error(transparent)]
     Fault(#[from] crate::fault::FaultError),
     /// Several things went wrong.

@@ -24,7 +24,7 @@ pub async fn all(
     undo: &mut UndoList,
 ) -> Result<(), RunError> {
     let mut errors = Vec::new();
-    errors.extend(fault::mend_all(&environment.dir, environment.world(namespaces)).await.err().map(RunError::from));
+    errors.extend(fault::clear_all(&environment.dir, environment.world(namespaces)).await.err().map(RunError::from));
     if !undo.is_empty() {
         errors.extend(objects(environment, namespaces, undo).await);
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_mended_keeps_no_object_in_its_place() {
+    async fn what_cannot_be_cleared_keeps_no_object_in_its_place() {
         let root = tempfile::tempdir().unwrap();
         let dir = EnvDir::create(root.path(), "a1").unwrap();
         dir.write_private("fault-x-y.json", b"no note").unwrap();

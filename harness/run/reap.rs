@@ -9,7 +9,7 @@ use crate::ui;
 
 /// What a clean-up could not remove.
 #[derive(Debug, thiserror::Error)]
-#[error("environment {id}: {} could not be removed:\n{}\n(hint: mend the cause, then `meshproof down {id}`; the journal in {folder} says what is left)", count(.problems), .problems.join("\n"))]
+#[error("environment {id}: {} could not be removed:\n{}\n(hint: fix the cause, then `meshproof down {id}`; the journal in {folder} says what is left)", count(.problems), .problems.join("\n"))]
 pub struct NotClean {
     id: String,
     folder: String,

@@ -92,8 +92,8 @@ pub async fn run_with(
         scenario_run.report.error = Some(error.to_string());
     }
     scenario_run.report.seconds = scenario_run.started.elapsed().as_secs_f64();
-    let mended = scenario_run.mend_injected().await;
-    let put_back = mended.and(scenario_run.put_back().await).map_err(|error| error.to_string());
+    let cleared = scenario_run.clear_injected().await;
+    let put_back = cleared.and(scenario_run.put_back().await).map_err(|error| error.to_string());
     task.done();
     let injection = scenario_run.injection.map(Attempt::end).unwrap_or_default();
     RunUnderFault { report: scenario_run.report, injection, put_back }
@@ -123,7 +123,7 @@ impl<'a> ScenarioRun<'a> {
 
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
         for fault::Broken { name, cluster, .. } in fault::broken(&self.environment.dir)? {
-            ui::say(format!("{name} is still in {cluster}: it is mended before {} begins", self.chosen.name));
+            ui::say(format!("{name} is still in {cluster}: it is cleared before {} begins", self.chosen.name));
         }
         // An earlier scenario may have been killed in the middle: its changes come off first.
         self.put_back().await?;
@@ -289,8 +289,8 @@ impl<'a> ScenarioRun<'a> {
                     .await?;
                 return Ok(Ok(GateReport::default()));
             }
-            Step::Mend(step) => {
-                fault::mend(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
+            Step::Clear(step) => {
+                fault::clear(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
                     .await?;
                 return Ok(Ok(GateReport::default()));
             }
@@ -311,12 +311,12 @@ impl<'a> ScenarioRun<'a> {
         Ok(())
     }
 
-    /// Mends the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.
-    async fn mend_injected(&self) -> Result<(), RunError> {
+    /// Clears the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.
+    async fn clear_injected(&self) -> Result<(), RunError> {
         let Some((name, cluster)) = self.injection.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
         let (dir, namespaces) = (&self.environment.dir, self.namespaces());
         if fault::is_broken(dir, name, cluster)? {
-            fault::mend(dir, self.environment.world(&namespaces), name, cluster).await?;
+            fault::clear(dir, self.environment.world(&namespaces), name, cluster).await?;
         }
         Ok(())
     }

@@ -178,8 +178,8 @@ pub enum Step {
     Scale(Scale),
     /// Break one named thing (see `meshproof fault list`).
     Fault(FaultStep),
-    /// Mend what an earlier `fault` step broke.
-    Mend(FaultStep),
+    /// Clear what an earlier `fault` step broke.
+    Clear(FaultStep),
 }
 
 /// Send requests and judge what comes back.
@@ -228,7 +228,7 @@ impl Step {
                 format!("scale helloworld {} in {} to {}", s.version.value, s.cluster.value, s.replicas.value)
             }
             Self::Fault(fault) => format!("fault {} in {}", fault.name.value, fault.cluster.value),
-            Self::Mend(fault) => format!("mend {} in {}", fault.name.value, fault.cluster.value),
+            Self::Clear(fault) => format!("clear {} in {}", fault.name.value, fault.cluster.value),
         }
     }
 }

@@ -130,8 +130,8 @@ fn a_sound_scenario_has_no_problems() {
     "  - call: { from: slep@cluster1, to: http://h/, expect: { status: 200 } }\n  - call: { from: helloworld@cluster1, to: http://h/, expect: { status: 200 } }\n  - call: { from: sleep@cluster2, to: http://h/, expect: { status: 200 } }\n"
 ))]
 #[case::unknown_versions(expect(&["reached: [v1, v3]", "only: V2", "never: [w]", "split: { v1: 50%, x: 50% }", "endpoints_in: { v9: cluster1.pods }"]))]
-#[case::unknown_faults(with_steps("", &format!("  - fault: {{ name: remote-secret-mising, cluster: cluster2 }}\n  - mend: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
-#[case::faults_in_disorder(with_steps("", &format!("  - mend: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - mend: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::unknown_faults(with_steps("", &format!("  - fault: {{ name: remote-secret-mising, cluster: cluster2 }}\n  - clear: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
+#[case::faults_in_disorder(with_steps("", &format!("  - clear: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - fault: {{ name: route-missing, cluster: cluster2 }}\n  - clear: {{ name: route-missing, cluster: cluster1 }}\n{}", call("expect: { only: v1 }"))))]
 #[case::files(with_steps("", &format!("{}{}", ["missing", "tab", "nameless", "empty"].map(|f| format!("  - apply: {{ cluster: cluster1, file: fixtures/{f}.yaml }}\n")).concat(), call("expect: { only: v1 }"))))]
 #[case::splits(expect(&["split: { v1: 75%, v2: 20% }", "split: { v1: 100% }", "split: { v1: 100%, v2: 0% }", "split: {}"]))]
 #[case::lists(expect(&["reached: []", "never: [v1, v1]", "endpoints_in: {}"]))]

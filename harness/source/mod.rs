@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub use located::Located;
 pub use parse::parse;
 pub use problem::{Problem, Problems};
+use suggest::renamed;
 pub use suggest::{did_you_mean, known};
 
 /// A text file and where it came from.

@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter};
 
 use super::tree::{Node, Slot, tree};
-use super::{Problem, Problems, Source, known};
+use super::{Problem, Problems, Source, known, renamed};
 
 /// A file with more mistakes than this has one cause.
 const ENOUGH: usize = 40;
@@ -145,13 +145,17 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
             Problem::at(file, &span, "nothing is written here")
                 .help(format!("expected one of: {}", expected.join(", ")))
         }
-        Error::SerdeUnknownVariant { variant, expected, .. } => {
-            Problem::at(file, &span, format!("unknown name `{variant}`")).label("not known here").help(known(
+        Error::SerdeUnknownVariant { variant, expected, .. } => match renamed(variant, expected) {
+            Some((what, new)) => {
+                Problem::at(file, &span, format!("unknown {what} `{variant}`: it is called `{new}` now"))
+                    .label(format!("write `{new}`"))
+            }
+            None => Problem::at(file, &span, format!("unknown name `{variant}`")).label("not known here").help(known(
                 variant,
                 "names",
                 expected.iter().copied(),
-            ))
-        }
+            )),
+        },
         Error::SerdeMissingField { field, .. } => {
             Problem::at(file, &(span.start..span.start), format!("missing field `{field}`"))
                 .label(format!("`{field}` belongs beside this"))

@@ -21,6 +21,15 @@ pub fn known<'a>(typed: &str, what: &str, names: impl IntoIterator<Item = &'a st
     }
 }
 
+/// Words of the files that had another name before: what it is, the former name, the name now.
+const RENAMED: &[(&str, &str, &str)] = &[("step", "mend", "clear")];
+
+/// What `typed` is and how it is called now, if it is the former name of one of `known`.
+pub(super) fn renamed(typed: &str, known: &[&str]) -> Option<(&'static str, &'static str)> {
+    let mut renamed = RENAMED.iter().filter(|(_, old, new)| *old == typed && known.contains(new));
+    renamed.next().map(|(what, _, new)| (*what, *new))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +43,18 @@ mod tests {
     #[case::unlike("expectation", None)]
     fn the_nearest_name_is_offered_only_when_it_is_near(#[case] typed: &str, #[case] expected: Option<&str>) {
         assert_eq!(did_you_mean(typed, ["weights", "cluster1", "retry"]), expected);
+    }
+
+    #[rstest]
+    #[case::known_here("mend", &["call", "clear"], Some(("step", "clear")))]
+    #[case::not_known_here("mend", &["call"], None)]
+    #[case::never_renamed("clean", &["call", "clear"], None)]
+    fn a_former_name_leads_to_the_new_one(
+        #[case] typed: &str,
+        #[case] known: &[&str],
+        #[case] expected: Option<(&str, &str)>,
+    ) {
+        assert_eq!(renamed(typed, known), expected);
     }
 
     #[test]

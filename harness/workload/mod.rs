@@ -264,7 +264,7 @@ pub async fn applied(cluster: &Cluster, manifests: &[Manifest]) -> Result<(), Wo
 }
 
 /// The namespaces that workloads are in, by what [`reconcile`] wrote down in the clusters. `owner` is the environment's
-/// identifier. A cluster that does not answer within three seconds is left out: it may be what is to be mended.
+/// identifier. A cluster that does not answer within three seconds is left out: it may be what is to be cleared.
 ///
 /// # Errors
 /// [`WorkloadError`] when no cluster answers.

@@ -124,12 +124,12 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
     if mismatches.is_empty() {
         return Ok(read.into_iter().map(|(cluster, _)| cluster).collect());
     }
-    let hint = format!("{}; `meshproof doctor --provider existing …` shows all of it", mend(&topology.name));
+    let hint = format!("{}; `meshproof doctor --provider existing …` shows all of it", fix(&topology.name));
     Err(ProviderError::Refused { what: mismatches.join("\n"), hint })
 }
 
-/// How ranges that differ are mended.
-fn mend(topology: &str) -> String {
+/// How ranges that differ are fixed.
+fn fix(topology: &str) -> String {
     format!("write a topology with the clusters' own ranges, beside kind-configs/{topology}/, or give other contexts")
 }
 

@@ -5,7 +5,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 
 use super::targets::{Given, Target};
-use super::{facts, mend};
+use super::{facts, fix};
 use crate::doctor::Finding;
 use crate::provider::ProviderError;
 use crate::topology::{ClusterSpec, Topology};
@@ -34,14 +34,14 @@ async fn look(spec: &ClusterSpec, target: &Target, topology: &Topology, everythi
     let (client, facts) = match read.await {
         Ok(read) => read,
         Err(error) => {
-            let (why, mend) = ("scenarios run there", "is the cluster up? try `kubectl --context CONTEXT get nodes`");
-            return vec![Finding::bad(subject("API server"), error.to_string(), why, mend)];
+            let (why, fix) = ("scenarios run there", "is the cluster up? try `kubectl --context CONTEXT get nodes`");
+            return vec![Finding::bad(subject("API server"), error.to_string(), why, fix)];
         }
     };
     let mismatches = facts.mismatches(spec);
     let ranges = if !mismatches.is_empty() {
         let why = "routes, outbound ranges and the judgement of endpoints go by the topology's ranges";
-        Finding::bad(subject("ranges"), mismatches.join("; "), why, mend(&topology.name))
+        Finding::bad(subject("ranges"), mismatches.join("; "), why, fix(&topology.name))
     } else if facts.tells_pods() {
         Finding::good(subject("ranges"), format!("pods {}, services {}", spec.pods, spec.services))
     } else {
@@ -86,8 +86,8 @@ async fn rights(client: &Client, subject: &str, everything: bool) -> Finding {
         } else {
             "workloads get namespaces of their own"
         };
-        let mend = "give a context of a user who may (cluster-admin, or a role for it)";
-        return Finding::bad(subject, refused.join("; "), why, mend);
+        let fix = "give a context of a user who may (cluster-admin, or a role for it)";
+        return Finding::bad(subject, refused.join("; "), why, fix);
     }
     Finding::good(subject, if everything { "everything" } else { "create and delete namespaces" })
 }

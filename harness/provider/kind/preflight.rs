@@ -50,10 +50,10 @@ async fn privileged(image: Option<&str>) -> Finding {
 
 fn refused(said: &str) -> Finding {
     let lacks = !config::has_sys_resource(std::fs::read_to_string("/proc/self/status").ok().as_deref());
-    let mend = if lacks {
+    let fix = if lacks {
         "this machine lacks CAP_SYS_RESOURCE: give Docker a runtime that does without it, as `.ci/engine` does"
     } else {
         "let Docker start privileged containers (no rootless mode without cgroup v2, no user namespaces)"
     };
-    Finding::bad("privileged containers", said, "a node runs systemd, containerd and a kubelet", mend)
+    Finding::bad("privileged containers", said, "a node runs systemd, containerd and a kubelet", fix)
 }

@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(findings[0].severity, Severity::Bad);
         }
         for finding in findings.iter().filter(|f| f.severity == Severity::Bad) {
-            assert!(!finding.mend.is_empty() && !finding.why.is_empty(), "{finding:?}");
+            assert!(!finding.fix.is_empty() && !finding.why.is_empty(), "{finding:?}");
         }
     }
 }

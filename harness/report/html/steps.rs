@@ -126,14 +126,14 @@ fn ladder(rungs: &[Rung]) -> Markup {
     }
 }
 
-/// The two values that differ, the command that shows them, and what mends it.
+/// The two values that differ, the command that shows them, and the fix.
 pub(super) fn rung_lines(rung: &Rung) -> Markup {
     html! {
         dl.pair {
-            @if let Some(expected) = &rung.expected { dt { "should be" } dd { (expected) } }
-            @if let Some(observed) = &rung.observed { dt { "is" } dd { (observed) } }
-            @if let Some(command) = &rung.command { dt { "look with" } dd { code { (command) } } }
-            @if let Some(fix) = &rung.fix { dt { "mend with" } dd { code { (fix) } } }
+            @for (label, value) in rung.lines() {
+                dt { (label) }
+                dd { @if matches!(label, "inspect" | "fix") { code { (value) } } @else { (value) } }
+            }
         }
     }
 }

@@ -24,10 +24,10 @@ pub(super) fn check(checks: &mut Checks<'_>) {
                 check_fault(checks, fault);
                 if let Some(first) = in_force.insert((&fault.name, &fault.cluster), &fault.name) {
                     let what = format!("`{}` in {} is in force already", fault.name.value, fault.cluster.value);
-                    checks.conflict(first, &fault.name, what, "mend it first, or remove this step");
+                    checks.conflict(first, &fault.name, what, "clear it first, or remove this step");
                 }
             }
-            Step::Mend(fault) => {
+            Step::Clear(fault) => {
                 check_fault(checks, fault);
                 if in_force.remove(&(fault.name.as_str(), fault.cluster.as_str())).is_none() {
                     let faults = in_force.keys().map(|(name, cluster)| format!("{name} in {cluster}"));
@@ -38,7 +38,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
                         format!("in force here: {faults}")
                     };
                     let what = format!(
-                        "nothing to mend: no earlier step broke `{}` in {}",
+                        "nothing to clear: no earlier step injected `{}` in {}",
                         fault.name.value, fault.cluster.value
                     );
                     checks.wrong(&fault.name, what, help);
