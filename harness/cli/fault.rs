@@ -67,11 +67,14 @@ pub async fn main(args: FaultArgs) -> Result<u8, Failure> {
     match args.command {
         FaultCommand::List { json } => list(json),
         FaultCommand::Inject { name, cluster, id } => inject(&name, &cluster, id.as_deref()).await,
-        FaultCommand::Clear { name, cluster, id, .. } => clear(name.as_deref(), cluster.as_deref(), id.as_deref()).await,
+        FaultCommand::Clear { name, cluster, id, .. } => {
+            clear(name.as_deref(), cluster.as_deref(), id.as_deref()).await
+        }
         FaultCommand::Mend { rest } => {
             let command = ["meshproof fault clear"].into_iter().chain(rest.iter().map(String::as_str));
             let command = command.collect::<Vec<_>>().join(" ");
-            Err(miette::miette!(help = format!("run: {command}"), "unknown command `mend`: it is called `clear` now").into())
+            Err(miette::miette!(help = format!("run: {command}"), "unknown command `mend`: it is called `clear` now")
+                .into())
         }
     }
 }

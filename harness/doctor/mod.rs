@@ -74,13 +74,7 @@ impl Finding {
         why: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        Self {
-            severity: Severity::Bad,
-            subject: subject.into(),
-            found: found.into(),
-            why: why.into(),
-            fix: fix.into(),
-        }
+        Self { severity: Severity::Bad, subject: subject.into(), found: found.into(), why: why.into(), fix: fix.into() }
     }
 }
 

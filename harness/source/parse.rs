@@ -145,17 +145,17 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
             Problem::at(file, &span, "nothing is written here")
                 .help(format!("expected one of: {}", expected.join(", ")))
         }
-        Error::SerdeUnknownVariant { variant, expected, .. } => match renamed(variant, expected) {
-            Some((what, new)) => {
-                Problem::at(file, &span, format!("unknown {what} `{variant}`: it is called `{new}` now"))
-                    .label(format!("write `{new}`"))
+        Error::SerdeUnknownVariant { variant, expected, .. } => {
+            match renamed(variant, expected) {
+                Some((what, new)) => {
+                    Problem::at(file, &span, format!("unknown {what} `{variant}`: it is called `{new}` now"))
+                        .label(format!("write `{new}`"))
+                }
+                None => Problem::at(file, &span, format!("unknown name `{variant}`"))
+                    .label("not known here")
+                    .help(known(variant, "names", expected.iter().copied())),
             }
-            None => Problem::at(file, &span, format!("unknown name `{variant}`")).label("not known here").help(known(
-                variant,
-                "names",
-                expected.iter().copied(),
-            )),
-        },
+        }
         Error::SerdeMissingField { field, .. } => {
             Problem::at(file, &(span.start..span.start), format!("missing field `{field}`"))
                 .label(format!("`{field}` belongs beside this"))
