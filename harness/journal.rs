@@ -8,8 +8,8 @@
 //! environment; a folder whose lock is free and that was not kept on purpose belongs to a dead run.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -113,6 +113,11 @@ pub enum JournalError {
     },
 }
 
+const JOURNAL: &str = "journal.jsonl";
+const LOCK: &str = "lock";
+/// What a folder's name begins with while it is being created or removed.
+const UNFINISHED: &str = ".unfinished-";
+
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Io { what, path, source }
@@ -137,40 +142,49 @@ pub struct EnvDir {
 }
 
 impl EnvDir {
-    /// Makes the folder `root/<id>` (mode 0700) and takes its lock.
+    /// Creates the folder `root/<id>` (mode 0700) and takes its lock.
+    ///
+    /// The folder is filled and locked under another name first: nobody ever sees one without its lock.
     ///
     /// # Errors
-    /// When the folder exists already, or cannot be made.
+    /// When the folder exists already, or cannot be created.
     pub fn create(root: &Path, id: &str) -> Result<Self, JournalError> {
         let path = root.join(id);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io("cannot make", root))?;
-        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(io("cannot make", &path))?;
-        let env = Self::at(id, &path)?;
-        env.lock.lock().map_err(io("cannot lock", &path))?;
-        Ok(env)
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io("cannot create", root))?;
+        let unfinished = root.join(format!("{UNFINISHED}{id}-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&unfinished).map_err(io("cannot create", &path))?;
+        let filled = Self::at(id, &unfinished, true).and_then(|env| {
+            env.lock.lock().map_err(io("cannot lock", &path))?;
+            std::fs::rename(&unfinished, &path).map_err(io("cannot create", &path))?;
+            Ok(Self { path: path.clone(), ..env })
+        });
+        if filled.is_err() {
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+        filled
     }
 
-    /// Opens an existing environment's folder and takes its lock; `None` when another process holds it.
+    /// Opens an existing environment's folder and takes its lock; `None` when another process holds it or has removed it.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn open(root: &Path, id: &str) -> Result<Option<Self>, JournalError> {
         let path = root.join(id);
-        let env = Self::at(id, &path)?;
+        let Some(env) = Self::there(id, &path)? else { return Ok(None) };
         match env.lock.try_lock() {
-            Ok(()) => Ok(Some(env)),
+            Ok(()) => Ok(env.still_there()),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(JournalError::Io { what: "cannot lock", path, source }),
         }
     }
 
     /// Opens the folder of an environment that another process may hold, without its lock: for a
-    /// process that is itself part of the environment and makes more things in its name.
+    /// process that is itself part of the environment and creates more things in its name.
     ///
     /// # Errors
-    /// When the folder is not there.
+    /// When the folder does not exist.
     pub fn join(path: &Path) -> Result<Self, JournalError> {
-        Self::at(&path.file_name().unwrap_or_default().to_string_lossy(), path)
+        Self::at(&path.file_name().unwrap_or_default().to_string_lossy(), path, false)
     }
 
     /// Opens an existing environment's folder as soon as nobody holds its lock; `None` when it is gone by then.
@@ -179,28 +193,37 @@ impl EnvDir {
     /// When the folder cannot be read.
     pub fn open_when_free(root: &Path, id: &str) -> Result<Option<Self>, JournalError> {
         let path = root.join(id);
-        let env = Self::at(id, &path)?;
+        let Some(env) = Self::there(id, &path)? else { return Ok(None) };
         env.lock.lock().map_err(io("cannot lock", &path))?;
-        Ok(path.join("journal.jsonl").exists().then_some(env))
+        Ok(env.still_there())
     }
 
-    fn at(id: &str, path: &Path) -> Result<Self, JournalError> {
+    /// `None` when there is no such folder. Creates nothing: another process may be removing it.
+    fn there(id: &str, path: &Path) -> Result<Option<Self>, JournalError> {
+        match Self::at(id, path, false) {
+            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Once its lock is held: it may have been removed while it was waited for.
+    fn still_there(self) -> Option<Self> {
+        self.path.join(LOCK).exists().then_some(self)
+    }
+
+    fn at(id: &str, path: &Path, create: bool) -> Result<Self, JournalError> {
         let open = |name: &str| {
             let file = path.join(name);
             OpenOptions::new()
-                .create(true)
+                .create(create)
                 .append(true)
                 .read(true)
                 .mode(0o600)
                 .open(&file)
                 .map_err(io("cannot open", &file))
         };
-        Ok(Self {
-            id: id.to_owned(),
-            path: path.to_owned(),
-            journal: Mutex::new(open("journal.jsonl")?),
-            lock: open("lock")?,
-        })
+        let (lock, journal) = (open(LOCK)?, Mutex::new(open(JOURNAL)?));
+        Ok(Self { id: id.to_owned(), path: path.to_owned(), journal, lock })
     }
 
     /// The environment's identifier: short, lower case, usable in every kind of name.
@@ -213,31 +236,25 @@ impl EnvDir {
         &self.path
     }
 
-    /// Writes down that `owned` is about to be made. Returns when the line is on disk.
+    /// Records that `owned` is about to be created. Returns when the line is on disk.
     ///
     /// # Errors
-    /// When it could not be written: then the thing must not be made.
+    /// When it could not be written: then the thing must not be created.
     pub fn own(&self, owned: &Owned) -> Result<(), JournalError> {
-        let mut line = serde_json::to_vec(owned).map_err(|e| JournalError::Io {
-            what: "cannot write",
-            path: self.path.join("journal.jsonl"),
-            source: e.into(),
-        })?;
+        let path = self.path.join(JOURNAL);
+        let mut line = serde_json::to_vec(owned).map_err(|e| io("cannot write", &path)(e.into()))?;
         line.push(b'\n');
         let mut journal = self.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        journal
-            .write_all(&line)
-            .and_then(|()| journal.sync_data())
-            .map_err(io("cannot write", &self.path.join("journal.jsonl")))
+        append(&mut journal, &line).map_err(io("cannot write", &path))
     }
 
-    /// All that was ever written down, in the order of removal: processes, then the rest, each newest first.
+    /// All that was ever recorded, in the order of removal: processes, then the rest, each newest first.
     ///
     /// # Errors
     /// When the journal cannot be read. A last line that was cut off by a crash is no error: what
-    /// it would have said was not made.
+    /// it was about was not created.
     pub fn owned(&self) -> Result<Vec<Owned>, JournalError> {
-        let path = self.path.join("journal.jsonl");
+        let path = self.path.join(JOURNAL);
         let file = File::open(&path).map_err(io("cannot read", &path))?;
         let lines: Vec<String> =
             BufReader::new(file).lines().collect::<Result<_, _>>().map_err(io("cannot read", &path))?;
@@ -264,13 +281,79 @@ impl EnvDir {
         Ok(path)
     }
 
-    /// Removes the folder: the last act of a clean-up.
+    /// Removes the folder: the last act of a clean-up. It loses its name first, so that nobody finds half of it.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn forget(self) -> Result<(), JournalError> {
-        std::fs::remove_dir_all(&self.path).map_err(io("cannot remove", &self.path))
+        let leaving = self.path.with_file_name(format!("{UNFINISHED}{}-{}", self.id, std::process::id()));
+        std::fs::rename(&self.path, &leaving).map_err(io("cannot remove", &self.path))?;
+        std::fs::remove_dir_all(&leaving).map_err(io("cannot remove", &leaving))
     }
+}
+
+/// The identifiers of all environments under `root`, sorted.
+///
+/// # Errors
+/// When the folder exists but cannot be read.
+pub fn ids(root: &Path) -> Result<Vec<String>, JournalError> {
+    let entries = match std::fs::read_dir(root) {
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io("cannot read", root))?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io("cannot read", root))?;
+        let id = entry.file_name().into_string().ok().filter(|id| !id.starts_with('.'));
+        ids.extend(id.filter(|_| entry.path().is_dir()));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Removes what processes left that ended while they created or removed an environment's folder. It names nothing that exists.
+///
+/// # Errors
+/// When the folder exists but cannot be read.
+pub fn sweep(root: &Path) -> Result<(), JournalError> {
+    let Ok(entries) = std::fs::read_dir(root) else { return ids(root).map(drop) };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(UNFINISHED).and_then(|rest| rest.rsplit_once('-')?.1.parse().ok());
+        if pid.is_some_and(|pid| process_start_time(pid).is_none()) {
+            std::fs::remove_dir_all(entry.path()).map_err(io("cannot remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends a line as a whole: what a full disk left of an earlier one is cut off, and so is what it leaves of this one.
+fn append(journal: &mut File, line: &[u8]) -> std::io::Result<()> {
+    // Other processes of the environment write into it, too.
+    journal.lock()?;
+    let appended = whole_lines(journal).and_then(|end| {
+        let written = journal.write_all(line).and_then(|()| journal.sync_data());
+        written.inspect_err(|_| drop(journal.set_len(end)))
+    });
+    journal.unlock()?;
+    appended
+}
+
+/// Cuts off what is behind the last line break. Answers the length that is left, in bytes.
+fn whole_lines(journal: &File) -> std::io::Result<u64> {
+    let length = journal.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        journal.read_exact_at(&mut last, length - 1)?;
+    }
+    if last == [b'\n'] {
+        return Ok(length);
+    }
+    let mut all = vec![0; usize::try_from(length).map_err(std::io::Error::other)?];
+    journal.read_exact_at(&mut all, 0)?;
+    let end = all.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+    journal.set_len(end)?;
+    Ok(end)
 }
 
 /// Writes a file with mode 0600, all or nothing.
@@ -340,6 +423,52 @@ mod tests {
         assert_eq!(env.owned().unwrap(), [network("one")]);
         std::fs::write(&path, format!("{{\"moon\":{{}}}}\n{whole}")).unwrap();
         assert!(env.owned().unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_cut_off_is_a_line_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let env = EnvDir::create(root.path(), "a1").unwrap();
+        let path = env.path().join("journal.jsonl");
+        for torn in ["{\"docker-net", "{\"docker-network\":{\"name\":\"never made"] {
+            let whole = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, format!("{whole}{torn}")).unwrap();
+            env.own(&network("behind")).unwrap();
+            env.own(&network("last")).unwrap();
+        }
+        assert_eq!(env.owned().unwrap(), ["last", "behind", "last", "behind"].map(network));
+    }
+
+    #[test]
+    fn an_environment_that_is_removed_meanwhile_is_gone_and_nothing_is_created_in_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a1");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(EnvDir::open(root.path(), "a1").unwrap().is_none());
+        assert!(EnvDir::open_when_free(root.path(), "a1").unwrap().is_none());
+        assert!(EnvDir::join(&folder).is_err());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        let env = EnvDir::create(root.path(), "a2").unwrap();
+        let (path, waiting) = (root.path().to_owned(), EnvDir::there("a2", env.path()).unwrap().unwrap());
+        let waiter = std::thread::spawn(move || EnvDir::open_when_free(&path, "a2").unwrap().is_none());
+        env.forget().unwrap();
+        assert!(waiter.join().unwrap() && waiting.still_there().is_none());
+        assert_eq!(ids(root.path()).unwrap(), ["a1"]);
+    }
+
+    #[test]
+    fn what_ended_processes_left_half_done_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: String| std::fs::create_dir(root.path().join(name)).unwrap();
+        folder("a1".into());
+        folder(format!(".unfinished-b1-{}", u32::MAX));
+        folder(format!(".unfinished-c1-{}", std::process::id()));
+        sweep(root.path()).unwrap();
+        let mut left: Vec<String> =
+            std::fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [format!(".unfinished-c1-{}", std::process::id()), "a1".into()]);
+        sweep(&root.path().join("nothing")).unwrap();
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Every command goes through [`Tool`]: its argument vector, duration, exit status and output are
 //! recorded as one `tracing` event (target `meshproof::tool`), which the run's log file and the
-//! evidence bundle keep. Programs run in a process group of their own, so that Ctrl-C on the
+//! evidence bundle keep, also of those that were ended before they finished. What looks like a key, a token or a password
+//! ([`crate::redact`]) is not recorded, and not part of an error. Programs run in a process group of their own, so that Ctrl-C on the
 //! terminal reaches the harness alone, which then decides what to end and in which order. On Linux
 //! they also die with the harness (`setpriv --pdeathsig`), so that a `kill -9` of the harness does
 //! not leave a half-done `kind create cluster` behind that outruns the next run's clean-up.
@@ -14,11 +15,15 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use crate::redact;
 
 /// A program to run: prepared, not yet started.
 #[derive(Debug, Clone)]
@@ -30,7 +35,6 @@ pub struct Tool {
     cwd: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
     timeout: Duration,
-    secret: bool,
     netns: Option<String>,
 }
 
@@ -50,19 +54,17 @@ pub struct Output {
 impl Output {
     /// Standard output as text, without the final line break.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+        lossy(&self.stdout)
     }
 
     /// Standard error as text, without the final line break.
     pub fn error_text(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
+        lossy(&self.stderr)
     }
 
     /// The last `lines` lines of standard error, or of standard output when that is empty.
     pub fn last_lines(&self, lines: usize) -> String {
-        let text = if self.stderr.iter().any(|b| !b.is_ascii_whitespace()) { self.error_text() } else { self.text() };
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        last_lines(&self.text(), &self.error_text(), lines)
     }
 }
 
@@ -93,25 +95,106 @@ pub enum ToolError {
         /// All that it printed.
         output: Box<Output>,
     },
-    /// It was still running when its time was over, and was ended.
-    #[error("`{command}` was still running after {limit:.0?} and was ended")]
+    /// It was still running after its time limit, and was ended.
+    #[error("`{command}` was still running after {limit:.0?} and was ended{}", printed(tail))]
     TimedOut {
         /// The command as a person would type it.
         command: String,
         /// The time that it had.
         limit: Duration,
+        /// The last lines that it printed until then.
+        tail: String,
     },
 }
 
-/// Ends the child when the future that waits for it is dropped (Ctrl-C, a failed sibling).
-struct KillOnDrop(Option<Arc<duct::Handle>>);
+fn printed(tail: &str) -> String {
+    if tail.is_empty() { "; it printed nothing".to_owned() } else { format!("; its last lines:\n{tail}") }
+}
 
-impl Drop for KillOnDrop {
+/// A program that is waited for, and what it has printed so far. Dropped before its end (a time limit, Ctrl-C, a failed
+/// sibling), it is killed with all that it started, and recorded all the same.
+struct Waiting {
+    command: String,
+    started: Instant,
+    child: tokio::process::Child,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    ended: bool,
+}
+
+impl Waiting {
+    /// Feeds and reads it until it ends.
+    async fn end(&mut self, stdin: Option<Vec<u8>>) -> std::io::Result<Output> {
+        let (to, out, err) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let feed = async {
+            if let (Some(bytes), Some(mut to)) = (stdin, to) {
+                // A program may end without reading all of it.
+                let _ = to.write_all(&bytes).await;
+            }
+            Ok(())
+        };
+        let reads = (read_into(out, &self.stdout), read_into(err, &self.stderr));
+        let (status, ..) = tokio::try_join!(self.child.wait(), feed, reads.0, reads.1)?;
+        self.ended = true;
+        let printed = |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
+        let (stdout, stderr, duration) = (printed(&self.stdout), printed(&self.stderr), self.started.elapsed());
+        Ok(Output { status, stdout, stderr, duration })
+    }
+
+    /// What it printed until now.
+    fn so_far(&self) -> (String, String) {
+        let text = |bytes: &Mutex<Vec<u8>>| lossy(&bytes.lock().unwrap_or_else(PoisonError::into_inner));
+        (text(&self.stdout), text(&self.stderr))
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
-            let _ = handle.kill();
+        if self.ended {
+            return;
+        }
+        if let Some(group) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        let (stdout, stderr) = self.so_far();
+        record(&self.command, self.started.elapsed(), None, &stdout, &stderr);
+    }
+}
+
+async fn read_into(from: Option<impl AsyncRead + Unpin>, to: &Mutex<Vec<u8>>) -> std::io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            read => to.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..read]),
         }
     }
+}
+
+/// Writes a command and what it printed into the log, without the secrets in it. No exit status: it was ended from here.
+fn record(command: &str, duration: Duration, status: Option<ExitStatus>, stdout: &str, stderr: &str) {
+    tracing::debug!(
+        target: "meshproof::tool",
+        command = redact::text(command),
+        exit = status.and_then(|status| status.code()),
+        unfinished = status.is_none(),
+        seconds = duration.as_secs_f64(),
+        stdout = redact::text(stdout),
+        stderr = redact::text(stderr),
+        "ran"
+    );
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+/// The last `lines` lines of standard error, or of standard output when that is empty.
+fn last_lines(stdout: &str, stderr: &str, lines: usize) -> String {
+    let text = if stderr.trim().is_empty() { stdout } else { stderr };
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 impl Tool {
@@ -125,7 +208,6 @@ impl Tool {
             cwd: None,
             stdin: None,
             timeout: Duration::from_secs(600),
-            secret: false,
             netns: None,
         }
     }
@@ -183,13 +265,6 @@ impl Tool {
         self
     }
 
-    /// Its output holds a key or a token: it is not recorded.
-    #[must_use]
-    pub fn secret(mut self) -> Self {
-        self.secret = true;
-        self
-    }
-
     /// Runs it in a named network namespace (`/run/netns/<name>`).
     #[must_use]
     pub fn in_netns(mut self, name: impl Into<String>) -> Self {
@@ -208,15 +283,15 @@ impl Tool {
         argv
     }
 
-    /// The command as a person would type it.
+    /// The command as a person would type it, without the secrets in it.
     pub fn command_line(&self) -> String {
-        self.argv().iter().map(|a| quote(&a.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        redact::text(&self.argv().iter().map(|a| quote(&a.to_string_lossy())).collect::<Vec<_>>().join(" "))
     }
 
     /// Runs it and answers its output.
     ///
     /// # Errors
-    /// [`ToolError`] when it cannot be started, ends with a failure, or outlives its time.
+    /// [`ToolError`] when it cannot be started, ends with a failure, or exceeds its time limit.
     pub async fn run(self) -> Result<Output, ToolError> {
         let command = self.command_line();
         let output = self.run_unchecked().await?;
@@ -227,7 +302,7 @@ impl Tool {
             command,
             status: output.status,
             duration: output.duration,
-            tail: output.last_lines(20),
+            tail: redact::text(&output.last_lines(TAIL)),
             output: Box::new(output),
         })
     }
@@ -235,30 +310,23 @@ impl Tool {
     /// Runs it and answers its output, whatever its exit status.
     ///
     /// # Errors
-    /// [`ToolError`] when it cannot be started or outlives its time.
-    pub async fn run_unchecked(self) -> Result<Output, ToolError> {
-        let command = self.command_line();
-        let started = Instant::now();
-        let not_started = |source| self.not_started(source);
-        let handle = self.expression().start().map(Arc::new).map_err(not_started)?;
-        let mut guard = KillOnDrop(Some(handle.clone()));
-        let limit = self.timeout;
-        let waiting = handle.clone();
-        let waited = tokio::task::spawn_blocking(move || waiting.wait_timeout(limit).map(|o| o.cloned()))
-            .await
-            .map_err(|e| not_started(std::io::Error::other(e)))?;
-        let finished = waited.map_err(not_started)?;
-        let Some(finished) = finished else {
-            return Err(ToolError::TimedOut { command, limit });
+    /// [`ToolError`] when it cannot be started or exceeds its time limit.
+    pub async fn run_unchecked(mut self) -> Result<Output, ToolError> {
+        let (limit, stdin) = (self.timeout, self.stdin.take());
+        let argv = die_with_parent(&self.program, self.argv());
+        let feed = if stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        let spawned = self.streams(&argv, feed, Stdio::piped(), Stdio::piped()).and_then(|mut c| c.spawn());
+        let child = spawned.map_err(|source| self.not_started(source))?;
+        let (command, started) = (self.command_line(), Instant::now());
+        let mut waiting =
+            Waiting { command, started, child, stdout: Arc::default(), stderr: Arc::default(), ended: false };
+        let Ok(ended) = tokio::time::timeout(limit, waiting.end(stdin)).await else {
+            let (stdout, stderr) = waiting.so_far();
+            let tail = redact::text(&last_lines(&stdout, &stderr, TAIL));
+            return Err(ToolError::TimedOut { command: waiting.command.clone(), limit, tail });
         };
-        guard.0 = None;
-        let output = Output {
-            status: finished.status,
-            stdout: finished.stdout,
-            stderr: finished.stderr,
-            duration: started.elapsed(),
-        };
-        self.record(&command, &output);
+        let output = ended.map_err(|source| self.not_started(source))?;
+        record(&waiting.command, output.duration, Some(output.status), &output.text(), &output.error_text());
         Ok(output)
     }
 
@@ -336,47 +404,6 @@ impl Tool {
     fn not_started(&self, source: std::io::Error) -> ToolError {
         let program = self.program.to_string_lossy().into_owned();
         ToolError::NotStarted { command: self.command_line(), program, source }
-    }
-
-    fn expression(&self) -> duct::Expression {
-        let mut argv = die_with_parent(&self.program, self.argv()).into_iter();
-        let mut expression =
-            duct::cmd(argv.next().unwrap_or_default(), argv).stdout_capture().stderr_capture().unchecked();
-        expression = match &self.stdin {
-            Some(bytes) => expression.stdin_bytes(bytes.clone()),
-            None => expression.stdin_null(),
-        };
-        if let Some(dir) = &self.cwd {
-            expression = expression.dir(dir);
-        }
-        if self.clear_env {
-            expression = expression.full_env(std::iter::empty::<(OsString, OsString)>());
-        }
-        for (name, value) in &self.env {
-            expression = expression.env(name, value);
-        }
-        expression.before_spawn(|command| {
-            #[cfg(unix)]
-            std::os::unix::process::CommandExt::process_group(command, 0);
-            Ok(())
-        })
-    }
-
-    fn record(&self, command: &str, output: &Output) {
-        let (stdout, stderr) = if self.secret {
-            ("(not recorded: secret)".to_owned(), "(not recorded: secret)".to_owned())
-        } else {
-            (output.text(), output.error_text())
-        };
-        tracing::debug!(
-            target: "meshproof::tool",
-            command = crate::redact::text(command),
-            exit = output.status.code(),
-            seconds = output.duration.as_secs_f64(),
-            stdout,
-            stderr,
-            "ran"
-        );
     }
 }
 
@@ -468,6 +495,9 @@ fn on_path(program: &OsStr) -> bool {
     std::env::var_os("PATH").is_some_and(|dirs| std::env::split_paths(&dirs).any(|dir| dir.join(path).is_file()))
 }
 
+/// This many lines of output are part of an error.
+const TAIL: usize = 20;
+
 /// Quotes a word for a POSIX shell where it needs it.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
@@ -511,6 +541,81 @@ mod tests {
         assert!(matches!(error, ToolError::TimedOut { .. }), "{error}");
     }
 
+    /// The log of what `work` does.
+    async fn logged(work: impl Future<Output = ()>) -> String {
+        use tracing::instrument::WithSubscriber;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        struct To(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for To {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::DEBUG);
+        work.with_subscriber(subscriber.with_writer(move || To(to.clone())).finish()).await;
+        String::from_utf8(log.lock().unwrap().clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_exceeds_its_time_is_in_the_log_with_what_it_printed_and_its_children_end_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; echo half way; wait", pid.display());
+        let log = logged(async {
+            let error = Tool::new("sh").args(["-c", &script]).timeout(Duration::from_millis(500)).run().await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.ends_with("and was ended; its last lines:\nhalf way"), "{error}");
+        });
+        let log = log.await;
+        assert!(log.contains(r#""unfinished":true"#) && log.contains(r#""stdout":"half way""#), "{log}");
+        let child: u32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        ended(child).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_in_the_log() {
+        let log = logged(async {
+            let slow = Tool::new("sh").args(["-c", "echo begun; sleep 600"]).run();
+            let _ = tokio::time::timeout(Duration::from_millis(500), slow).await.unwrap_err();
+        });
+        let log = log.await;
+        assert!(log.contains(r#""unfinished":true"#) && log.contains(r#""stdout":"begun""#), "{log}");
+    }
+
+    #[tokio::test]
+    async fn secrets_enter_neither_log_nor_error() {
+        let key = "-----BEGIN EC PRIVATE KEY-----MHcCAQEEIJkV0vC0aQz1yq0u4T3b8Q9x7WmT5cJrXk2sP6nLh4Gd";
+        let log = logged(async {
+            let script = "echo \"$1\"; echo \"$1\" >&2; exit 1";
+            let tool = Tool::new("sh").args(["-c", script, "sh", key]);
+            assert!(!tool.command_line().contains("MHcCAQ"));
+            let error = tool.run().await.unwrap_err();
+            assert!(!error.to_string().contains("MHcCAQ"), "{error}");
+            let ToolError::Failed { output, .. } = error else { panic!("{error}") };
+            assert_eq!(output.text(), key, "who ran it gets all of it");
+        });
+        let log = log.await;
+        assert!(log.contains("[redacted]") && !log.contains("MHcCAQ"), "{log}");
+    }
+
+    /// Waits for the end of a process.
+    async fn ended(pid: u32) {
+        let gone = || async move {
+            match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+                Ok(stat) if !stat.contains(") Z ") => {
+                    crate::wait::Poll::<_, std::io::Error>::NotYet("still running".into())
+                }
+                _ => crate::wait::Poll::Ready(()),
+            }
+        };
+        crate::wait::until("its end", Duration::from_secs(10), Duration::from_millis(5), gone).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_started_program_logs_and_dies_with_its_handle() {
         let dir = tempfile::tempdir().unwrap();
@@ -522,15 +627,7 @@ mod tests {
         let pid = stays.pid();
         assert!(crate::journal::process_start_time(pid).is_some());
         drop(stays);
-        let gone = || async move {
-            match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-                Ok(stat) if !stat.contains(") Z ") => {
-                    crate::wait::Poll::<_, std::io::Error>::NotYet("still running".into())
-                }
-                _ => crate::wait::Poll::Ready(()),
-            }
-        };
-        crate::wait::until("its end", Duration::from_secs(10), Duration::from_millis(5), gone).await.unwrap();
+        ended(pid).await;
     }
 
     #[tokio::test]

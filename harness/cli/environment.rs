@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making};
+use super::{INTERRUPTED, Making, WRONG_INPUT};
 use crate::failure::Failure;
 use crate::journal::{EnvDir, state_root};
 use crate::project::Project;
@@ -73,7 +73,7 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
         }
         Ok(Err(error)) => {
             ui::say(format!("error: {error}"));
-            Ok(Class::Broken.exit_code())
+            Ok(if error.is_input() { WRONG_INPUT } else { Class::Broken.exit_code() })
         }
         Err(interrupt::Interrupted) => {
             let kept = environments(&root).map_err(|e| miette::miette!("{e}"))?;

@@ -21,6 +21,8 @@ struct Line {
 struct Fields {
     command: String,
     exit: Option<i32>,
+    #[serde(default)]
+    unfinished: bool,
     seconds: f64,
     stdout: String,
     stderr: String,
@@ -41,8 +43,12 @@ fn text(log: &str, from: Timestamp, to: Timestamp) -> String {
         if line.timestamp < from || line.timestamp > to {
             continue;
         }
-        let Fields { command, exit, seconds, stdout, stderr } = line.fields;
-        let exit = exit.map_or("ended by a signal".to_owned(), |code| format!("exit code {code}"));
+        let Fields { command, exit, unfinished, seconds, stdout, stderr } = line.fields;
+        let exit = match exit {
+            Some(code) => format!("exit code {code}"),
+            None if unfinished => "ended by meshproof before it finished".to_owned(),
+            None => "ended by a signal".to_owned(),
+        };
         let _ = writeln!(text, "# {}, {exit} after {seconds:.3} s\n$ {command}", line.timestamp);
         for output in [stdout, stderr].iter().filter(|output| !output.is_empty()) {
             let end = output.char_indices().nth(OUTPUT).map_or(output.len(), |(at, _)| at);
@@ -80,6 +86,7 @@ mod tests {
             "cut sho".to_owned(),
             line(3, r#"{"message":"other"}"#),
             line(4, &ran("cat long", &"x".repeat(OUTPUT + 1))),
+            line(5, r#"{"message":"ran","command":"kind create","unfinished":true,"seconds":600.0,"stdout":"half","stderr":""}"#),
             line(9, &ran("too late", "")),
         ];
         let at = |second: u32| format!("2026-01-31T12:00:{second:02}Z").parse().unwrap();
@@ -95,6 +102,10 @@ mod tests {
         xxx
         (cut: log.jsonl has all)
         oops
+
+        # 2026-01-31T12:00:05.5Z, ended by meshproof before it finished after 600.000 s
+        $ kind create
+        half
         ");
     }
 }

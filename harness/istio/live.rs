@@ -282,7 +282,6 @@ async fn same_secret_as_istioctl(clusters: &[Cluster], istioctl: &str) {
     let output = Tool::new(istioctl)
         .args(["create-remote-secret", "--name", "cluster2", "--server", &clusters[1].peer_api_server, "--kubeconfig"])
         .arg(&clusters[1].kubeconfig)
-        .secret()
         .run()
         .await
         .unwrap();

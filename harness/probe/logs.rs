@@ -12,7 +12,7 @@ use crate::istio::access_log;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
-/// Envoy writes its access log out every second; slower than this, a line does not come any more.
+/// Envoy writes its access log out every second by default; slower than this, a line does not come any more.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// The container that a sidecar runs in.

@@ -141,7 +141,7 @@ pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &
 async fn caller_pod(cluster: &Cluster, caller: &RunningWorkload) -> Result<PodInfo, RunError> {
     let pods = answered(cluster, workload::pods(cluster, &caller.namespace, &format!("app={}", caller.name))).await?;
     let ready = pods.into_iter().find(|pod| pod.ready);
-    ready.ok_or_else(|| RunError::Input(format!("no pod of {} in {} is ready", caller.name, cluster.name)))
+    ready.ok_or_else(|| RunError::NotReady { workload: caller.name.clone(), cluster: cluster.name.clone() })
 }
 
 /// What an API server answers, if it does so soon: a stopped one takes connections and says nothing.
@@ -152,7 +152,9 @@ async fn answered<T>(
     const LIMIT: Duration = Duration::from_secs(10);
     match tokio::time::timeout(LIMIT, question).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(RunError::Input(format!("the API server of {} did not answer in {LIMIT:?}", cluster.name))),
+        Err(_) => {
+            Err(RunError::Overdue { what: format!("a request to the API server of {}", cluster.name), limit: LIMIT })
+        }
     }
 }
 
@@ -164,7 +166,8 @@ pub fn address(environment: &Environment, to: &str) -> String {
     })
 }
 
-/// Access logs are read only where an expectation speaks of them: Envoy writes them once a second.
+/// Access logs are read only where an expectation is about them: Envoy writes their lines with a delay (0.1 s in a mesh
+/// installed by meshproof, a second by default; `fileFlushInterval`).
 pub(super) fn needs_logs(expect: &Expect) -> bool {
     expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
 }

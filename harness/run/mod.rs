@@ -58,7 +58,7 @@ impl Patience {
             Self::Long => work.await,
             Self::Short => match tokio::time::timeout(LIMIT, work).await {
                 Ok(done) => done,
-                Err(_) => Err(RunError::Input(format!("the step was not over after {LIMIT:?}"))),
+                Err(_) => Err(RunError::Overdue { what: "the step".to_owned(), limit: LIMIT }),
             },
         }
     }
@@ -122,9 +122,25 @@ pub enum RunError {
         /// What is wrong with it.
         source: std::io::Error,
     },
-    /// A topology that cannot be read.
+    /// Files or options that cannot be used. The only kind that is not the environment's failure.
     #[error("{0}")]
     Input(String),
+    /// What was waited for did not end.
+    #[error("{what} did not finish within {limit:?}")]
+    Overdue {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        limit: Duration,
+    },
+    /// No pod of a workload is ready.
+    #[error("no pod of {workload} in {cluster} is ready (inspect: meshproof logs {cluster} {workload})")]
+    NotReady {
+        /// The workload.
+        workload: String,
+        /// Its cluster.
+        cluster: String,
+    },
     /// A name that nothing in the environment has.
     #[error("no {what} `{name}` (known: {})", if known.is_empty() { "none".into() } else { known.join(", ") })]
     Unknown {
@@ -135,4 +151,31 @@ pub enum RunError {
         /// What there is.
         known: Vec<String>,
     },
+}
+
+impl RunError {
+    /// Whether a person's files or options are wrong. Everything else is the environment's failure.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Input(_) => true,
+            Self::Several(all) => all.iter().all(Self::is_input),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_the_environments_failure_and_wrong_options_are_not() {
+        let forever = std::future::pending::<Result<(), RunError>>();
+        let overdue = Patience::Short.within(forever).await.unwrap_err();
+        assert_eq!(overdue.to_string(), "the step did not finish within 10s");
+        assert!(!overdue.is_input());
+        let input = || RunError::Input("no such file".into());
+        assert!(input().is_input() && RunError::Several(vec![input()]).is_input());
+        assert!(!RunError::Several(vec![input(), overdue]).is_input());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::journal::{EnvDir, JournalError};
+use crate::journal::{self, EnvDir, JournalError};
 use crate::provider;
 use crate::run::record::{Standing, environments};
 use crate::ui;
@@ -49,6 +49,7 @@ pub async fn remove(env: EnvDir) -> Result<(), NotClean> {
 /// error: it must not keep a new run from starting.
 pub async fn reap(root: &Path) -> Result<usize, JournalError> {
     let mut removed = 0;
+    journal::sweep(root)?;
     for found in environments(root)? {
         if found.standing != Standing::Dead {
             continue;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::istio::found::FoundMesh;
-use crate::journal::{EnvDir, JournalError};
+use crate::journal::{self, EnvDir, JournalError};
 use crate::provider::ProviderName;
 use crate::scenario::MeshOptions;
 use crate::topology::Topology;
@@ -124,13 +124,13 @@ pub struct Found {
 /// # Errors
 /// When the folder exists but cannot be read.
 pub fn environments(root: &Path) -> Result<Vec<Found>, JournalError> {
-    let Ok(entries) = std::fs::read_dir(root) else { return Ok(Vec::new()) };
-    let mut ids: Vec<String> =
-        entries.flatten().filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
-    ids.sort();
     let mut found = Vec::new();
-    for id in ids {
+    for id in journal::ids(root)? {
         let locked = EnvDir::open(root, &id)?;
+        // Another command may have removed it meanwhile.
+        if locked.is_none() && !root.join(&id).exists() {
+            continue;
+        }
         let record = EnvRecord::load(&root.join(&id));
         let standing = match (&locked, &record) {
             (None, _) => Standing::InUse,
@@ -180,6 +180,36 @@ mod tests {
         let standings: Vec<Standing> = environments(root.path()).unwrap().into_iter().map(|f| f.standing).collect();
         assert_eq!(standings, [Standing::InUse, Standing::Kept, Standing::Dead, Standing::Dead]);
         assert!(environments(&root.path().join("nothing")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn environments_that_come_and_go_meanwhile_do_no_harm() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, stop) = (root.path().to_owned(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let until = stop.clone();
+        let other = std::thread::spawn(move || {
+            while !until.load(std::sync::atomic::Ordering::Relaxed) {
+                let env = EnvDir::create(&path, "a").unwrap();
+                record("a", true).save(&env).unwrap();
+                env.forget().unwrap();
+            }
+        });
+        for _ in 0..300 {
+            let found = environments(root.path()).unwrap();
+            assert!(found.iter().all(|f| f.standing == Standing::InUse), "{found:?}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        other.join().unwrap();
+        assert!(environments(root.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = environments(&file).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read ") && error.contains("file: "), "{error}");
     }
 
     #[test]

@@ -20,9 +20,8 @@
 //! | `preflight` | what the machine must offer |
 //! | `environment` | create, attach, check, remove |
 //!
-//! # By hand
-//! `cargo test --test netns_provider -- --ignored --nocapture keeps_an_environment` leaves two clusters
-//! running and says where their kubeconfigs are and how to end them. `ip netns` lists the namespaces;
+//! # Inspecting
+//! `meshproof up --provider netns` leaves an environment running; `meshproof env` points kubectl at it. `ip netns` lists the namespaces;
 //! `ip netns exec mp-<id>-cluster1-control-plane bash` is a shell on a node.
 //!
 //! # Who owns what
