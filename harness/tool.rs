@@ -136,7 +136,8 @@ impl Waiting {
         let reads = (read_into(out, &self.stdout), read_into(err, &self.stderr));
         let (status, ..) = tokio::try_join!(self.child.wait(), feed, reads.0, reads.1)?;
         self.ended = true;
-        let printed = |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
+        let printed =
+            |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
         let (stdout, stderr, duration) = (printed(&self.stdout), printed(&self.stderr), self.started.elapsed());
         Ok(Output { status, stdout, stderr, duration })
     }

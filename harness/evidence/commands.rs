@@ -86,7 +86,10 @@ mod tests {
             "cut sho".to_owned(),
             line(3, r#"{"message":"other"}"#),
             line(4, &ran("cat long", &"x".repeat(OUTPUT + 1))),
-            line(5, r#"{"message":"ran","command":"kind create","unfinished":true,"seconds":600.0,"stdout":"half","stderr":""}"#),
+            line(
+                5,
+                r#"{"message":"ran","command":"kind create","unfinished":true,"seconds":600.0,"stdout":"half","stderr":""}"#,
+            ),
             line(9, &ran("too late", "")),
         ];
         let at = |second: u32| format!("2026-01-31T12:00:{second:02}Z").parse().unwrap();
