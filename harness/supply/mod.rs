@@ -21,17 +21,21 @@ pub use versions::{Minor, Versions, VersionsError};
 
 use crate::tool::ToolError;
 use plan::{How, Step};
+use program::Part;
 
 pub mod cache;
+mod cache_error;
 mod choose;
+mod contents;
 mod envoy;
 mod gobuild;
 pub mod image;
 pub mod images;
-mod manifest;
+mod maven;
 mod overrides;
 mod plan;
 pub mod program;
+mod recipe;
 mod registry;
 mod status;
 pub mod versions;
@@ -117,7 +121,7 @@ pub enum SupplyError {
         pinned: String,
     },
     /// A developer's own build that cannot be used.
-    #[error("--{} {} cannot be used: {why}", flag(*program), path.display())]
+    #[error("--{} {} cannot be used: {why}", program.option(), path.display())]
     Override {
         /// What it was to stand in for.
         program: Program,
@@ -137,14 +141,6 @@ pub enum SupplyError {
         /// What there is, parted by commas.
         there: String,
     },
-}
-
-/// The command line's word for a program.
-fn flag(program: Program) -> &'static str {
-    match program {
-        Program::PilotDiscovery => "istiod",
-        other => other.name(),
-    }
 }
 
 /// One program that is at hand.
@@ -184,7 +180,7 @@ impl Supplied {
     /// A developer's own builds: the command line's word for each, and the beginning of its SHA-256.
     pub fn own(&self) -> impl Iterator<Item = (&'static str, String)> {
         let own = self.programs.iter().filter(|(program, _)| self.own.contains(program));
-        own.map(|(program, piece)| (flag(*program), piece.identity.chars().take(12).collect()))
+        own.map(|(program, piece)| (program.option(), piece.identity.chars().take(12).collect()))
     }
 
     /// A text that changes whenever the program does: for the [`Recipe`] of what is made from it.
@@ -240,7 +236,7 @@ async fn ensure_in(
     let kind = kind_at_hand(purpose, versions).await;
     let needed = |origin: Origin| -> Vec<Program> {
         let have = |p: &Program| overrides.contains_key(p) || (*p == Program::Kind && kind.is_some());
-        purpose.programs(origin).iter().copied().filter(|p| !have(p)).collect()
+        purpose.programs(origin).into_iter().filter(|p| !have(p)).collect()
     };
     let origin = choose::origin(cache, source, versions, &needed).await?;
     let (kubernetes, istio) = origin_versions(versions, origin)?;
@@ -288,12 +284,12 @@ fn origin_versions(versions: &Versions, origin: Origin) -> Result<(String, Strin
     })
 }
 
-/// What an own build is compared with.
+/// What one's own build is compared with.
 fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'a str, istio: &'a str) -> &'a str {
-    match program {
-        Program::PilotDiscovery | Program::PilotAgent | Program::Istioctl => istio,
-        Program::Envoy => &versions.packages.envoy.version,
-        _ => kubernetes,
+    match program.record().part {
+        Part::Istio => istio,
+        Part::Envoy => &versions.packages.envoy.version,
+        Part::Kubernetes | Part::Other => kubernetes,
     }
 }
 

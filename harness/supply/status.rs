@@ -49,7 +49,7 @@ pub async fn status(purpose: Purpose, origin: Origin, versions: &Versions) -> Re
     let mut items = Vec::new();
     let kind = super::kind_at_hand(purpose, versions).await;
     let at_hand = |p: &Program| *p == Program::Kind && kind.is_some();
-    let needed: Vec<_> = purpose.programs(origin).iter().copied().filter(|p| !at_hand(p)).collect();
+    let needed: Vec<_> = purpose.programs(origin).into_iter().filter(|p| !at_hand(p)).collect();
     for step in plan::steps(versions, origin, &needed).await? {
         let peek = cache.peek(&step.recipe).await?;
         items.push(ItemStatus {

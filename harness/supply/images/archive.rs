@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::supply::manifest::sha256_file;
+use crate::supply::contents::sha256_file;
 
 /// A layer: an archive of files.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::archive::{self, Content, Layer, Tree};
 use super::build::{self, blocking};
 use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
+use crate::supply::program::InNode;
 use crate::supply::{Program, Versions, gobuild, plan};
 use crate::tool::Tool;
 
@@ -42,35 +43,6 @@ const PACKAGES: [&str; 20] = [
     "tcpdump",
 ];
 
-/// Programs that are in the node image, itself or in an image in it.
-const PROGRAMS: [Program; 14] = [
-    Program::KubeApiserver,
-    Program::KubeControllerManager,
-    Program::KubeScheduler,
-    Program::KubeProxy,
-    Program::Etcd,
-    Program::Coredns,
-    Program::Pause,
-    Program::Kubelet,
-    Program::Kubeadm,
-    Program::Kubectl,
-    Program::PilotDiscovery,
-    Program::PilotAgent,
-    Program::Envoy,
-    Program::Helloworld,
-];
-
-/// Where each of the images that kubeadm lists has its program: the last part of the image's name, program, path.
-const KUBERNETES: [(&str, Program, &str); 7] = [
-    ("kube-apiserver", Program::KubeApiserver, "usr/local/bin/kube-apiserver"),
-    ("kube-controller-manager", Program::KubeControllerManager, "usr/local/bin/kube-controller-manager"),
-    ("kube-scheduler", Program::KubeScheduler, "usr/local/bin/kube-scheduler"),
-    ("kube-proxy", Program::KubeProxy, "usr/local/bin/kube-proxy"),
-    ("etcd", Program::Etcd, "usr/local/bin/etcd"),
-    ("coredns", Program::Coredns, "coredns"),
-    ("pause", Program::Pause, "pause"),
-];
-
 /// Published images whose content `versions.yaml` tells, and their names when they are built here.
 const ISTIO: [(&str, &str); 4] = [
     ("registry.istio.io/release/pilot", "pilot"),
@@ -87,7 +59,7 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
         .with("kind", &supplied.versions.kind)
         .with("scripts", digest(build::SCRIPTS.into_iter().chain([SETUP, DEFAULT_CNI])))
         .with("istio", &packages.istio.version);
-    for program in PROGRAMS.into_iter().chain([Program::EnvoyBootstrap]) {
+    for program in in_node(|place| place != InNode::No) {
         recipe = recipe.with(program.name(), supplied.identity(program)?);
     }
     let hub = format!("{LOCAL}/istio");
@@ -214,7 +186,7 @@ fn node_files(supplied: &Supplied, base: &Path) -> Result<Tree, BoxError> {
             tree.insert(name, (mode, Content::Copy(path)));
         }
     }
-    for program in [Program::Kubelet, Program::Kubeadm, Program::Kubectl] {
+    for program in in_node(|place| place == InNode::Node) {
         let copy = Content::Copy(supplied.program(program)?.to_owned());
         tree.insert(format!("usr/bin/{program}"), (0o755, copy));
     }
@@ -224,6 +196,20 @@ fn node_files(supplied: &Supplied, base: &Path) -> Result<Tree, BoxError> {
     Ok(tree)
 }
 
+/// The programs of a node image that are in such a place.
+fn in_node(place: impl Fn(InNode) -> bool) -> impl Iterator<Item = Program> {
+    Program::ALL.iter().copied().filter(move |p| place(p.record().in_node))
+}
+
+/// The program in an image that kubeadm lists, and its path there.
+fn kubeadm_image(name: &str) -> Option<(Program, &'static str)> {
+    let program = Program::ALL.iter().copied().find(|p| p.name() == short(name))?;
+    match program.record().in_node {
+        InNode::KubeadmImage(path) => Some((program, path)),
+        _ => None,
+    }
+}
+
 /// An image of programs: its full name, its files, its configuration.
 type ProgramImage = (String, Tree, Value);
 
@@ -231,9 +217,8 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
     let file = |program| -> Result<Content, SupplyError> { Ok(Content::Copy(supplied.program(program)?.to_owned())) };
     let mut all = Vec::new();
     for name in listed.lines() {
-        let known = KUBERNETES.iter().find(|(short_name, ..)| *short_name == short(name));
-        let (_, program, path) = known.ok_or_else(|| format!("kubeadm lists {name}, which is not known here"))?;
-        let tree = Tree::from([((*path).to_owned(), (0o755, file(*program)?))]);
+        let (program, path) = kubeadm_image(name).ok_or_else(|| format!("kubeadm lists the unknown image {name}"))?;
+        let tree = Tree::from([(path.to_owned(), (0o755, file(program)?))]);
         all.push((name.to_owned(), tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
     }
     for (published, name) in ISTIO {

@@ -157,7 +157,7 @@ async fn what_is_not_there_or_not_right_is_refused() {
     for (image, why) in [
         ("a/etcd:2", "answered 404 Not Found (hint: is the tag or digest in versions.yaml right?)"),
         ("b/etcd:1", "answered 404 Not Found"),
-        ("a/old:1", "etcd says that it is \"etcd Version: 3.4.1\", expected 3.6"),
+        ("a/old:1", "etcd prints the version \"etcd Version: 3.4.1\", expected 3.6"),
         ("a/empty:1", "the image holds no file /bin/etcd (nothing in it has that name)"),
         ("a/arm:1", "is not made for linux/amd64 (it is for: linux/arm64)"),
     ] {

@@ -10,18 +10,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::cache::{CacheError, Recipe, io};
+use super::cache_error::{CacheError, io};
+use super::recipe::Recipe;
 
 /// What an item consists of. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(super) struct Contents {
     /// What it was made from, for people who look.
     recipe: Recipe,
     /// Its files, by path below `files/`.
-    files: BTreeMap<String, Entry>,
+    files: BTreeMap<String, FileEntry>,
 }
 
-impl Manifest {
+impl Contents {
     /// Bytes of all files.
     pub(super) fn size(&self) -> u64 {
         self.files.values().map(|f| f.size).sum()
@@ -29,7 +30,7 @@ impl Manifest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct FileEntry {
     /// SHA-256 of the content; of the target for a symbolic link.
     sha256: String,
     size: u64,
@@ -66,7 +67,7 @@ pub(super) enum Check {
     /// It is not there.
     Missing,
     /// All files are what they were when it was made.
-    Sound(Manifest),
+    Sound(Contents),
     /// Some are not; the text says which and how.
     Damaged(String),
 }
@@ -82,11 +83,11 @@ pub(super) fn write(root: &Path, recipe: &Recipe) -> Result<(), CacheError> {
     for name in names(&dir)? {
         let path = dir.join(&name);
         let metadata = path.symlink_metadata().map_err(io("read", &path))?;
-        let entry = Entry { sha256: hash(&path, &metadata)?, size: metadata.len(), mode: mode(&metadata) };
+        let entry = FileEntry { sha256: hash(&path, &metadata)?, size: metadata.len(), mode: mode(&metadata) };
         files.insert(name.clone(), entry);
         stamps.insert(name, Stamp::of(&metadata));
     }
-    write_json(&root.join(MANIFEST), &Manifest { recipe: recipe.clone(), files })?;
+    write_json(&root.join(MANIFEST), &Contents { recipe: recipe.clone(), files })?;
     write_json(&root.join(STAMPS), &stamps)
 }
 
@@ -95,7 +96,7 @@ pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
     if !root.try_exists().map_err(io("read", root))? {
         return Ok(Check::Missing);
     }
-    let Some(manifest) = read_json::<Manifest>(&root.join(MANIFEST)) else {
+    let Some(manifest) = read_json::<Contents>(&root.join(MANIFEST)) else {
         return Ok(Check::Damaged(format!("{} cannot be read", root.join(MANIFEST).display())));
     };
     let dir = root.join(FILES);
