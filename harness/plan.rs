@@ -228,7 +228,7 @@ fn cluster(spec: &ClusterSpec) -> ClusterPlan {
     let control_plane_nodes = spec.nodes.iter().filter(|role| **role == NodeRole::ControlPlane).count();
     ClusterPlan {
         name: spec.name.clone(),
-        control_plane: spec.control_plane.clone(),
+        control_plane: spec.served_by().unwrap_or(&spec.name).to_owned(),
         network: spec.network.clone(),
         pods: spec.pods,
         services: spec.services,
@@ -243,7 +243,9 @@ fn mesh(options: &MeshOptions, topology: &Topology) -> MeshPlan {
         Outbound::All => Vec::new(),
         Outbound::Clusters => topology.clusters.iter().flat_map(|cluster| [cluster.pods, cluster.services]).collect(),
     };
-    let trust_domain = topology.trust_domain.clone();
+    let domains: std::collections::BTreeSet<&str> =
+        topology.clusters.iter().map(|cluster| cluster.mesh.trust_domain.as_str()).collect();
+    let trust_domain = domains.into_iter().collect::<Vec<_>>().join(", ");
     MeshPlan { mtls: options.mtls, captured, dns_capture: options.dns_capture, trust_domain }
 }
 

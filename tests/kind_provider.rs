@@ -11,7 +11,7 @@ use std::time::Instant;
 use meshproof::journal::{EnvDir, Owned};
 use meshproof::provider::kind::{self, NodeImage};
 use meshproof::supply::{self, Overrides, Program, Purpose, Source, Versions, images};
-use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};
+use meshproof::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 
 fn spec(number: u8, nodes: &[NodeRole]) -> ClusterSpec {
     let roles: Vec<_> = nodes
@@ -24,7 +24,9 @@ fn spec(number: u8, nodes: &[NodeRole]) -> ClusterSpec {
     ClusterSpec {
         name: format!("cluster{number}"),
         network: "vpn".into(),
-        control_plane: "cluster1".into(),
+        role: Role::Primary,
+        mesh: MeshSpec::default(),
+        gateway: false,
         pods: format!("10.7{number}.0.0/16").parse().unwrap(),
         services: format!("10.17{number}.0.0/16").parse().unwrap(),
         nodes: nodes.to_vec(),
@@ -81,7 +83,6 @@ async fn two_clusters_on_one_network() {
     let topology = Topology {
         name: "test".into(),
         purpose: "two clusters, one of two nodes".into(),
-        trust_domain: "cluster.local".into(),
         clusters: vec![spec(1, &nodes[..1]), spec(2, &nodes)],
     };
     let env = EnvDir::create(root.path(), &id).unwrap();
@@ -165,7 +166,6 @@ async fn a_creation_that_is_dropped_in_the_middle_leaves_only_what_is_written_do
     let topology = Topology {
         name: "test".into(),
         purpose: String::new(),
-        trust_domain: String::new(),
         clusters: vec![spec(3, &[NodeRole::ControlPlane])],
     };
     let env = EnvDir::create(root.path(), &id).unwrap();

@@ -19,7 +19,7 @@ use meshproof::provider::Cluster;
 use meshproof::provider::netns::kubelet::ImageMap;
 use meshproof::provider::netns::{self, Programs, dns, namespace, network};
 use meshproof::supply::{self, Overrides, Purpose, Source, Versions};
-use meshproof::topology::{ClusterSpec, Cni, NodeRole, Topology};
+use meshproof::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 use meshproof::wait::{self, Poll};
 use serde_json::json;
 
@@ -41,7 +41,9 @@ fn cluster(number: u8) -> ClusterSpec {
     ClusterSpec {
         name: format!("cluster{number}"),
         network: "network1".into(),
-        control_plane: "cluster1".into(),
+        role: Role::Primary,
+        mesh: MeshSpec::default(),
+        gateway: false,
         pods: format!("10.{number}0.0.0/16").parse().unwrap(),
         services: format!("10.{number}1.0.0/16").parse().unwrap(),
         nodes: vec![NodeRole::ControlPlane],
@@ -54,7 +56,6 @@ fn topology() -> Topology {
     Topology {
         name: "vpn".into(),
         purpose: String::new(),
-        trust_domain: "cluster.local".into(),
         clusters: vec![cluster(1), cluster(2)],
     }
 }

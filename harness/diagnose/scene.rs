@@ -128,7 +128,7 @@ impl<'a> Scene<'a> {
     /// The cluster whose control plane serves this one's proxies.
     pub fn leader(&self, facts: &Facts) -> Option<&Facts> {
         if let Some(spec) = self.question.topology.and_then(|t| t.cluster(facts.name())) {
-            return self.named(&spec.control_plane);
+            return spec.served_by().and_then(|istiod| self.named(istiod));
         }
         if facts.has_plane() {
             return self.named(facts.name());

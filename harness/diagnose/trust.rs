@@ -181,14 +181,14 @@ mod tests {
 
     #[test]
     fn a_chain_of_another_root_is_refused_though_the_names_are_the_same() {
-        let (one, two) = (Trust::generate(["c"]).unwrap(), Trust::generate(["c"]).unwrap());
+        let (one, two) = (Trust::generate([("c", "root1")]).unwrap(), Trust::generate([("c", "root1")]).unwrap());
         let (intermediate, now) = (&one.intermediates["c"].certificate, ASN1Time::now());
-        assert_eq!(signed(intermediate, &one.root, now), Ok(()));
-        let why = signed(intermediate, &two.root, now).unwrap_err();
+        assert_eq!(signed(intermediate, &one.intermediates["c"].root, now), Ok(()));
+        let why = signed(intermediate, &two.intermediates["c"].root, now).unwrap_err();
         assert!(why.starts_with("it comes of `O=Istio, CN=Root CA`, and those trusted are"), "{why}");
-        assert_eq!(signed("", &one.root, now).unwrap_err(), "no certificate is there");
+        assert_eq!(signed("", &one.intermediates["c"].root, now).unwrap_err(), "no certificate is there");
         let later = ASN1Time::from_timestamp(now.timestamp() + 800 * 86_400).unwrap();
-        let why = signed(intermediate, &one.root, later).unwrap_err();
+        let why = signed(intermediate, &one.intermediates["c"].root, later).unwrap_err();
         assert!(why.contains("CN=Intermediate CA") && why.contains("is valid until"), "{why}");
     }
 

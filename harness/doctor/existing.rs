@@ -41,9 +41,9 @@ fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
             "`--install-mesh` never touches a mesh that is there",
             "leave out `--install-mesh` to use it as it is, or take it away: `istioctl uninstall --purge`",
         ),
-        Ok(FoundMesh { unreadable_log: Some(log), version, .. }) => Finding::warning(
+        Ok(found) if found.unreadable_log().is_some() => Finding::warning(
             "mesh",
-            format!("as found: istio {version}; {log}"),
+            format!("as found: istio {}; {}", found.version(), found.unreadable_log().unwrap_or_default()),
             "scenarios that expect `endpoints_in`, `mtls` or `captured` read the proxies' logs, and are refused",
             "set the mesh's access log as docs/existing.md shows",
         ),
@@ -59,17 +59,18 @@ fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Mtls;
+    use crate::istio::found::FoundIstiod;
+    use crate::istio::options::Mtls;
     use rstest::rstest;
 
     fn found(log: Option<&str>) -> Result<FoundMesh, MeshError> {
-        Ok(FoundMesh {
+        let istiod = FoundIstiod {
+            cluster: "cluster1".into(),
             version: "1.30.4".into(),
             mtls: Mtls::Strict,
-            outbound: "*".into(),
-            dns_capture: false,
             unreadable_log: log.map(str::to_owned),
-        })
+        };
+        Ok(FoundMesh { istiods: vec![istiod], sidecars: Vec::new() })
     }
 
     fn none() -> Result<FoundMesh, MeshError> {

@@ -94,7 +94,7 @@ impl Fault for ProxyStuck {
             }
             // A connection that got no answer for long tries again in growing intervals; a new one is there at once.
             end_sockets(&world, cluster, &["dport", "=", XDS_PORT]).await?;
-            let own = world.topology.cluster(&cluster.name).map_or(&cluster.name, |c| &c.control_plane);
+            let own = world.topology.cluster(&cluster.name).and_then(|c| c.served_by()).unwrap_or(&cluster.name);
             gate::connected(world.clusters, world.cluster(own)?, LIMIT).await?;
             world.endpoints_settle().await
         }

@@ -57,7 +57,7 @@ async fn put(cluster: &Cluster, data: &Data) -> Result<(), FaultError> {
 
 /// The clusters whose proxies get new certificates.
 fn renewed<'a>(world: World<'a>, cluster: &'a Cluster) -> Vec<&'a Cluster> {
-    let served = world.topology.clusters.iter().filter(|c| c.control_plane == cluster.name && c.name != cluster.name);
+    let served = world.topology.served_by(&cluster.name).filter(|c| c.name != cluster.name);
     let remotes: Vec<&Cluster> = served.filter_map(|s| world.clusters.iter().find(|c| c.name == s.name)).collect();
     if remotes.is_empty() { vec![cluster] } else { remotes }
 }
@@ -82,7 +82,7 @@ async fn take_up(world: World<'_>, cluster: &Cluster, data: &Data) -> Result<(),
 }
 
 fn serves(world: World<'_>, control_plane: &Cluster, cluster: &Cluster) -> bool {
-    world.topology.cluster(&cluster.name).is_some_and(|c| c.control_plane == control_plane.name)
+    world.topology.cluster(&cluster.name).is_some_and(|c| c.served_by() == Some(&control_plane.name))
 }
 
 /// Waits until the control plane has written its root where proxies read it.
@@ -164,7 +164,7 @@ impl Fault for RootDiffers {
         async move {
             let original = read(cluster, SECRET).await?.unwrap_or_default();
             keep_original(cluster, original).await?;
-            let trust = Trust::generate([cluster.name.as_str()])?;
+            let trust = Trust::generate([(cluster.name.as_str(), "root1")])?;
             let Some(secret) = trust.secret(&cluster.name)? else { return Ok(()) };
             let other: Data = super::state(&secret.object.data["data"])?;
             take_up(world, cluster, &other).await

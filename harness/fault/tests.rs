@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::apply::tests::served_by;
-use crate::topology::{ClusterSpec, Cni, NodeRole, Topology};
+use crate::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 
 fn noted(name: &str, cluster: &str, second: i64) -> Broken {
     Broken {
@@ -101,15 +101,17 @@ fn primary(router: Router) -> (Vec<Cluster>, Topology) {
     let spec = ClusterSpec {
         name: cluster.name.clone(),
         network: "network1".into(),
-        control_plane: cluster.name.clone(),
+        role: Role::Primary,
+            mesh: MeshSpec::default(),
+            gateway: false,
         kind_config: "cluster1.yaml".into(),
         pods: cluster.pods,
         services: cluster.services,
         nodes: vec![NodeRole::ControlPlane],
         cni: Cni::Static,
     };
-    let (name, purpose, trust_domain) = ("one".into(), "test".into(), "cluster.local".into());
-    (clusters, Topology { name, purpose, trust_domain, clusters: vec![spec] })
+    let (name, purpose) = ("one".into(), "test".into());
+    (clusters, Topology { name, purpose, clusters: vec![spec] })
 }
 
 fn world<'a>(clusters: &'a [Cluster], topology: &'a Topology, namespaces: &'a BTreeSet<String>) -> World<'a> {

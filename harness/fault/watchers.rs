@@ -14,7 +14,7 @@ use crate::wait::{self, Poll};
 
 /// Why no control plane but its own could read it.
 pub(super) fn could_exist(world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-    let others = world.topology.clusters.iter().any(|c| c.is_primary() && c.name != cluster.name);
+    let others = world.topology.istiods().any(|c| c.name != cluster.name);
     others.then_some(()).ok_or_else(|| "no other cluster has a control plane that could watch it".to_owned())
 }
 

@@ -44,8 +44,8 @@ impl World<'_> {
     /// Why it runs no control plane.
     pub(super) fn has_control_plane(&self, cluster: &Cluster) -> Result<(), String> {
         match self.topology.cluster(&cluster.name) {
-            Some(spec) if !spec.is_primary() => Err(format!("its control plane is in {}", spec.control_plane)),
-            Some(_) => Ok(()),
+            Some(spec) if spec.runs_istiod() => Ok(()),
+            Some(spec) => Err(format!("the istiod in {} serves it", spec.served_by().unwrap_or_default())),
             None => Err("the topology does not name it".to_owned()),
         }
     }

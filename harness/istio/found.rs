@@ -13,24 +13,42 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::injection::{self, Sidecar};
-use super::{Mesh, MeshError, NAMESPACE, access_log, cluster_named, outbound_ranges};
+use super::options::{MeshOptions, Mtls, Outbound, captured_in, outbound_ranges};
+use super::{Mesh, MeshError, NAMESPACE, access_log, cluster_named};
 use crate::provider::Cluster;
-use crate::scenario::{MeshOptions, Mtls, Outbound};
 use crate::topology::{ClusterSpec, Topology};
 
-/// What a mesh is set to.
+/// What a mesh is set to: every istiod, and every cluster's sidecars.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundMesh {
-    /// The tag of the control plane's image.
+    /// Each istiod.
+    pub istiods: Vec<FoundIstiod>,
+    /// The sidecars that each cluster injects.
+    pub sidecars: Vec<FoundSidecar>,
+}
+
+/// One istiod, and what its configuration says for the whole mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundIstiod {
+    /// The cluster that it runs in.
+    pub cluster: String,
+    /// The tag of its image.
     pub version: String,
     /// Mutual TLS of the whole mesh.
     pub mtls: Mtls,
-    /// The outbound ranges that sidecars capture, as istio-init is told.
-    pub outbound: String,
-    /// Whether every sidecar answers DNS.
-    pub dns_capture: bool,
     /// Why endpoints, identities and captured calls cannot be read from the proxies' logs; `None` when they can.
     pub unreadable_log: Option<String>,
+}
+
+/// What a cluster's sidecars are configured with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundSidecar {
+    /// The cluster.
+    pub cluster: String,
+    /// The outbound ranges that they capture, as istio-init gets them.
+    pub outbound: String,
+    /// Whether every one of them answers DNS.
+    pub dns_capture: bool,
 }
 
 /// Reads back the mesh in running clusters.
@@ -38,24 +56,30 @@ pub struct FoundMesh {
 /// # Errors
 /// When there is none, its clusters have other names than in the topology, or a cluster does not answer.
 pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshError> {
-    let primaries = mesh.topology.clusters.iter().filter(|c| c.is_primary());
-    let primaries: Vec<&Cluster> = primaries.map(|c| cluster_named(clusters, &c.name)).collect::<Result<_, _>>()?;
-    let versions = try_join_all(primaries.iter().map(|primary| control_plane(primary))).await?;
-    let pairs = clusters.iter().filter_map(|c| Some((c, mesh.topology.cluster(&c.name)?)));
-    let sidecars = try_join_all(pairs.map(|(cluster, spec)| sidecar(cluster, spec))).await?;
-    let Some(primary) = primaries.first() else {
-        let cluster = mesh.topology.name.clone();
-        return Err(MeshError::NotFound { cluster, why: "the topology has no primary cluster".into() });
+    let of_istiod = |spec: &ClusterSpec| {
+        let (name, config) = (spec.name.clone(), spec.reads_config_from().unwrap_or(&spec.name).to_owned());
+        async move {
+            let (home, config) = (cluster_named(clusters, &name)?, cluster_named(clusters, &config)?);
+            let version = control_plane(home).await?;
+            let (mtls, settings) = (mutual_tls(config).await?, mesh_config(home).await?);
+            let unreadable_log = unreadable_log(&settings);
+            Ok::<_, MeshError>(FoundIstiod { cluster: name, version, mtls, unreadable_log })
+        }
     };
-    let (mtls, config) = (mutual_tls(primary).await?, mesh_config(primary).await?);
-    // Clusters of one mesh that differ in this have no answer; each cluster's own ranges are told.
-    let outbound: BTreeSet<String> = sidecars.iter().map(|s| s.outbound.clone()).collect();
+    let of_sidecar = |spec: &ClusterSpec| {
+        let spec = spec.clone();
+        async move {
+            let found = sidecar(cluster_named(clusters, &spec.name)?, &spec).await?;
+            Ok::<_, MeshError>(FoundSidecar {
+                cluster: spec.name,
+                outbound: found.outbound,
+                dns_capture: found.dns_capture,
+            })
+        }
+    };
     Ok(FoundMesh {
-        version: versions.concat(),
-        mtls,
-        outbound: outbound.into_iter().collect::<Vec<_>>().join(" and "),
-        dns_capture: sidecars.iter().any(|s| s.dns_capture),
-        unreadable_log: unreadable_log(&config),
+        istiods: try_join_all(mesh.topology.istiods().map(of_istiod)).await?,
+        sidecars: try_join_all(mesh.topology.clusters.iter().filter(|c| c.has_proxies()).map(of_sidecar)).await?,
     })
 }
 
@@ -140,19 +164,39 @@ fn unreadable_log(config: &Value) -> Option<String> {
 }
 
 impl FoundMesh {
+    /// The versions of its istiods, each once: `1.30.4`, or `1.30.4 and 1.31.0`.
+    pub fn version(&self) -> String {
+        each_once(self.istiods.iter().map(|istiod| istiod.version.as_str()))
+    }
+
+    /// Why the proxies' logs say too little, in any of its clusters.
+    pub fn unreadable_log(&self) -> Option<&str> {
+        self.istiods.iter().find_map(|istiod| istiod.unreadable_log.as_deref())
+    }
+
     /// In what the mesh is not as `wanted`, one phrase each.
     pub fn differences(&self, wanted: &MeshOptions, topology: &Topology) -> Vec<String> {
         let mut differences = Vec::new();
-        if self.mtls != wanted.mtls {
-            differences.push(format!("`mtls: {}`, and it is {}", word(wanted.mtls), word(self.mtls)));
+        // With one istiod there is nothing to tell apart.
+        let at = |of: usize, cluster: &str| if of > 1 { format!(" in {cluster}") } else { String::new() };
+        for istiod in self.istiods.iter().filter(|istiod| istiod.mtls != wanted.mtls) {
+            let at = at(self.istiods.len(), &istiod.cluster);
+            differences.push(format!("`mtls: {}`, and it is {}{at}", word(wanted.mtls), word(istiod.mtls)));
         }
-        let ranges = outbound_ranges(topology, wanted.outbound);
         let set = |text: &str| text.split(',').map(|r| r.trim().to_owned()).collect::<BTreeSet<_>>();
-        if set(&self.outbound) != set(&ranges) {
-            let name = if wanted.outbound == Outbound::All { "all" } else { "clusters" };
-            differences.push(format!("`outbound: {name}` ({ranges}), and sidecars capture {}", self.outbound));
-        }
-        if self.dns_capture && !wanted.dns_capture {
+        let ranges = |s: &FoundSidecar| match topology.cluster(&s.cluster) {
+            Some(spec) => captured_in(topology, spec, wanted.outbound),
+            None => outbound_ranges(topology, &s.cluster, wanted.outbound),
+        };
+        let others = self.sidecars.iter().filter(|s| set(&s.outbound) != set(&ranges(s)));
+        let others: BTreeSet<String> = others
+            .map(|sidecar| {
+                let name = if wanted.outbound == Outbound::All { "all" } else { "clusters" };
+                format!("`outbound: {name}` ({}), and sidecars capture {}", ranges(sidecar), sidecar.outbound)
+            })
+            .collect();
+        differences.extend(others);
+        if self.sidecars.iter().any(|s| s.dns_capture) && !wanted.dns_capture {
             differences.push("`dns_capture: false`, and every sidecar answers DNS".into());
         }
         differences
@@ -160,8 +204,14 @@ impl FoundMesh {
 
     /// For reports: `mtls strict, outbound *`.
     pub fn in_words(&self) -> String {
-        format!("as found: istio {}, mtls {}, outbound {}", self.version, word(self.mtls), self.outbound)
+        let mtls = each_once(self.istiods.iter().map(|istiod| word(istiod.mtls)));
+        let outbound = each_once(self.sidecars.iter().map(|sidecar| sidecar.outbound.as_str()));
+        format!("as found: istio {}, mtls {mtls}, outbound {outbound}", self.version())
     }
+}
+
+fn each_once<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    values.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" and ")
 }
 
 fn word(mtls: Mtls) -> &'static str {
@@ -176,39 +226,91 @@ fn word(mtls: Mtls) -> &'static str {
 mod tests {
     use super::*;
     use crate::istio::prepare::tests::vpn;
+    use crate::topology::Role;
     use rstest::rstest;
     use serde_json::json;
 
-    fn found() -> FoundMesh {
+    fn istiod(cluster: &str, version: &str) -> FoundIstiod {
+        FoundIstiod { cluster: cluster.into(), version: version.into(), mtls: Mtls::Strict, unreadable_log: None }
+    }
+
+    fn found(outbound: &str) -> FoundMesh {
+        let sidecar =
+            |cluster: &str| FoundSidecar { cluster: cluster.into(), outbound: outbound.into(), dns_capture: false };
         FoundMesh {
-            version: "1.30.4".into(),
-            mtls: Mtls::Strict,
-            outbound: "*".into(),
-            dns_capture: false,
-            unreadable_log: None,
+            istiods: vec![istiod("cluster1", "1.30.4")],
+            sidecars: vec![sidecar("cluster1"), sidecar("cluster2")],
         }
     }
 
     #[test]
     fn a_mesh_that_is_as_wanted_differs_in_nothing() {
-        assert_eq!(found().differences(&MeshOptions::default(), &vpn()), Vec::<String>::new());
-        // Its order does not matter.
-        let narrow = FoundMesh { outbound: "10.120.0.0/16,10.10.0.0/16,10.110.0.0/16,10.20.0.0/16".into(), ..found() };
+        assert_eq!(found("*").differences(&MeshOptions::default(), &vpn()), Vec::<String>::new());
+        // Their order does not matter.
+        let narrow = found("10.120.0.0/16,10.10.0.0/16,10.110.0.0/16,10.20.0.0/16");
         let wanted = MeshOptions { outbound: Outbound::Clusters, ..MeshOptions::default() };
         assert_eq!(narrow.differences(&wanted, &vpn()), Vec::<String>::new());
         // DNS capture is a pod's own choice, unless the mesh made it for all.
         let capture = MeshOptions { dns_capture: true, ..MeshOptions::default() };
-        assert_eq!(found().differences(&capture, &vpn()), Vec::<String>::new());
+        assert_eq!(found("*").differences(&capture, &vpn()), Vec::<String>::new());
     }
 
     #[test]
-    fn every_difference_is_told() {
-        let other = FoundMesh { mtls: Mtls::Permissive, outbound: "10.0.0.0/8".into(), dns_capture: true, ..found() };
+    fn every_difference_is_named() {
+        let mut other = found("10.0.0.0/8");
+        other.istiods[0].mtls = Mtls::Permissive;
+        other.sidecars[1].dns_capture = true;
         insta::assert_snapshot!(other.differences(&MeshOptions::default(), &vpn()).join("\n"), @r"
         `mtls: strict`, and it is permissive
         `outbound: all` (*), and sidecars capture 10.0.0.0/8
         `dns_capture: false`, and every sidecar answers DNS
         ");
+    }
+
+    /// A cluster with an istiod of that version and that mode of mutual TLS, as its API server answers.
+    fn serving(name: &str, version: &str, mode: &str, log: &str) -> Cluster {
+        let deployments = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [{
+            "metadata": { "name": "istiod" }, "spec": { "selector": {}, "template": { "spec": { "containers": [
+                { "name": "discovery", "image": format!("docker.io/istio/pilot:{version}") }] } } } }] });
+        let policies = json!({ "apiVersion": "security.istio.io/v1", "kind": "PeerAuthenticationList", "metadata": {},
+            "items": [{ "metadata": { "name": "default" }, "spec": { "mtls": { "mode": mode } } }] });
+        let settings = json!({ "accessLogFile": log, "accessLogEncoding": "JSON", "accessLogFormat": access_log::format() });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "istio" },
+            "data": { "mesh": settings.to_string() } });
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": [
+            { "name": "istio-proxy", "env": [{ "name": "ISTIO_META_CLUSTER_ID", "value": name }] },
+            { "name": "istio-init", "args": ["istio-iptables", "-i", "*"] }] } });
+        let json = |value: Value| move || async move { axum::Json(value) };
+        let system = "/namespaces/istio-system";
+        let router = axum::Router::new()
+            .route(&format!("/apis/apps/v1{system}/deployments"), axum::routing::get(json(deployments)))
+            .route(&format!("/apis/security.istio.io/v1{system}/peerauthentications"), axum::routing::get(json(policies)))
+            .route(&format!("/api/v1{system}/configmaps/istio"), axum::routing::get(json(map)))
+            .route("/api/v1/namespaces/default/pods", axum::routing::post(json(pod)));
+        crate::apply::tests::served_by(name, router)
+    }
+
+    /// Two primaries were once of version "1.30.41.30.4", and only the first one's options were read.
+    #[tokio::test]
+    async fn every_istiod_is_read() {
+        let mut topology = vpn();
+        topology.clusters[1].role = Role::Primary;
+        let mesh = Mesh { topology, owner: String::new() };
+        let same = [
+            serving("cluster1", "1.30.4", "STRICT", "/dev/stdout"),
+            serving("cluster2", "1.30.4", "STRICT", "/dev/stdout"),
+        ];
+        let found = find(&mesh, &same).await.unwrap();
+        assert_eq!(found.in_words(), "as found: istio 1.30.4, mtls strict, outbound *");
+        assert_eq!(found.differences(&MeshOptions::default(), &mesh.topology), Vec::<String>::new());
+        let other = [same[0].clone(), serving("cluster2", "1.31.0", "PERMISSIVE", "")];
+        let found = find(&mesh, &other).await.unwrap();
+        assert_eq!(found.version(), "1.30.4 and 1.31.0");
+        assert_eq!(found.unreadable_log(), Some("proxies write no access log (accessLogFile is not /dev/stdout)"));
+        assert_eq!(
+            found.differences(&MeshOptions::default(), &mesh.topology),
+            ["`mtls: strict`, and it is permissive in cluster2"]
+        );
     }
 
     #[rstest]

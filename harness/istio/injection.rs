@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 
-use super::{Mesh, MeshError};
+use super::options::{Outbound, captured_in};
+use super::{Mesh, MeshError, cluster_named};
 use crate::apply::Reason;
 use crate::provider::Cluster;
 use crate::topology::ClusterSpec;
@@ -28,18 +29,25 @@ pub(super) struct Sidecar {
     pub dns_capture: bool,
 }
 
-/// Waits until every cluster injects sidecars that know their cluster and network and capture `outbound`.
-pub(super) async fn await_all(mesh: &Mesh, clusters: &[Cluster], outbound: &str) -> Result<(), MeshError> {
-    let specs = clusters.iter().filter_map(|c| Some((c, mesh.topology.cluster(&c.name)?)));
-    try_join_all(specs.map(|(cluster, spec)| await_one(cluster, spec, outbound))).await?;
+/// Waits until every cluster with proxies injects sidecars that know their cluster and network and capture what `outbound` says.
+pub(super) async fn await_all(mesh: &Mesh, clusters: &[Cluster], outbound: Outbound) -> Result<(), MeshError> {
+    let specs = mesh.topology.clusters.iter().filter(|spec| spec.has_proxies());
+    try_join_all(specs.map(|spec| await_one(mesh, spec, clusters, outbound))).await?;
     Ok(())
 }
 
-async fn await_one(cluster: &Cluster, spec: &ClusterSpec, outbound: &str) -> Result<(), MeshError> {
+/// The same for one cluster.
+pub(super) async fn await_one(
+    mesh: &Mesh,
+    spec: &ClusterSpec,
+    clusters: &[Cluster],
+    outbound: Outbound,
+) -> Result<(), MeshError> {
+    let cluster = cluster_named(clusters, &spec.name)?;
     let expected = Sidecar {
         cluster: spec.name.clone(),
         network: spec.network.clone(),
-        outbound: outbound.to_owned(),
+        outbound: captured_in(&mesh.topology, spec, outbound),
         dns_capture: false,
     };
     let (expected, what) = (&expected, format!("sidecar injection in cluster {}", cluster.name));

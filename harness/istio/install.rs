@@ -16,7 +16,7 @@ use super::{
 };
 use crate::apply::{self, Manifest};
 use crate::provider::Cluster;
-use crate::topology::{ClusterSpec, Topology};
+use crate::topology::{ClusterSpec, Role, Topology};
 use crate::ui;
 use crate::wait::{self, Poll};
 use crate::workload::pods::{Readiness, crashed_again, readiness};
@@ -64,14 +64,14 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
             phases.time(what, remote_secret::restore(watcher, watched, &mesh.owner)).await
         }
     });
-    let ready = pairs.iter().filter(|(s, _)| s.is_primary()).map(|(spec, cluster)| {
+    let ready = pairs.iter().filter(|(s, _)| s.runs_istiod()).map(|(spec, cluster)| {
         phases.time(format!("mesh: control plane of {} ready", spec.name), control_plane_ready(cluster))
     });
     try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready))?;
 
-    let outbound = options::outbound_ranges(topology, prepared.options.outbound);
+    let outbound = prepared.options.outbound;
     let synced =
-        topology.clusters.iter().filter(|c| c.is_primary()).map(|spec| {
+        topology.istiods().map(|spec| {
             phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters))
         });
     let roots =
@@ -79,16 +79,19 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     try_join!(
         try_join_all(synced),
         try_join_all(roots),
-        phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, &outbound)),
-        options::verify_outbound(mesh, clusters, &outbound),
+        phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, outbound)),
+        options::verify_outbound(mesh, clusters, outbound),
     )?;
     Ok(Installed { mesh: mesh.clone(), phases: phases.into_inner() })
 }
 
-/// Who reads whom: every control plane reads every other cluster of the mesh.
+/// Who reads whom by a remote secret: every istiod the clusters of its mesh, but not the one that its configuration is in.
 fn watches(topology: &Topology) -> Vec<(&ClusterSpec, &ClusterSpec)> {
-    let primaries = topology.clusters.iter().filter(|c| c.is_primary());
-    primaries.flat_map(|p| topology.clusters.iter().filter(|c| c.name != p.name).map(move |c| (p, c))).collect()
+    let of = |istiod| {
+        let read = topology.read_by(istiod).filter(|c| istiod.reads_config_from() != Some(&c.name));
+        read.map(move |c| (istiod, c))
+    };
+    topology.istiods().flat_map(of).collect()
 }
 
 fn namespace(spec: &ClusterSpec) -> Result<Manifest, MeshError> {
@@ -97,8 +100,8 @@ fn namespace(spec: &ClusterSpec) -> Result<Manifest, MeshError> {
         "kind": "Namespace",
         "metadata": { "name": NAMESPACE, "labels": { "topology.istio.io/network": spec.network } },
     });
-    if !spec.is_primary() {
-        namespace["metadata"]["annotations"] = json!({ "topology.istio.io/controlPlaneClusters": spec.control_plane });
+    if let Role::Remote { served_by } = &spec.role {
+        namespace["metadata"]["annotations"] = json!({ "topology.istio.io/controlPlaneClusters": served_by });
     }
     Ok(Manifest::made("namespace of the mesh", namespace)?)
 }
@@ -123,19 +126,20 @@ async fn pieces(
 ) -> Result<(), MeshError> {
     let owner = Some(prepared.mesh.owner.as_str());
     let manifests = prepared.manifests.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
-    let manifests = if spec.is_primary() {
-        manifests.to_vec()
-    } else {
-        remote::at_address(manifests, control_plane_address(cluster_named(clusters, &spec.control_plane)?)?)
+    let manifests = match &spec.role {
+        Role::Remote { served_by } => {
+            remote::at_address(manifests, control_plane_address(cluster_named(clusters, served_by)?)?)
+        }
+        Role::Primary | Role::External { .. } => manifests.to_vec(),
     };
     let (definitions, mut rest): (Vec<_>, Vec<_>) =
         manifests.into_iter().partition(|m| m.kind() == "CustomResourceDefinition");
-    if primary::has_remotes(&prepared.mesh.topology, spec) {
+    if prepared.mesh.topology.has_remotes(&spec.name) {
         rest.push(primary::load_balancer(control_plane_address(cluster)?)?);
     }
     apply::apply(cluster, &rest, owner).await?;
     apply::apply(cluster, &definitions, owner).await?;
-    if spec.is_primary() {
+    if prepared.mesh.topology.config_readers(&spec.name).next().is_some() {
         apply::apply(cluster, &[options::mutual_tls(prepared.options.mtls)?], owner).await?;
     }
     Ok(())
@@ -182,7 +186,7 @@ async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -
     wait::until(what, LIMIT, INTERVAL, || async move {
         match istiod::clusters(cluster).await {
             Ok(read) => {
-                let missing: Vec<String> = topology.clusters.iter().filter_map(|c| not_read(&read, &c.name)).collect();
+                let missing: Vec<String> = topology.read_by(spec).filter_map(|c| not_read(&read, &c.name)).collect();
                 if missing.is_empty() { Poll::Ready(()) } else { Poll::NotYet(missing.join("; ")) }
             }
             Err(error @ (MeshError::Debug { .. } | MeshError::Provider(_))) => Poll::NotYet(error.to_string()),
@@ -257,11 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn every_control_plane_reads_every_other_cluster() {
+    fn every_istiod_reads_the_other_clusters_of_its_mesh() {
         let mut topology = vpn();
         assert_eq!(names(watches(&topology)), [pair("cluster1", "cluster2")]);
-        topology.clusters[1].control_plane = "cluster2".into();
+        topology.clusters[1].role = Role::Primary;
         assert_eq!(names(watches(&topology)), [pair("cluster1", "cluster2"), pair("cluster2", "cluster1")]);
+        topology.clusters[1].mesh.id = "mesh2".into();
+        assert_eq!(names(watches(&topology)), []);
     }
 
     #[test]

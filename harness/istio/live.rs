@@ -18,7 +18,7 @@ use crate::provider::access::Access;
 use crate::provider::{ExecOutput, Node};
 use crate::scenario::{Helloworld, Located, MeshOptions, Mtls, Outbound, Sleep, Workload};
 use crate::tool::Tool;
-use crate::topology::{ClusterSpec, Cni, NodeRole};
+use crate::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 use crate::workload::{self, RunningWorkload, WorkloadImages};
 use kube::api::{Api, ListParams};
 
@@ -60,7 +60,13 @@ fn topology(clusters: &[Cluster]) -> Topology {
     let spec = |c: &Cluster| ClusterSpec {
         name: c.name.clone(),
         network: "network1".into(),
-        control_plane: clusters[0].name.clone(),
+        role: if c.name == clusters[0].name {
+            Role::Primary
+        } else {
+            Role::Remote { served_by: clusters[0].name.clone() }
+        },
+        mesh: MeshSpec::default(),
+        gateway: false,
         pods: c.pods,
         services: c.services,
         nodes: vec![NodeRole::ControlPlane],
@@ -70,7 +76,6 @@ fn topology(clusters: &[Cluster]) -> Topology {
     Topology {
         name: "live".into(),
         purpose: "test".into(),
-        trust_domain: "cluster.local".into(),
         clusters: clusters.iter().map(spec).collect(),
     }
 }

@@ -31,14 +31,11 @@ pub mod remote_secret;
 pub mod trust;
 
 pub use install::{Installed, install};
-pub use options::{outbound_ranges, read_back_outbound, reconcile};
+pub use options::{MeshOptions, outbound_ranges, read_back_outbound, reconcile};
 pub use prepare::{Prepared, prepare};
 
 /// The namespace of the control plane and of everything that belongs to it; also the root namespace of its configuration.
 pub const NAMESPACE: &str = "istio-system";
-
-/// Every cluster of an environment belongs to this one mesh.
-const MESH_ID: &str = "mesh1";
 
 /// What the mesh is installed with.
 #[derive(Debug, Clone)]

@@ -4,29 +4,85 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Mesh, MeshError, NAMESPACE, cluster_named, injection};
 use crate::apply::{self, Manifest};
 use crate::provider::Cluster;
-use crate::scenario::{MeshOptions, Mtls, Outbound};
-use crate::topology::Topology;
+use crate::topology::{ClusterSpec, Topology};
 
 /// The ConfigMap that the sidecar injector reads its values from.
 const INJECTOR: &str = "istio-sidecar-injector";
 
-/// `includeOutboundIPRanges`: `*`, or every cluster's pod and service CIDR.
-pub fn outbound_ranges(topology: &Topology, outbound: Outbound) -> String {
+/// How the mesh is installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshOptions {
+    /// Mutual TLS between workloads (default: `strict`).
+    #[serde(default)]
+    pub mtls: Mtls,
+    /// Which outbound addresses the sidecars capture (default: `all`).
+    #[serde(default)]
+    pub outbound: Outbound,
+    /// Whether the sidecars answer DNS for every service of the mesh (default: no).
+    #[serde(default)]
+    pub dns_capture: bool,
+}
+
+impl MeshOptions {
+    /// `mtls strict, outbound all, DNS captured`.
+    pub fn in_words(&self) -> String {
+        let dns = if self.dns_capture { ", DNS captured" } else { "" };
+        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns
+    }
+}
+
+/// Mutual TLS between workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mtls {
+    /// Plain text is refused.
+    #[default]
+    Strict,
+    /// Sidecars use mutual TLS with each other and accept plain text.
+    Permissive,
+    /// Neither offered nor asked for.
+    Disabled,
+}
+
+/// Which outbound addresses the sidecars capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outbound {
+    /// `includeOutboundIPRanges: "*"`.
+    #[default]
+    All,
+    /// The union of all clusters' pod and service CIDRs; everything else goes around the sidecar.
+    Clusters,
+}
+
+/// `includeOutboundIPRanges` of the sidecars that the istiod in `istiod` serves: `*`, or the pod and service CIDRs of every
+/// cluster on a network of theirs. (Other networks are reached through gateways, which the sidecar itself calls.)
+pub fn outbound_ranges(topology: &Topology, istiod: &str, outbound: Outbound) -> String {
     match outbound {
         Outbound::All => "*".to_owned(),
         Outbound::Clusters => {
-            let ranges = topology.clusters.iter().flat_map(|c| [c.pods.to_string(), c.services.to_string()]);
+            let networks: Vec<&str> = topology.served_by(istiod).map(|c| c.network.as_str()).collect();
+            let clusters = topology.clusters.iter().filter(|c| networks.contains(&c.network.as_str()));
+            let ranges = clusters.flat_map(|c| [c.pods.to_string(), c.services.to_string()]);
             ranges.collect::<Vec<_>>().join(",")
         }
     }
 }
 
-/// Mutual TLS for the whole mesh: a PeerAuthentication in the root namespace of each primary.
+/// The same for the sidecars of one cluster.
+pub(super) fn captured_in(topology: &Topology, cluster: &ClusterSpec, outbound: Outbound) -> String {
+    outbound_ranges(topology, cluster.served_by().unwrap_or_default(), outbound)
+}
+
+/// Mutual TLS for the whole mesh: a PeerAuthentication in the root namespace of each config cluster.
 ///
 /// `DISABLE` is enough for plain text at both ends: with automatic mutual TLS, a client's proxy offers it only where the
 /// server's PeerAuthentication does not disable it (istio/istio `pilot/pkg/xds/endpoints/mtls_checker.go`). A
@@ -47,11 +103,11 @@ pub fn mutual_tls(mtls: Mtls) -> Result<Manifest, MeshError> {
 }
 
 /// Changes a running mesh from the options `from` to `to`, and waits until the injector in every cluster works by them. What
-/// the proxies of running workloads hold is the gate's to wait for; workloads take new outbound ranges when their pods are
-/// made anew. Answers the objects that changed, with the cluster that holds them.
+/// the proxies of running workloads hold is the gate's to wait for; workloads get new outbound ranges when their pods are
+/// recreated. Returns the objects that changed, with the cluster that holds them.
 ///
 /// # Errors
-/// [`MeshError`], also when the injector does not take what it was told.
+/// [`MeshError`], also when the injector does not use the new values.
 pub async fn reconcile(
     mesh: &Mesh,
     clusters: &[Cluster],
@@ -60,20 +116,20 @@ pub async fn reconcile(
 ) -> Result<Vec<(String, Manifest)>, MeshError> {
     let mut changed = Vec::new();
     if from.mtls != to.mtls {
-        for primary in mesh.topology.clusters.iter().filter(|c| c.is_primary()) {
+        for config in mesh.topology.config_clusters() {
             let policy = mutual_tls(to.mtls)?;
-            let cluster = cluster_named(clusters, &primary.name)?;
+            let cluster = cluster_named(clusters, &config.name)?;
             apply::apply(cluster, std::slice::from_ref(&policy), Some(&mesh.owner)).await?;
-            changed.push((primary.name.clone(), policy));
+            changed.push((config.name.clone(), policy));
         }
     }
     if from.outbound != to.outbound {
-        let ranges = outbound_ranges(&mesh.topology, to.outbound);
-        for primary in mesh.topology.clusters.iter().filter(|c| c.is_primary()) {
-            set_outbound(cluster_named(clusters, &primary.name)?, &ranges).await?;
+        for istiod in mesh.topology.istiods() {
+            let ranges = outbound_ranges(&mesh.topology, &istiod.name, to.outbound);
+            set_outbound(cluster_named(clusters, &istiod.name)?, &ranges).await?;
         }
-        verify_outbound(mesh, clusters, &ranges).await?;
-        injection::await_all(mesh, clusters, &ranges).await?;
+        verify_outbound(mesh, clusters, to.outbound).await?;
+        injection::await_all(mesh, clusters, to.outbound).await?;
     }
     Ok(changed)
 }
@@ -113,13 +169,13 @@ pub async fn read_back_outbound(primary: &Cluster) -> Result<String, MeshError> 
     })
 }
 
-/// Fails when an injector's ConfigMap does not say `ranges`.
-pub(super) async fn verify_outbound(mesh: &Mesh, clusters: &[Cluster], ranges: &str) -> Result<(), MeshError> {
-    for primary in mesh.topology.clusters.iter().filter(|c| c.is_primary()) {
-        let cluster = cluster_named(clusters, &primary.name)?;
-        let found = read_back_outbound(cluster).await?;
-        if found != ranges {
-            return Err(MeshError::Outbound { cluster: primary.name.clone(), expected: ranges.to_owned(), found });
+/// Fails when an injector's ConfigMap does not capture what `outbound` says.
+pub(super) async fn verify_outbound(mesh: &Mesh, clusters: &[Cluster], outbound: Outbound) -> Result<(), MeshError> {
+    for istiod in mesh.topology.istiods() {
+        let expected = outbound_ranges(&mesh.topology, &istiod.name, outbound);
+        let found = read_back_outbound(cluster_named(clusters, &istiod.name)?).await?;
+        if found != expected {
+            return Err(MeshError::Outbound { cluster: istiod.name.clone(), expected, found });
         }
     }
     Ok(())
@@ -130,6 +186,7 @@ mod tests {
     use super::*;
     use crate::apply::tests::served_by;
     use crate::istio::prepare::tests::vpn;
+    use crate::topology::Role;
     use axum::routing::get;
     use axum::{Json, Router};
     use rstest::rstest;
@@ -138,7 +195,17 @@ mod tests {
     #[case(Outbound::All, "*")]
     #[case(Outbound::Clusters, "10.10.0.0/16,10.110.0.0/16,10.20.0.0/16,10.120.0.0/16")]
     fn outbound_ranges_are_all_or_those_of_every_cluster(#[case] outbound: Outbound, #[case] expected: &str) {
-        assert_eq!(outbound_ranges(&vpn(), outbound), expected);
+        assert_eq!(outbound_ranges(&vpn(), "cluster1", outbound), expected);
+    }
+
+    #[test]
+    fn other_networks_are_not_captured() {
+        let mut topology = vpn();
+        topology.clusters[1].network = "network2".into();
+        topology.clusters[1].role = Role::Primary;
+        let ranges = |istiod| outbound_ranges(&topology, istiod, Outbound::Clusters);
+        assert_eq!(ranges("cluster1"), "10.10.0.0/16,10.110.0.0/16");
+        assert_eq!(ranges("cluster2"), "10.20.0.0/16,10.120.0.0/16");
     }
 
     #[rstest]
@@ -162,13 +229,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_injector_captures_is_read_back_and_a_difference_is_told() {
+    async fn a_difference_in_what_the_injector_captures_is_an_error() {
         let mesh = Mesh { topology: vpn(), owner: "a1b2".into() };
         let clusters = [cluster_with_injector(values("*"))];
         assert_eq!(read_back_outbound(&clusters[0]).await.unwrap(), "*");
-        assert!(verify_outbound(&mesh, &clusters, "*").await.is_ok());
-        let error = verify_outbound(&mesh, &clusters, "10.10.0.0/16").await.unwrap_err().to_string();
-        let expected = "cluster cluster1: includeIPRanges of the sidecar injector is `*`, expected `10.10.0.0/16`";
+        assert!(verify_outbound(&mesh, &clusters, Outbound::All).await.is_ok());
+        let error = verify_outbound(&mesh, &clusters, Outbound::Clusters).await.unwrap_err().to_string();
+        let expected = "cluster cluster1: includeIPRanges of the sidecar injector is `*`, expected `10.10.0.0/16,10.110";
         assert!(error.starts_with(expected), "{error}");
     }
 

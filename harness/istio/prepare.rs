@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde_json::Value;
 
+use super::options::MeshOptions;
 use super::trust::Trust;
 use super::{Mesh, MeshError, MeshInputs, NAMESPACE, primary, remote};
 use crate::apply::{self, Manifest};
-use crate::scenario::MeshOptions;
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Topology};
 
@@ -28,7 +28,7 @@ pub struct Prepared {
 /// # Errors
 /// [`MeshError`] when istioctl fails or writes something that is no manifest.
 pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshInputs) -> Result<Prepared, MeshError> {
-    let trust = Trust::generate(topology.clusters.iter().map(|c| c.name.as_str()))?;
+    let trust = Trust::generate(topology.clusters.iter().map(|c| (c.name.as_str(), c.mesh.root.as_str())))?;
     let generated = topology.clusters.iter().map(|spec| async move {
         let manifests = generate(inputs, &operator(topology, spec, options, inputs), &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
@@ -51,7 +51,7 @@ impl Prepared {
 }
 
 fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
-    if spec.is_primary() { primary::operator(topology, spec, options, inputs) } else { remote::operator(spec, inputs) }
+    if spec.runs_istiod() { primary::operator(topology, spec, options, inputs) } else { remote::operator(spec, inputs) }
 }
 
 async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Result<Vec<Manifest>, MeshError> {
@@ -70,14 +70,16 @@ async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Resul
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::scenario::{Mtls, Outbound};
-    use crate::topology::{Cni, NodeRole};
+    use crate::istio::options::{Mtls, Outbound};
+    use crate::topology::{Cni, MeshSpec, NodeRole, Role};
 
-    fn spec(name: &str, control_plane: &str, second: u8) -> ClusterSpec {
+    fn spec(name: &str, role: Role, second: u8) -> ClusterSpec {
         ClusterSpec {
             name: name.into(),
             network: "network1".into(),
-            control_plane: control_plane.into(),
+            role,
+            mesh: MeshSpec::default(),
+            gateway: false,
             pods: format!("10.{second}.0.0/16").parse().unwrap(),
             services: format!("10.1{second}.0.0/16").parse().unwrap(),
             nodes: vec![NodeRole::ControlPlane],
@@ -90,8 +92,10 @@ pub(super) mod tests {
         Topology {
             name: "vpn".into(),
             purpose: "test".into(),
-            trust_domain: "cluster.local".into(),
-            clusters: vec![spec("cluster1", "cluster1", 10), spec("cluster2", "cluster1", 20)],
+            clusters: vec![
+                spec("cluster1", Role::Primary, 10),
+                spec("cluster2", Role::Remote { served_by: "cluster1".into() }, 20),
+            ],
         }
     }
 
@@ -127,9 +131,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_primary_that_nobody_else_uses_leads_no_other_cluster() {
+    fn a_primary_without_remotes_is_no_external_istiod() {
         let mut topology = vpn();
-        topology.clusters[1].control_plane = "cluster2".into();
+        topology.clusters[1].role = Role::Primary;
         let operator = operator(&topology, &topology.clusters[0], &options(Outbound::All), &inputs(false));
         assert_eq!(operator["spec"]["values"]["global"]["externalIstiod"], false);
     }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{MESH_ID, MeshError, MeshInputs, NAMESPACE, access_log, options};
+use super::options::{self, MeshOptions};
+use super::{MeshError, MeshInputs, NAMESPACE, access_log};
 use crate::apply::Manifest;
-use crate::scenario::MeshOptions;
 use crate::topology::{ClusterSpec, Topology};
 
 /// Name of the Service that stands for an internal load balancer.
@@ -28,7 +28,7 @@ pub const WEBHOOK_PORT: u16 = 15017;
 /// - with a stock Envoy: no filter of Istio's own, in exactly three places (see the project's notes on stock Envoy).
 pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
     let mut mesh_config = json!({
-        "trustDomain": topology.trust_domain,
+        "trustDomain": spec.mesh.trust_domain,
         "enablePrometheusMerge": false,
         "accessLogFile": "/dev/stdout",
         "accessLogEncoding": "JSON",
@@ -37,13 +37,13 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     });
     let mut values = json!({
         "global": {
-            "meshID": MESH_ID,
+            "meshID": spec.mesh.id,
             "multiCluster": { "clusterName": spec.name },
             "network": spec.network,
-            "externalIstiod": has_remotes(topology, spec),
+            "externalIstiod": topology.has_remotes(&spec.name),
             "imagePullPolicy": "IfNotPresent",
             "proxy": {
-                "includeIPRanges": options::outbound_ranges(topology, options.outbound),
+                "includeIPRanges": options::outbound_ranges(topology, &spec.name, options.outbound),
                 "resources": { "requests": { "cpu": "10m", "memory": "40Mi" } },
             },
         },
@@ -79,11 +79,6 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
             }] } } },
         },
     })
-}
-
-/// Whether other clusters use this one's control plane.
-pub fn has_remotes(topology: &Topology, spec: &ClusterSpec) -> bool {
-    topology.clusters.iter().any(|c| c.control_plane == spec.name && c.name != spec.name)
 }
 
 /// The internal load balancer's stand-in: `address` of a node leads to istiod. The plain-text port 15010 stays inside.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{MESH_ID, MeshInputs};
+use super::MeshInputs;
 use crate::apply::Manifest;
 use crate::topology::ClusterSpec;
 
@@ -23,7 +23,7 @@ pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Value {
             "values": {
                 "istiodRemote": { "injectionPath": format!("/inject/cluster/{}/net/{}", spec.name, spec.network) },
                 "global": {
-                    "meshID": MESH_ID,
+                    "meshID": spec.mesh.id,
                     "multiCluster": { "clusterName": spec.name },
                     "network": spec.network,
                     "remotePilotAddress": UNKNOWN_YET,

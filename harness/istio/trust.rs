@@ -3,7 +3,7 @@
 //! As Istio's own `tools/certs/common.mk` makes them, but with ECDSA P-256 keys. The root's key is dropped as soon as the
 //! intermediates are signed; the intermediates' keys live in memory and in the clusters' secrets, never in a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::ByteString;
@@ -15,6 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
+use crate::topology::MeshSpec;
 
 /// Name of the secret that a control plane takes its CA from.
 pub const SECRET: &str = "cacerts";
@@ -25,11 +26,9 @@ const INTERMEDIATE_LIFE: Duration = Duration::days(730);
 /// The clocks of the clusters may be behind this machine's.
 const BACKDATED: Duration = Duration::hours(1);
 
-/// The root and the intermediates of one mesh.
+/// The roots and the intermediates of an environment.
 #[derive(Debug)]
 pub struct Trust {
-    /// The root's certificate, PEM.
-    pub root: String,
     /// Each cluster's intermediate.
     pub intermediates: BTreeMap<String, Intermediate>,
 }
@@ -38,6 +37,8 @@ pub struct Trust {
 pub struct Intermediate {
     /// Its certificate, PEM.
     pub certificate: String,
+    /// The certificate of the root that signed it, PEM.
+    pub root: String,
     /// Its private key, PEM (PKCS #8).
     key: String,
 }
@@ -66,24 +67,34 @@ fn params(common_name: &str, locality: Option<&str>, life: Duration, depth: Basi
 }
 
 impl Trust {
-    /// A new root, and an intermediate signed by it for each of `clusters`.
+    /// A new root for each name of one, and an intermediate signed by it for each cluster: pairs of a cluster's name and the
+    /// name of its root.
     ///
     /// # Errors
     /// [`MeshError::Trust`] when the system has no randomness to give.
-    pub fn generate<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Result<Self, MeshError> {
-        let root_params = params("Root CA", None, ROOT_LIFE, BasicConstraints::Unconstrained);
-        let root = CertifiedIssuer::self_signed(root_params, KeyPair::generate()?)?;
+    pub fn generate<'a>(clusters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, MeshError> {
+        let clusters: Vec<(&str, &str)> = clusters.into_iter().collect();
+        let names: BTreeSet<&str> = clusters.iter().map(|(_, root)| *root).collect();
+        let mut roots = BTreeMap::new();
+        for name in names {
+            // As Istio names it; where there are several, a certificate's issuer says which.
+            let locality = (name != MeshSpec::default().root).then_some(name);
+            let params = params("Root CA", locality, ROOT_LIFE, BasicConstraints::Unconstrained);
+            roots.insert(name, CertifiedIssuer::self_signed(params, KeyPair::generate()?)?);
+        }
         let mut intermediates = BTreeMap::new();
-        for cluster in clusters {
+        for (cluster, root) in clusters {
+            let Some(root) = roots.get(root) else { continue };
             let key = KeyPair::generate()?;
             let mut params =
                 params("Intermediate CA", Some(cluster), INTERMEDIATE_LIFE, BasicConstraints::Constrained(0));
             params.subject_alt_names = CertificateParams::new([format!("istiod.{NAMESPACE}.svc")])?.subject_alt_names;
             params.use_authority_key_identifier_extension = true;
-            let certificate = params.signed_by(&key, &root)?.pem();
-            intermediates.insert(cluster.to_owned(), Intermediate { certificate, key: key.serialize_pem() });
+            let certificate = params.signed_by(&key, root)?.pem();
+            let intermediate = Intermediate { certificate, root: root.pem(), key: key.serialize_pem() };
+            intermediates.insert(cluster.to_owned(), intermediate);
         }
-        Ok(Self { root: root.pem(), intermediates })
+        Ok(Self { intermediates })
     }
 
     /// The secret `cacerts` of `cluster`; `None` when no intermediate was made for it.
@@ -99,8 +110,8 @@ impl Trust {
             "data": {
                 "ca-cert.pem": bytes(&ca.certificate),
                 "ca-key.pem": bytes(&ca.key),
-                "root-cert.pem": bytes(&self.root),
-                "cert-chain.pem": bytes(&format!("{}{}", ca.certificate, self.root)),
+                "root-cert.pem": bytes(&ca.root),
+                "cert-chain.pem": bytes(&format!("{}{}", ca.certificate, ca.root)),
             },
         });
         Ok(Some(Manifest::made("trust of the cluster", secret)?))
@@ -123,8 +134,8 @@ mod tests {
 
     #[test]
     fn every_cluster_has_an_intermediate_of_its_own_under_one_root() {
-        let trust = Trust::generate(["cluster1", "cluster2"]).unwrap();
-        let root = pem(&trust.root);
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root1")]).unwrap();
+        let root = pem(&trust.intermediates["cluster1"].root);
         let root = root.parse_x509().unwrap();
         assert!(root.verify_signature(None).is_ok(), "the root signs itself");
         for (cluster, ca) in &trust.intermediates {
@@ -140,8 +151,19 @@ mod tests {
     }
 
     #[test]
+    fn clusters_that_name_another_root_are_not_trusted() {
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root2")]).unwrap();
+        let (one, two) = (&trust.intermediates["cluster1"], &trust.intermediates["cluster2"]);
+        assert_ne!(one.root, two.root);
+        let (ca, root) = (pem(&two.certificate), pem(&one.root));
+        let (ca, root) = (ca.parse_x509().unwrap(), root.parse_x509().unwrap());
+        assert!(ca.verify_signature(Some(root.public_key())).is_err(), "root1 does not sign cluster2's");
+        assert_eq!(ca.issuer().to_string(), "O=Istio, CN=Root CA, L=root2");
+    }
+
+    #[test]
     fn an_intermediate_signs_workloads_but_no_further_authority() {
-        let trust = Trust::generate(["cluster1"]).unwrap();
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root1")]).unwrap();
         let ca = pem(&trust.intermediates["cluster1"].certificate);
         let ca = ca.parse_x509().unwrap();
         let constraints = ca.basic_constraints().unwrap().unwrap();
@@ -155,9 +177,10 @@ mod tests {
 
     #[test]
     fn certificates_are_valid_now_and_for_longer_than_an_environment_lives() {
-        let trust = Trust::generate(["cluster1"]).unwrap();
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root1")]).unwrap();
         let year = ASN1Time::from_timestamp(OffsetDateTime::now_utc().unix_timestamp() + 365 * 86_400).unwrap();
-        for text in [&trust.root, &trust.intermediates["cluster1"].certificate] {
+        let ca = &trust.intermediates["cluster1"];
+        for text in [&ca.root, &ca.certificate] {
             let pem = pem(text);
             let validity = pem.parse_x509().unwrap().validity().clone();
             assert!(validity.is_valid() && validity.is_valid_at(year));
@@ -166,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_secret_holds_what_istio_reads_and_the_chain_ends_at_the_root() {
-        let trust = Trust::generate(["cluster1"]).unwrap();
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root1")]).unwrap();
         let secret = trust.secret("cluster1").unwrap().unwrap();
         let data: BTreeMap<String, ByteString> = serde_json::from_value(secret.object.data["data"].clone()).unwrap();
         let data: BTreeMap<&str, &str> =
@@ -177,7 +200,7 @@ mod tests {
             .map(|p| p.unwrap().parse_x509().unwrap().subject().to_string())
             .collect();
         assert_eq!(chain, ["O=Istio, CN=Intermediate CA, L=cluster1", "O=Istio, CN=Root CA"]);
-        assert_eq!(data["root-cert.pem"], trust.root);
+        assert_eq!(data["root-cert.pem"], trust.intermediates["cluster1"].root);
         // The key belongs to the certificate.
         let key = KeyPair::from_pem(data["ca-key.pem"]).unwrap();
         let ca = pem(data["ca-cert.pem"]);
@@ -187,7 +210,7 @@ mod tests {
 
     #[test]
     fn keys_are_not_printed() {
-        let trust = Trust::generate(["cluster1"]).unwrap();
+        let trust = Trust::generate([("cluster1", "root1"), ("cluster2", "root1")]).unwrap();
         assert!(!format!("{trust:?}").contains("PRIVATE KEY"));
     }
 }

@@ -102,7 +102,7 @@ impl From<&Topology> for TopologyReport {
         let cluster = |c: &crate::topology::ClusterSpec| ClusterReport {
             name: c.name.clone(),
             network: c.network.clone(),
-            control_plane: c.control_plane.clone(),
+            control_plane: c.served_by().unwrap_or(&c.name).to_owned(),
             pods: c.pods,
             services: c.services,
             nodes: c.nodes.len(),

@@ -260,8 +260,8 @@ impl Environment {
         let mut gates = Vec::new();
         if now.mtls != options.mtls {
             let manifest = istio::options::mutual_tls(options.mtls)?;
-            for primary in self.topology.clusters.iter().filter(|c| c.is_primary()) {
-                let change = Change::manifests(&primary.name, std::slice::from_ref(&manifest));
+            for config in self.topology.config_clusters() {
+                let change = Change::manifests(&config.name, std::slice::from_ref(&manifest));
                 gates.push(gate::before(&self.clusters, change).await?);
             }
         }

@@ -120,7 +120,7 @@ fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<Str
                 "line {}: fault {} changes more than this run's namespaces (hint: `--install-mesh`, or the kind or netns provider)",
                 step.line, fault.name.value
             )),
-            Step::Call(call) if needs_logs(&call.expect) => why.extend(found.unreadable_log.as_ref().map(|log| {
+            Step::Call(call) if needs_logs(&call.expect) => why.extend(found.unreadable_log().map(|log| {
                 format!(
                     "line {}: `endpoints_in`, `mtls` and `captured` are read from the proxies' access logs, and in this mesh \
                      {log} (hint: docs/existing.md has the setting; or `--install-mesh`)",
@@ -280,6 +280,7 @@ fn failed(cluster: &Cluster, what: impl Into<String>) -> impl FnOnce(kube::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::istio::found::FoundIstiod;
     use rstest::rstest;
 
     fn objects(text: &str) -> BTreeMap<String, Vec<Manifest>> {
@@ -331,17 +332,16 @@ steps:
   - call: { from: sleep@cluster1, to: http://x, expect: { only: v1 } }
 ";
         let scenario: Scenario = serde_saphyr::from_str(text).unwrap();
-        let found = FoundMesh {
+        let istiod = FoundIstiod {
+            cluster: "cluster1".into(),
             version: "1.30.4".into(),
-            mtls: crate::scenario::Mtls::Strict,
-            outbound: "*".into(),
-            dns_capture: false,
+            mtls: crate::istio::options::Mtls::Strict,
             unreadable_log: Some("the access log is text".into()),
         };
+        let found = FoundMesh { istiods: vec![istiod], sidecars: Vec::new() };
         let topology = Topology {
             name: "vpn".into(),
             purpose: String::new(),
-            trust_domain: "cluster.local".into(),
             clusters: Vec::new(),
         };
         insta::assert_snapshot!(unfit(&found, &scenario, &topology).join("\n"));

@@ -106,7 +106,6 @@ mod tests {
         let topology = Topology {
             name: "vpn".into(),
             purpose: String::new(),
-            trust_domain: "cluster.local".into(),
             clusters: Vec::new(),
         };
         let record = EnvRecord {

@@ -155,7 +155,6 @@ mod tests {
             topology: Topology {
                 name: "vpn".into(),
                 purpose: "p".into(),
-                trust_domain: "cluster.local".into(),
                 clusters: Vec::new(),
             },
             kept,

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
+use crate::istio::options::MeshOptions;
 use crate::source::Located;
 use crate::stats::DETECT;
 
@@ -37,53 +38,6 @@ pub struct Scenario {
     /// Faults that the scenario cannot see by its purpose, each with the reason; `meshproof prove` checks that it is so.
     #[serde(default)]
     pub blind: BTreeMap<String, Located<String>>,
-}
-
-/// How the mesh is installed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MeshOptions {
-    /// Mutual TLS between workloads (default: `strict`).
-    #[serde(default)]
-    pub mtls: Mtls,
-    /// Which outbound addresses the sidecars capture (default: `all`).
-    #[serde(default)]
-    pub outbound: Outbound,
-    /// Whether the sidecars answer DNS for every service of the mesh (default: no).
-    #[serde(default)]
-    pub dns_capture: bool,
-}
-
-impl MeshOptions {
-    /// `mtls strict, outbound all, DNS captured`.
-    pub fn in_words(&self) -> String {
-        let dns = if self.dns_capture { ", DNS captured" } else { "" };
-        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns
-    }
-}
-
-/// Mutual TLS between workloads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Mtls {
-    /// Plain text is refused.
-    #[default]
-    Strict,
-    /// Sidecars use mutual TLS with each other and accept plain text.
-    Permissive,
-    /// Neither offered nor asked for.
-    Disabled,
-}
-
-/// Which outbound addresses the sidecars capture.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Outbound {
-    /// `includeOutboundIPRanges: "*"`.
-    #[default]
-    All,
-    /// The union of all clusters' pod and service CIDRs; everything else goes around the sidecar.
-    Clusters,
 }
 
 /// Something that runs in a cluster.

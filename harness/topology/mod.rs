@@ -6,6 +6,8 @@
 //!
 //! **Never**: input or output beyond reading those files.
 
+mod contradictions;
+mod file;
 mod kind_config;
 mod ranges;
 mod read;
@@ -25,9 +27,7 @@ pub struct Topology {
     pub name: String,
     /// What it is for, in one sentence.
     pub purpose: String,
-    /// The trust domain of every workload identity.
-    pub trust_domain: String,
-    /// The clusters, primaries first.
+    /// The clusters, those that run an istiod first.
     pub clusters: Vec<ClusterSpec>,
 }
 
@@ -38,8 +38,12 @@ pub struct ClusterSpec {
     pub name: String,
     /// Its network. Clusters of one network reach each other's pods directly.
     pub network: String,
-    /// The cluster whose control plane it uses: its own name for a primary.
-    pub control_plane: String,
+    /// Its part in the mesh.
+    pub role: Role,
+    /// The mesh that it belongs to.
+    pub mesh: MeshSpec,
+    /// Whether it has an east-west gateway: the way into its network from other networks.
+    pub gateway: bool,
     /// Where its pods get their addresses.
     pub pods: IpNet,
     /// Where its services get their addresses.
@@ -52,10 +56,69 @@ pub struct ClusterSpec {
     pub kind_config: String,
 }
 
+/// A cluster's part in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Its own istiod serves its proxies and reads its configuration.
+    Primary,
+    /// The istiod in another cluster serves its proxies.
+    Remote {
+        /// That cluster.
+        served_by: String,
+    },
+    /// It has no proxies: its istiod serves other clusters and reads its configuration from one of them (an external
+    /// control plane).
+    External {
+        /// The cluster that the configuration is read from.
+        config: String,
+    },
+}
+
+/// A mesh, and what its proxies trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshSpec {
+    /// Its ID (Istio's `meshID`).
+    pub id: String,
+    /// The trust domain of every workload identity.
+    pub trust_domain: String,
+    /// The name of its root certificate: meshes that name one root trust it both. Each cluster has an intermediate of its own.
+    pub root: String,
+}
+
+impl Default for MeshSpec {
+    fn default() -> Self {
+        Self { id: "mesh1".into(), trust_domain: "cluster.local".into(), root: "root1".into() }
+    }
+}
+
 impl ClusterSpec {
-    /// Whether it runs its own control plane of the mesh.
-    pub fn is_primary(&self) -> bool {
-        self.control_plane == self.name
+    /// Whether an istiod runs in it.
+    pub fn runs_istiod(&self) -> bool {
+        !matches!(self.role, Role::Remote { .. })
+    }
+
+    /// Whether proxies run in it: everywhere but beside an external control plane.
+    pub fn has_proxies(&self) -> bool {
+        !matches!(self.role, Role::External { .. })
+    }
+
+    /// The name of the cluster whose istiod serves its proxies; `None`: it has no proxies.
+    pub fn served_by(&self) -> Option<&str> {
+        match &self.role {
+            Role::Primary => Some(&self.name),
+            Role::Remote { served_by } => Some(served_by),
+            Role::External { .. } => None,
+        }
+    }
+
+    /// The name of the cluster that the istiod in this one reads its configuration from; `None`: no istiod runs here.
+    pub fn reads_config_from(&self) -> Option<&str> {
+        match &self.role {
+            Role::Primary => Some(&self.name),
+            Role::Remote { .. } => None,
+            Role::External { config } => Some(config),
+        }
     }
 }
 
@@ -83,6 +146,53 @@ impl Topology {
     /// The cluster of that name.
     pub fn cluster(&self, name: &str) -> Option<&ClusterSpec> {
         self.clusters.iter().find(|c| c.name == name)
+    }
+
+    /// The clusters that run an istiod.
+    pub fn istiods(&self) -> impl Iterator<Item = &ClusterSpec> {
+        self.clusters.iter().filter(|c| c.runs_istiod())
+    }
+
+    /// The clusters whose proxies the istiod in `istiod` serves, itself among them if it is a primary.
+    pub fn served_by(&self, istiod: &str) -> impl Iterator<Item = &ClusterSpec> {
+        self.clusters.iter().filter(move |c| c.served_by() == Some(istiod))
+    }
+
+    /// Whether the istiod in `istiod` serves proxies of other clusters.
+    pub fn has_remotes(&self, istiod: &str) -> bool {
+        self.served_by(istiod).any(|c| c.name != istiod)
+    }
+
+    /// The clusters whose services and endpoints the istiod in `istiod` reads: all clusters with proxies of its mesh.
+    pub fn read_by<'a>(&'a self, istiod: &'a ClusterSpec) -> impl Iterator<Item = &'a ClusterSpec> {
+        self.clusters.iter().filter(|c| c.has_proxies() && c.mesh.id == istiod.mesh.id)
+    }
+
+    /// The clusters that configuration is read from: where rules are applied.
+    pub fn config_clusters(&self) -> impl Iterator<Item = &ClusterSpec> {
+        self.clusters.iter().filter(|c| self.config_readers(&c.name).next().is_some())
+    }
+
+    /// The clusters whose istiod reads its configuration from `cluster`.
+    pub fn config_readers<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a ClusterSpec> {
+        self.istiods().filter(move |c| c.reads_config_from() == Some(cluster))
+    }
+
+    /// The networks of clusters with proxies, in the order of the clusters.
+    pub fn networks(&self) -> Vec<&str> {
+        let mut networks: Vec<&str> = Vec::new();
+        for cluster in self.clusters.iter().filter(|c| c.has_proxies()) {
+            if !networks.contains(&cluster.network.as_str()) {
+                networks.push(&cluster.network);
+            }
+        }
+        networks
+    }
+
+    /// Whether the clusters that the istiod in `istiod` serves reach it through its cluster's east-west gateway: always
+    /// when one of them is on another network.
+    pub fn istiod_behind_gateway(&self, istiod: &ClusterSpec) -> bool {
+        istiod.gateway && self.served_by(&istiod.name).any(|c| c.network != istiod.network)
     }
 
     /// Ordered pairs of clusters whose pods must reach each other directly.

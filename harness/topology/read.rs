@@ -4,28 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::kind_config::{self, KindCluster};
 use super::ranges::{RangeOf, overlap};
-use super::{ClusterSpec, Topology};
+use super::file::{Entry, File};
+use super::{ClusterSpec, MeshSpec, Role, Topology, contradictions};
 use crate::source::{Located, Problem, Problems, Source, known, parse};
-
-/// What `topology.yaml` says.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    purpose: Located<String>,
-    trust_domain: Located<String>,
-    clusters: Located<BTreeMap<Located<String>, Entry>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    network: Located<String>,
-    control_plane: Located<String>,
-}
 
 /// A cluster with the places of what was written about it.
 struct Read {
@@ -54,9 +37,13 @@ impl Topology {
         let file = Source::read(&folder.join("topology.yaml"))?;
         let read: File = parse(&file)?;
         let mut problems = check_names(&file, &read);
+        problems.extend(contradictions::of(&file, &read));
         problems.extend(extra_files(&folder, &read));
+        let roles: BTreeMap<String, Role> =
+            read.clusters.iter().map(|(name, entry)| (name.value.clone(), role(name, entry))).collect();
+        let meshes: BTreeMap<String, MeshSpec> =
+            read.clusters.keys().map(|name| (name.value.clone(), mesh(&read, name))).collect();
         let mut clusters = Vec::new();
-        let trust_domain = read.trust_domain.value;
         for (name, entry) in read.clusters.value {
             let path = folder.join(format!("{}.yaml", name.value));
             match Source::read(&path).map_err(Problems::from).and_then(|file| kind_config::read(file, &name)) {
@@ -70,18 +57,54 @@ impl Topology {
         }
         problems.extend(overlaps(&clusters));
         Problems::none_of(problems)?;
-        let mut clusters: Vec<ClusterSpec> = clusters.into_iter().map(spec).collect();
-        clusters.sort_by_key(|cluster| !cluster.is_primary());
-        Ok(Self { name: name.to_owned(), purpose: read.purpose.value, trust_domain, clusters })
+        let mut clusters: Vec<ClusterSpec> = clusters
+            .into_iter()
+            .filter_map(|read| {
+                let name = read.name.value.clone();
+                Some(spec(read, roles.get(&name)?.clone(), meshes.get(&name)?.clone()))
+            })
+            .collect();
+        clusters.sort_by_key(|cluster| !cluster.runs_istiod());
+        Ok(Self { name: name.to_owned(), purpose: read.purpose.value, clusters })
     }
 }
 
-fn spec(read: Read) -> ClusterSpec {
+fn role(name: &str, entry: &Entry) -> Role {
+    let other = |named: &Option<Located<String>>| named.as_ref().map(|n| n.value.clone()).filter(|n| n != name);
+    match (other(&entry.served_by), other(&entry.config)) {
+        (Some(served_by), _) => Role::Remote { served_by },
+        (None, Some(config)) => Role::External { config },
+        (None, None) => Role::Primary,
+    }
+}
+
+/// What its entry says, then what that of the cluster whose istiod serves it says, then what holds for all.
+fn mesh(read: &File, cluster: &str) -> MeshSpec {
+    let entry = |name: &str| read.clusters.iter().find(|(n, _)| n.as_str() == name).map(|(_, entry)| entry);
+    let own = entry(cluster);
+    let istiod = own.and_then(|e| e.served_by.as_ref()).and_then(|name| entry(name));
+    let said = |of: fn(&Entry) -> &Option<Located<String>>| {
+        let said = [own, istiod].into_iter().flatten().find_map(|entry| of(entry).as_ref());
+        said.map(|value| value.value.clone())
+    };
+    let default = MeshSpec::default();
+    MeshSpec {
+        id: said(|e| &e.mesh).unwrap_or(default.id),
+        trust_domain: said(|e| &e.trust_domain)
+            .or_else(|| read.trust_domain.as_ref().map(|domain| domain.value.clone()))
+            .unwrap_or(default.trust_domain),
+        root: said(|e| &e.root).unwrap_or(default.root),
+    }
+}
+
+fn spec(read: Read, role: Role, mesh: MeshSpec) -> ClusterSpec {
     let Read { name, entry, kind } = read;
     ClusterSpec {
         name: name.value,
-        network: entry.network.value,
-        control_plane: entry.control_plane.value,
+        network: entry.network().to_owned(),
+        role,
+        mesh,
+        gateway: entry.gateway.is_some(),
         pods: kind.pods.value,
         services: kind.services.value,
         nodes: kind.nodes,
@@ -96,14 +119,15 @@ fn is_label(name: &str) -> bool {
     !name.is_empty() && name.len() <= 30 && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
+/// What is wrong with single values.
 fn check_names(file: &Arc<Source>, read: &File) -> Vec<Problem> {
     let mut problems = Vec::new();
     let clusters = &read.clusters.value;
     if clusters.is_empty() {
         problems.push(Problem::with(file, &read.clusters, "a topology needs at least one cluster"));
     }
-    let domain = &read.trust_domain;
-    if domain.is_empty() || !domain.split('.').all(is_label) {
+    let domains = read.trust_domain.iter().chain(clusters.values().filter_map(|entry| entry.trust_domain.as_ref()));
+    for domain in domains.filter(|d| d.is_empty() || !d.split('.').all(is_label)) {
         let what = format!("`{}` is not a trust domain", domain.value);
         problems.push(Problem::with(file, domain, what).help("expected a DNS name such as cluster.local"));
     }
@@ -113,32 +137,32 @@ fn check_names(file: &Arc<Source>, read: &File) -> Vec<Problem> {
         );
     }
     let label = "expected at most 30 lower-case letters, digits and dashes";
-    for (name, Entry { network, control_plane }) in clusters {
-        if !is_label(name) {
-            problems.push(Problem::with(file, name, format!("`{}` is not a cluster's name", name.value)).help(label));
+    for (name, entry) in clusters {
+        let names = [("cluster", Some(name)), ("network", entry.network.as_ref()), ("mesh", entry.mesh.as_ref())];
+        let names = names.into_iter().chain([("root", entry.root.as_ref())]);
+        for (what, name) in names.filter_map(|(what, name)| Some((what, name?))).filter(|(_, name)| !is_label(name)) {
+            let what = format!("`{}` is not a {what} name", name.value);
+            problems.push(Problem::with(file, name, what).help(label));
         }
-        if !is_label(network) {
-            problems
-                .push(Problem::with(file, network, format!("`{}` is not a network's name", network.value)).help(label));
+        if let Some(gateway) = entry.gateway.as_ref().filter(|gateway| gateway.as_str() != "east-west") {
+            let what = format!("unknown kind of gateway `{}`", gateway.value);
+            problems.push(Problem::with(file, gateway, what).help(known(gateway, "kinds of gateway", ["east-west"])));
         }
-        match clusters.iter().find(|(name, _)| name.value == control_plane.value) {
-            None => {
-                let what = format!("unknown cluster `{}`", control_plane.value);
-                let help = known(control_plane, "clusters", clusters.keys().map(|name| name.as_str()));
-                problems.push(Problem::with(file, control_plane, what).help(help));
+        if let Some(renamed) = &entry.control_plane {
+            let what = "`control_plane` is now `served_by`";
+            let help = if renamed.value == name.value {
+                "leave it out: a cluster that names no other runs its own istiod".to_owned()
+            } else {
+                format!("write `served_by: {}`", renamed.value)
+            };
+            problems.push(Problem::with(file, renamed, what).help(help));
+        }
+        for named in entry.served_by.iter().chain(&entry.config) {
+            if !clusters.keys().any(|name| name.value == named.value) {
+                let what = format!("unknown cluster `{}`", named.value);
+                let help = known(named, "clusters", clusters.keys().map(|name| name.as_str()));
+                problems.push(Problem::with(file, named, what).help(help));
             }
-            Some((primary, theirs)) if theirs.control_plane.value != primary.value => {
-                let what = format!(
-                    "`{}` runs no control plane: it uses that of `{}`",
-                    primary.value, theirs.control_plane.value
-                );
-                problems.push(
-                    Problem::with(file, control_plane, what)
-                        .also(&theirs.control_plane, format!("{} is a remote", primary.value))
-                        .help(format!("write `control_plane: {0}` for {0}, or name a primary here", primary.value)),
-                );
-            }
-            Some(_) => {}
         }
     }
     problems
@@ -171,7 +195,7 @@ fn overlaps(clusters: &[Read]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, (b, b_of, b_range)) in ranges.iter().enumerate() {
         for (a, a_of, a_range) in &ranges[..i] {
-            if a.entry.network.value != b.entry.network.value || !overlap(a_range, b_range) {
+            if a.entry.network() != b.entry.network() || !overlap(a_range, b_range) {
                 continue;
             }
             let what = format!(

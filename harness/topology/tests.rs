@@ -11,10 +11,9 @@ fn kind_configs() -> std::path::PathBuf {
 
 const TOPOLOGY: &str = "\
 purpose: p
-trust_domain: cluster.local
 clusters:
-  cluster1: { network: vpn, control_plane: cluster1 }
-  cluster2: { network: vpn, control_plane: cluster1 }
+  cluster1: {}
+  cluster2: { served_by: cluster1 }
 ";
 const HEADER: &str = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n";
 
@@ -49,20 +48,20 @@ fn relative(problems: &Problems, root: &Path) -> Problems {
 #[case::vpn3("vpn3")]
 fn every_topology_of_the_repository_is_sound(#[case] name: &str) {
     let topology = Topology::load(&kind_configs(), name).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(topology.clusters[0].is_primary());
+    assert!(topology.clusters[0].runs_istiod());
     assert!(names(&kind_configs()).contains(&name.to_owned()));
 }
 
 #[test]
 fn the_vpn_topology_is_that_of_the_experiment() {
     let vpn = Topology::load(&kind_configs(), "vpn").unwrap();
-    let told: Vec<_> = vpn
+    let clusters: Vec<_> = vpn
         .clusters
         .iter()
-        .map(|c| format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.control_plane))
+        .map(|c| format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.served_by().unwrap()))
         .collect();
     assert_eq!(
-        told,
+        clusters,
         [
             "cluster1 10.10.0.0/16 10.110.0.0/16 Static [ControlPlane] of cluster1",
             "cluster2 10.20.0.0/16 10.120.0.0/16 Static [ControlPlane] of cluster1"
@@ -73,7 +72,7 @@ fn the_vpn_topology_is_that_of_the_experiment() {
 
 #[test]
 fn a_kind_config_of_nothing_but_its_header_is_a_cluster_of_one_node_with_kinds_ranges() {
-    let one = "purpose: p\ntrust_domain: t\nclusters: { cluster1: { network: n, control_plane: cluster1 } }\n";
+    let one = "purpose: p\nclusters: { cluster1: {} }\n";
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("t")).unwrap();
     std::fs::write(root.path().join("t/topology.yaml"), one).unwrap();
@@ -113,8 +112,8 @@ fn primaries_come_first_and_ranges_may_repeat_across_networks() {
 purpose: p
 trust_domain: cluster.local
 clusters:
-  cluster1: { network: a, control_plane: cluster2 }
-  cluster2: { network: b, control_plane: cluster2 }
+  cluster1: { network: a, gateway: east-west, served_by: cluster2 }
+  cluster2: { network: b, gateway: east-west }
 ";
     let same = ranges("10.10.0.0/16", "10.110.0.0/16");
     let topology = load(&[("topology.yaml", topology), ("cluster2.yaml", &same)]).unwrap();
@@ -136,18 +135,44 @@ clusters:
 #[case::empty_file("cluster2.yaml", "")]
 #[case::unknown_primary_and_remote_primary(
     "topology.yaml",
-    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: vpn, control_plane: cluster2 }\n  cluster2: { network: vpn, control_plane: cluter1 }\n"
+    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { served_by: cluster2 }\n  cluster2: { served_by: cluter1 }\n"
 )]
 #[case::missing_and_extra_files(
     "topology.yaml",
-    "purpose: ''\ntrust_domain: Cluster.local\nclusters:\n  cluster1: { network: vpn, control_plane: cluster1 }\n  cluster3: { network: vpn, control_plane: cluster1 }\n"
+    "purpose: ''\ntrust_domain: Cluster.local\nclusters:\n  cluster1: {}\n  cluster3: { served_by: cluster1 }\n"
 )]
 #[case::bad_names(
     "topology.yaml",
-    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: V P N, control_plane: cluster1 }\n  cluster2: { network: vpn, control_plane: cluster1, provider: kind }\n"
+    "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: V P N }\n  cluster2: { network: vpn, served_by: cluster1, provider: kind }\n"
+)]
+#[case::renamed("topology.yaml", "purpose: p\nclusters:\n  cluster1: { control_plane: cluster1 }\n  cluster2: { control_plane: cluster1 }\n")]
+#[case::remote_of_a_remote("topology.yaml", "purpose: p\nclusters:\n  cluster1: { served_by: cluster2 }\n  cluster2: { served_by: cluster1 }\n")]
+#[case::one_mesh_two_roots(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { root: root1 }\n  cluster2: { root: root2, trust_domain: other.local }\n"
+)]
+#[case::a_remote_of_another_mesh(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { mesh: mesh1, root: root1 }\n  cluster2: { served_by: cluster1, mesh: mesh2, trust_domain: b }\n"
+)]
+#[case::two_networks_without_a_gateway(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { network: network1 }\n  cluster2: { network: network2 }\n"
+)]
+#[case::an_istiod_behind_no_gateway(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: {}\n  cluster2: { gateway: east-west }\n  cluster3: { network: network2, gateway: east-west, served_by: cluster1 }\n"
+)]
+#[case::an_external_control_plane_that_serves_nobody(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: west }\n  cluster2: { config: cluster1, served_by: cluster1 }\n"
+)]
+#[case::an_external_control_plane_of_another(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: east-west }\n  cluster2: {}\n"
 )]
 #[case::no_clusters("topology.yaml", "purpose: p\ntrust_domain: cluster.local\nclusters: {}\n")]
-fn mistakes_are_told_all_at_once_with_their_places(#[case] file: &str, #[case] text: &str) {
+fn mistakes_are_reported_all_at_once_with_their_places(#[case] file: &str, #[case] text: &str) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = load(&[(file, text)]).expect_err("a topology with mistakes was accepted");
     insta::assert_snapshot!(name, problems);
@@ -197,4 +222,24 @@ fn ports_of_the_machine_that_are_in_use_are_found_at_their_places() {
         ["kind-configs/vpn/cluster2.yaml:6:38: port 7002 of this machine is in use"]
     );
     assert_eq!(places(|_| true).len(), 2, "0 is any free port");
+}
+
+#[test]
+fn an_external_control_plane_reads_the_configuration_of_a_cluster_that_it_serves() {
+    let topology = "purpose: p\nclusters:\n  cluster1: { config: cluster2 }\n  cluster2: { served_by: cluster1 }\n";
+    let topology = load(&[("topology.yaml", topology)]).unwrap();
+    let names = |clusters: Vec<&ClusterSpec>| clusters.into_iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(topology.istiods().collect()), ["cluster1"]);
+    assert_eq!(names(topology.config_clusters().collect()), ["cluster2"]);
+    assert_eq!(names(topology.served_by("cluster1").collect()), ["cluster2"]);
+    assert_eq!(names(topology.read_by(&topology.clusters[0]).collect()), ["cluster2"]);
+}
+
+#[test]
+fn a_remote_has_the_trust_of_its_istiod() {
+    let topology = "purpose: p\ntrust_domain: a.example\nclusters:\n  cluster1: { root: mine, mesh: m }\n  \
+                    cluster2: { served_by: cluster1 }\n";
+    let topology = load(&[("topology.yaml", topology)]).unwrap();
+    let mesh = MeshSpec { id: "m".into(), trust_domain: "a.example".into(), root: "mine".into() };
+    assert_eq!(topology.clusters.iter().map(|c| &c.mesh).collect::<Vec<_>>(), [&mesh, &mesh]);
 }

@@ -137,14 +137,16 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{Cni, NodeRole};
+    use crate::topology::{Cni, MeshSpec, NodeRole, Role};
     use rstest::rstest;
 
     fn spec() -> ClusterSpec {
         ClusterSpec {
             name: "cluster1".into(),
             network: "vpn".into(),
-            control_plane: "cluster1".into(),
+            role: Role::Primary,
+            mesh: MeshSpec::default(),
+            gateway: false,
             pods: "10.10.0.0/16".parse().unwrap(),
             services: "10.110.0.0/16".parse().unwrap(),
             nodes: vec![NodeRole::ControlPlane],

@@ -103,7 +103,7 @@ pub(super) async fn remove(name: &str) -> Result<(), ProviderError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{ClusterSpec, Cni, NodeRole};
+    use crate::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role};
     use rstest::rstest;
 
     #[rstest]
@@ -115,7 +115,9 @@ mod tests {
         let cluster = ClusterSpec {
             name: "c".into(),
             network: "n".into(),
-            control_plane: "c".into(),
+            role: Role::Primary,
+            mesh: MeshSpec::default(),
+            gateway: false,
             pods: "10.10.0.0/16".parse().unwrap(),
             services: "10.110.0.0/16".parse().unwrap(),
             nodes: vec![NodeRole::ControlPlane],
@@ -123,7 +125,7 @@ mod tests {
             kind_config: String::new(),
         };
         let topology =
-            Topology { name: "t".into(), purpose: String::new(), trust_domain: String::new(), clusters: vec![cluster] };
+            Topology { name: "t".into(), purpose: String::new(), clusters: vec![cluster] };
         assert_eq!(clash(range.parse().unwrap(), &topology).as_deref(), expected);
     }
 }

@@ -263,7 +263,7 @@ fn refused(what: String, hint: &str) -> ProviderError {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::topology::Cni;
+    use crate::topology::{Cni, MeshSpec, Role};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -271,7 +271,9 @@ pub(super) mod tests {
         ClusterSpec {
             name: name.into(),
             network: network.into(),
-            control_plane: "cluster1".into(),
+            role: Role::Primary,
+            mesh: MeshSpec::default(),
+            gateway: false,
             pods: pods.parse().unwrap(),
             services: services.parse().unwrap(),
             nodes: vec![NodeRole::ControlPlane, NodeRole::Worker],
@@ -281,7 +283,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::provider::netns) fn topology(clusters: Vec<ClusterSpec>) -> Topology {
-        Topology { name: "t".into(), purpose: String::new(), trust_domain: "cluster.local".into(), clusters }
+        Topology { name: "t".into(), purpose: String::new(), clusters }
     }
 
     fn two(network2: &str) -> Layout {

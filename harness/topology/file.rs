@@ -1,0 +1,50 @@
+//! `topology.yaml` as it is written.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::source::Located;
+
+/// What `topology.yaml` says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub purpose: Located<String>,
+    /// Of every cluster that says nothing else.
+    #[serde(default)]
+    pub trust_domain: Option<Located<String>>,
+    pub clusters: Located<BTreeMap<Located<String>, Entry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    #[serde(default)]
+    pub network: Option<Located<String>>,
+    #[serde(default)]
+    pub served_by: Option<Located<String>>,
+    #[serde(default)]
+    pub config: Option<Located<String>>,
+    #[serde(default)]
+    pub gateway: Option<Located<String>>,
+    #[serde(default)]
+    pub mesh: Option<Located<String>>,
+    #[serde(default)]
+    pub trust_domain: Option<Located<String>>,
+    #[serde(default)]
+    pub root: Option<Located<String>>,
+    /// What `served_by` was called.
+    #[serde(default)]
+    pub control_plane: Option<Located<String>>,
+}
+
+impl Entry {
+    /// The network of its pods.
+    pub fn network(&self) -> &str {
+        self.network.as_ref().map_or(DEFAULT_NETWORK, |network| network.as_str())
+    }
+}
+
+/// Of a cluster that names none.
+const DEFAULT_NETWORK: &str = "network1";
