@@ -163,11 +163,8 @@ async fn a_creation_that_is_dropped_in_the_middle_leaves_only_what_is_written_do
     let Some(image) = image().await else { return };
     let root = tempfile::tempdir().unwrap();
     let id = format!("d{}", std::process::id());
-    let topology = Topology {
-        name: "test".into(),
-        purpose: String::new(),
-        clusters: vec![spec(3, &[NodeRole::ControlPlane])],
-    };
+    let topology =
+        Topology { name: "test".into(), purpose: String::new(), clusters: vec![spec(3, &[NodeRole::ControlPlane])] };
     let env = EnvDir::create(root.path(), &id).unwrap();
     let cut = tokio::time::timeout(std::time::Duration::from_secs(2), kind::create(&topology, &env, &image)).await;
     assert!(cut.is_err(), "two seconds are too short");

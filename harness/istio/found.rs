@@ -274,7 +274,8 @@ mod tests {
                 { "name": "discovery", "image": format!("docker.io/istio/pilot:{version}") }] } } } }] });
         let policies = json!({ "apiVersion": "security.istio.io/v1", "kind": "PeerAuthenticationList", "metadata": {},
             "items": [{ "metadata": { "name": "default" }, "spec": { "mtls": { "mode": mode } } }] });
-        let settings = json!({ "accessLogFile": log, "accessLogEncoding": "JSON", "accessLogFormat": access_log::format() });
+        let settings =
+            json!({ "accessLogFile": log, "accessLogEncoding": "JSON", "accessLogFormat": access_log::format() });
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "istio" },
             "data": { "mesh": settings.to_string() } });
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": [
@@ -284,7 +285,10 @@ mod tests {
         let system = "/namespaces/istio-system";
         let router = axum::Router::new()
             .route(&format!("/apis/apps/v1{system}/deployments"), axum::routing::get(json(deployments)))
-            .route(&format!("/apis/security.istio.io/v1{system}/peerauthentications"), axum::routing::get(json(policies)))
+            .route(
+                &format!("/apis/security.istio.io/v1{system}/peerauthentications"),
+                axum::routing::get(json(policies)),
+            )
             .route(&format!("/api/v1{system}/configmaps/istio"), axum::routing::get(json(map)))
             .route("/api/v1/namespaces/default/pods", axum::routing::post(json(pod)));
         crate::apply::tests::served_by(name, router)

@@ -70,10 +70,9 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready))?;
 
     let outbound = prepared.options.outbound;
-    let synced =
-        topology.istiods().map(|spec| {
-            phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters))
-        });
+    let synced = topology
+        .istiods()
+        .map(|spec| phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters)));
     let roots =
         clusters.iter().map(|c| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
     try_join!(

@@ -73,11 +73,7 @@ fn topology(clusters: &[Cluster]) -> Topology {
         cni: Cni::Static,
         kind_config: String::new(),
     };
-    Topology {
-        name: "live".into(),
-        purpose: "test".into(),
-        clusters: clusters.iter().map(spec).collect(),
-    }
+    Topology { name: "live".into(), purpose: "test".into(), clusters: clusters.iter().map(spec).collect() }
 }
 
 fn at(text: &str) -> Located<String> {

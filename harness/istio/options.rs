@@ -235,7 +235,8 @@ mod tests {
         assert_eq!(read_back_outbound(&clusters[0]).await.unwrap(), "*");
         assert!(verify_outbound(&mesh, &clusters, Outbound::All).await.is_ok());
         let error = verify_outbound(&mesh, &clusters, Outbound::Clusters).await.unwrap_err().to_string();
-        let expected = "cluster cluster1: includeIPRanges of the sidecar injector is `*`, expected `10.10.0.0/16,10.110";
+        let expected =
+            "cluster cluster1: includeIPRanges of the sidecar injector is `*`, expected `10.10.0.0/16,10.110";
         assert!(error.starts_with(expected), "{error}");
     }
 

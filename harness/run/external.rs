@@ -339,11 +339,7 @@ steps:
             unreadable_log: Some("the access log is text".into()),
         };
         let found = FoundMesh { istiods: vec![istiod], sidecars: Vec::new() };
-        let topology = Topology {
-            name: "vpn".into(),
-            purpose: String::new(),
-            clusters: Vec::new(),
-        };
+        let topology = Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new() };
         insta::assert_snapshot!(unfit(&found, &scenario, &topology).join("\n"));
     }
 }

@@ -103,11 +103,7 @@ mod tests {
     }
 
     fn environment(dir: EnvDir, cluster: Cluster) -> Environment {
-        let topology = Topology {
-            name: "vpn".into(),
-            purpose: String::new(),
-            clusters: Vec::new(),
-        };
+        let topology = Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new() };
         let record = EnvRecord {
             schema: SCHEMA,
             id: dir.id().to_owned(),

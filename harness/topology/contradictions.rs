@@ -52,14 +52,18 @@ fn roles(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
         }
         let Some(from) = config(cluster) else { continue };
         if let Some(other) = served {
-            let what = format!("{} runs no istiod that could read configuration: it is served by {}", name.value, other.value);
+            let what =
+                format!("{} runs no istiod that could read configuration: it is served by {}", name.value, other.value);
             problems.push(
                 Problem::with(file, from, what)
                     .also(other, format!("{} is a remote", name.value))
                     .help(format!("write `config` for {}, whose istiod reads it", other.value)),
             );
         } else if find(clusters, from).is_some_and(|c| served_by(c).is_none_or(|istiod| istiod.value != name.value)) {
-            let what = format!("the istiod in {} reads its configuration from {}, but does not serve it", name.value, from.value);
+            let what = format!(
+                "the istiod in {} reads its configuration from {}, but does not serve it",
+                name.value, from.value
+            );
             let help = format!("write `served_by: {}` for {}", name.value, from.value);
             problems.push(Problem::with(file, from, what).help(help));
         }
@@ -100,11 +104,13 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Proble
             if value(own) == value(theirs) {
                 continue;
             }
-            let Some((place, other, of)) = own.map(|o| (o, theirs, name)).or_else(|| Some((theirs?, None, first))) else {
+            let Some((place, other, of)) = own.map(|o| (o, theirs, name)).or_else(|| Some((theirs?, None, first)))
+            else {
                 continue;
             };
             let what = format!("{} and {} are of one mesh, with different values of `{key}`", first.value, name.value);
-            let help = "clusters of one mesh trust one root and have one trust domain: write the same, or give each a `mesh`";
+            let help =
+                "clusters of one mesh trust one root and have one trust domain: write the same, or give each a `mesh`";
             let problem = Problem::with(file, place, what).label(format!("that of {}", of.value)).help(help);
             problems.push(match other {
                 Some(other) => problem.also(other, format!("that of {}", first.value)),
@@ -152,7 +158,11 @@ fn gateways(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
         let in_network = members.iter().any(|(_, e)| e.network() == istiod.1.network() && e.gateway.is_some());
         if apart && istiod.1.gateway.is_none() && in_network {
             let (cluster, istiod) = (cluster.0, istiod.0);
-            let what = format!("{} on another network cannot reach the istiod in {istiod}", cluster.value, istiod = istiod.value);
+            let what = format!(
+                "{} on another network cannot reach the istiod in {istiod}",
+                cluster.value,
+                istiod = istiod.value
+            );
             let help = format!("write `gateway: east-west` for {}", istiod.value);
             problems.push(Problem::with(file, cluster, what).help(help));
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file::{Entry, File};
 use super::kind_config::{self, KindCluster};
 use super::ranges::{RangeOf, overlap};
-use super::file::{Entry, File};
 use super::{ClusterSpec, MeshSpec, Role, Topology, contradictions};
 use crate::source::{Located, Problem, Problems, Source, known, parse};
 

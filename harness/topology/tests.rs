@@ -58,7 +58,9 @@ fn the_vpn_topology_is_that_of_the_experiment() {
     let clusters: Vec<_> = vpn
         .clusters
         .iter()
-        .map(|c| format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.served_by().unwrap()))
+        .map(|c| {
+            format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.served_by().unwrap())
+        })
         .collect();
     assert_eq!(
         clusters,
@@ -145,8 +147,14 @@ clusters:
     "topology.yaml",
     "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: V P N }\n  cluster2: { network: vpn, served_by: cluster1, provider: kind }\n"
 )]
-#[case::renamed("topology.yaml", "purpose: p\nclusters:\n  cluster1: { control_plane: cluster1 }\n  cluster2: { control_plane: cluster1 }\n")]
-#[case::remote_of_a_remote("topology.yaml", "purpose: p\nclusters:\n  cluster1: { served_by: cluster2 }\n  cluster2: { served_by: cluster1 }\n")]
+#[case::renamed(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { control_plane: cluster1 }\n  cluster2: { control_plane: cluster1 }\n"
+)]
+#[case::remote_of_a_remote(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { served_by: cluster2 }\n  cluster2: { served_by: cluster1 }\n"
+)]
 #[case::one_mesh_two_roots(
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { root: root1 }\n  cluster2: { root: root2, trust_domain: other.local }\n"

@@ -124,8 +124,7 @@ mod tests {
             cni: Cni::Static,
             kind_config: String::new(),
         };
-        let topology =
-            Topology { name: "t".into(), purpose: String::new(), clusters: vec![cluster] };
+        let topology = Topology { name: "t".into(), purpose: String::new(), clusters: vec![cluster] };
         assert_eq!(clash(range.parse().unwrap(), &topology).as_deref(), expected);
     }
 }
