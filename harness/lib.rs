@@ -18,6 +18,7 @@ pub mod istio;
 pub mod journal;
 pub mod logging;
 
+pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod project;

@@ -7,8 +7,8 @@ use super::facts::Facts;
 use super::remote_secret::{certain_server, server_of, told_server};
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
-use crate::gate::pods::is_ready;
 use crate::istio::NAMESPACE;
+use crate::observe::pods::is_ready;
 use crate::provider::Cluster;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

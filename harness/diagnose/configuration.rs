@@ -10,10 +10,10 @@ use super::facts::{Facts, label};
 use super::live::Plane;
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
-use crate::gate::held::differences;
-use crate::gate::istiod::{Connected, short};
-use crate::gate::pods::proxy_id;
-use crate::gate::{self};
+use crate::observe::envoy;
+use crate::observe::held::differences;
+use crate::observe::istiod::{Connected, short};
+use crate::observe::pods::proxy_id;
 use crate::provider::PodAt;
 use crate::workload::PodInfo;
 
@@ -78,10 +78,10 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
             "remove or fix the object that Envoy's words point at (an EnvoyFilter, most often)".into(),
         );
     }
-    let proxy = gate::envoy::of(&facts.cluster, info.reference());
+    let proxy = envoy::of(&facts.cluster, info.reference());
     let (intended, held) = tokio::join!(
         within("what istiod would send", plane.plane.intended(*at, &connected.id)),
-        within(format!("the proxy of {what}"), gate::envoy::held(&proxy)),
+        within(format!("the proxy of {what}"), envoy::held(&proxy)),
     );
     let (intended, (held, refused)) = match (intended, held) {
         (Ok(intended), Ok(held)) => (intended, held),
@@ -172,7 +172,7 @@ async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::istiod::Sync;
+    use crate::observe::istiod::Sync;
 
     fn connected(last_error: &str) -> Connected {
         let sync = Sync { sent: "2".into(), acked: "1".into(), last_error: last_error.into() };

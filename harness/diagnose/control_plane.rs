@@ -5,8 +5,8 @@ use super::facts::Facts;
 use super::live::Deaf;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::gate::pods::is_ready;
 use crate::istio::NAMESPACE;
+use crate::observe::pods::is_ready;
 use crate::workload::pods::{Readiness, readiness};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

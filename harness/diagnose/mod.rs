@@ -11,7 +11,8 @@
 //! | `facts` | what the API servers say, asked once |
 //! | `scene` | who calls whom, over which control planes |
 //! | `names` | whether the clusters are given under their mesh's names |
-//! | `live` | what proxies and control planes say, asked once |
+//! | `live` | what proxies and istiods report, asked once |
+//! | `ask` | asks them |
 //! | `by_hand` | commands for people, as the provider needs them |
 //! | the others | one rung each |
 //!
@@ -35,11 +36,11 @@ use rung::Climbed;
 use scene::Scene;
 
 mod api_server;
+mod ask;
 mod by_hand;
 mod configuration;
 mod control_plane;
 mod endpoints;
-mod envoy;
 mod facts;
 mod injection;
 mod live;

@@ -4,11 +4,11 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
 use super::RungId;
-use super::envoy::{Host, Proxy, list, text};
 use super::routing::choose;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::{Scene, Server};
 use crate::gate::endpoints::address;
+use crate::observe::snapshot::{Host, ProxySnapshot, list, text};
 
 /// What a server's listener takes on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     Climbed { id: RungId::Mtls, expected: "the server accepts what the caller sends".into(), command, parts }
 }
 
-fn between(scene: &Scene<'_>, caller: Option<&Proxy>, server: &Server<'_>, proxy: &Proxy) -> Part {
+fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_>, proxy: &ProxySnapshot) -> Part {
     let (info, cluster) = (server.info(), server.facts.name());
     let what = format!("{} ({cluster})", info.name);
     let sends = match caller {
@@ -109,7 +109,7 @@ fn target_port(service: &Service, port: u16, pod: &Pod) -> Option<u16> {
 
 /// Whether the caller's proxy sends mutual TLS to the endpoint at that address, and to which port; `None`: it sends nothing
 /// there.
-fn sends(scene: &Scene<'_>, caller: &Proxy, address: Option<std::net::IpAddr>) -> Option<(bool, Option<u16>)> {
+fn sends(scene: &Scene<'_>, caller: &ProxySnapshot, address: Option<std::net::IpAddr>) -> Option<(bool, Option<u16>)> {
     let chosen = choose(caller.section("RoutesConfigDump"), scene.question.to, scene.question.headers).ok()?;
     chosen.arms.iter().find_map(|(name, _)| {
         let hosts = caller.hosts(name)?;
@@ -132,7 +132,7 @@ fn socket_is_tls(cluster: &Value, host: &Host) -> bool {
 }
 
 /// What the inbound listener takes on a port.
-fn accepts(proxy: &Proxy, port: u16) -> Option<Accepts> {
+fn accepts(proxy: &ProxySnapshot, port: u16) -> Option<Accepts> {
     let listeners = list(proxy.section("ListenersConfigDump"), "dynamic_listeners");
     let inbound = listeners.iter().find(|l| text(l, "name") == "virtualInbound")?;
     let chains = list(inbound.pointer("/active_state/listener")?, "filter_chains");
@@ -158,7 +158,7 @@ fn accepts(proxy: &Proxy, port: u16) -> Option<Accepts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::envoy::tests::{HELLO, recorded};
+    use crate::observe::snapshot::tests::{HELLO, recorded};
     use rstest::rstest;
     use serde_json::json;
 

@@ -13,7 +13,7 @@ use super::facts::Facts;
 use super::pod_probe::{Probed, probe, probe_from_inside};
 use super::rung::{Answer, Broken, Climbed, Part};
 use super::scene::{Scene, place};
-use crate::gate::pods::is_ending;
+use crate::observe::pods::is_ending;
 use crate::provider::PodAt;
 use crate::workload::PodInfo;
 

@@ -8,12 +8,12 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
 use super::RungId;
-use super::envoy::{Host, Proxy, list};
 use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Climbed, Part, within};
 use super::scene::Scene;
 use crate::gate::endpoints::in_full;
+use crate::observe::snapshot::{Host, ProxySnapshot, list};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let proxy = match scene.caller_proxy().await {
@@ -125,7 +125,7 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
 }
 
 /// Arms with a share of the calls and nobody to answer them.
-fn empty_arms(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> Vec<Part> {
+fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<Part> {
     let command = scene.ask_envoy(&scene.home().cluster, &proxy.pod, "clusters?format=json");
     let empty = chosen.arms.iter().filter(|(name, share)| *share > 0.0 && name.starts_with("outbound|")).filter_map(
         |(name, share)| {
@@ -159,7 +159,7 @@ fn empty_arms(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> Vec<Part> {
 }
 
 /// The share of the calls that each version gets.
-fn shares(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> BTreeMap<String, f64> {
+fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap<String, f64> {
     let mut shares: BTreeMap<String, f64> = BTreeMap::new();
     for (name, share) in &chosen.arms {
         let healthy: Vec<Host> =
@@ -175,7 +175,7 @@ fn shares(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen) -> BTreeMap<String,
     shares
 }
 
-fn compared(scene: &Scene<'_>, proxy: &Proxy, chosen: &Chosen, rules: &[Rule], command: &str) -> Part {
+fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Part {
     let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService is in force".to_owned());
     if let Some(answer) = &chosen.by_itself {
         return Part::Holds(format!("{rule}: the proxy answers {answer} by itself"));

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::envoy::{list, text};
 use super::target::Target;
+use crate::observe::snapshot::{list, text};
 use crate::scenario::Expect;
 
 /// What a route does with a call.

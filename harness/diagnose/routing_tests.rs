@@ -1,5 +1,5 @@
 use super::*;
-use crate::diagnose::envoy::tests::{HELLO, recorded};
+use crate::observe::snapshot::tests::{HELLO, recorded};
 use rstest::rstest;
 use serde_json::json;
 

@@ -11,8 +11,8 @@ use super::live::Live;
 use super::rung::{Answer, within};
 use super::{DiagnoseError, Question, names};
 use crate::apply::Reason;
-use crate::gate::endpoints::selects;
-use crate::gate::pods::is_ending;
+use crate::observe::pods::is_ending;
+use crate::observe::pods::selects;
 use crate::provider::{Cluster, PodAt};
 use crate::workload::PodInfo;
 

@@ -8,7 +8,7 @@ use super::RungId;
 use super::facts::Facts;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::gate::endpoints::selects;
+use crate::observe::pods::selects;
 
 /// Protocols, as names of ports begin with them, that make a proxy speak HTTP, and those that forbid it. It finds out by itself
 /// where neither is said (<https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/>).

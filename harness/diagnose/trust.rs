@@ -7,11 +7,11 @@ use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 
 use super::RungId;
-use super::envoy::Proxy;
 use super::facts::Facts;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::istio::{NAMESPACE, trust};
+use crate::observe::snapshot::ProxySnapshot;
 use crate::workload::PodInfo;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
@@ -96,7 +96,7 @@ fn secrets(scene: &Scene<'_>) -> Vec<Part> {
 }
 
 /// Whether what `at` trusts has signed what `shows` shows.
-fn verifies(scene: &Scene<'_>, at: (&Facts, &Proxy), shows: (&Facts, &Proxy)) -> Part {
+fn verifies(scene: &Scene<'_>, at: (&Facts, &ProxySnapshot), shows: (&Facts, &ProxySnapshot)) -> Part {
     let (roots, (_, chain)) = (at.1.certificates().0, shows.1.certificates());
     let (who, whom) =
         (format!("{} ({})", at.1.pod.name, at.0.name()), format!("{} ({})", shows.1.pod.name, shows.0.name()));
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_proxy_shows_comes_of_what_it_trusts() {
-        let (roots, chain) = crate::diagnose::envoy::tests::recorded().certificates();
+        let (roots, chain) = crate::observe::snapshot::tests::recorded().certificates();
         // The leaf lived for a day.
         let then = ASN1Time::from_timestamp(1795507200).unwrap();
         assert_eq!(signed(&chain, &roots, then), Ok(()));

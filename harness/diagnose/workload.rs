@@ -11,8 +11,8 @@ use super::facts::{Facts, label};
 use super::routing::versions_expected;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::gate::endpoints::selects;
-use crate::gate::pods::is_ending;
+use crate::observe::pods::is_ending;
+use crate::observe::pods::selects;
 use crate::workload::label_selector;
 use crate::workload::pods::{Readiness, readiness};
 

@@ -6,12 +6,12 @@ use futures::FutureExt;
 use futures::future::{LocalBoxFuture, join_all};
 use serde_json::Value;
 
+use super::asked::{Asked, LIMIT, age, limited};
 use super::bundle::{File, Found};
-use super::gather::{Asked, LIMIT, age, limited};
 use super::timeline;
-use crate::istio::NAMESPACE;
+use crate::observe::{NAMESPACE, istiod};
 use crate::provider::{Cluster, PodRef};
-use crate::{gate, workload};
+use crate::workload;
 
 /// The istiods of a cluster: their state and their logs.
 pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
@@ -52,7 +52,7 @@ pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
 async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Found {
     let missing =
         |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
-    let answer = match gate::istiod_says(cluster, &pod, &format!("/debug/{page}")).await {
+    let answer = match istiod::at(cluster, pod.clone()).get(&format!("/debug/{page}")).await {
         Ok(answer) => answer,
         Err(error) => return missing(&error),
     };

@@ -2,28 +2,22 @@
 //!
 //! Nothing here is an error of the run: what does not answer in time is written down as that.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::future::Future;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, join_all};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 
+use super::asked::{Asked, age, limited};
 use super::bundle::{File, Found};
-use super::concern::Target;
 use super::control_plane;
 use super::timeline::{self, Moment};
 use crate::apply::Reason;
-use crate::istio::NAMESPACE;
+use crate::observe::{NAMESPACE, access_log};
 use crate::provider::{Cluster, PodRef};
 use crate::wait;
-
-/// One look may take this long. There are at most two after each other.
-pub(super) const LIMIT: Duration = Duration::from_secs(4);
 
 /// Envoy writes its access log out every second: the last calls are in it after this.
 const LOG_FLUSH: Duration = Duration::from_millis(1100);
@@ -49,19 +43,6 @@ const KINDS: &[(&str, &str, &str)] = &[
 
 /// What the nodes are asked: addresses, routes, and every rule that drops or translates.
 const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "rule"], &["iptables-save"]];
-
-/// What is asked, and of what time.
-#[derive(Clone, Copy)]
-pub struct Asked<'a> {
-    /// The clusters.
-    pub clusters: &'a [Cluster],
-    /// The namespaces of the workloads.
-    pub namespaces: &'a BTreeSet<String>,
-    /// Where the calls went.
-    pub targets: &'a BTreeSet<Target>,
-    /// When the scenario began.
-    pub since: Timestamp,
-}
 
 /// Asks the API servers, the control planes and the nodes of every cluster.
 pub async fn clusters(asked: Asked<'_>) -> Found {
@@ -92,13 +73,6 @@ pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Found {
     let mut all = Found::default();
     join_all(each).await.into_iter().for_each(|found| all.extend(found));
     all
-}
-
-pub(super) async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
-    match tokio::time::timeout(LIMIT, look).await {
-        Ok(found) => found,
-        Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
-    }
 }
 
 fn concerns(asked: Asked<'_>, namespace: Option<&String>) -> bool {
@@ -174,7 +148,7 @@ async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
 
 async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
     wait::pass(LOG_FLUSH).await;
-    let log = match cluster.logs(pod, "istio-proxy", Some(age(asked))).await {
+    let log = match access_log::read(cluster, pod, age(asked)).await {
         Ok(log) => log,
         Err(error) => return Found::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
     };
@@ -204,11 +178,6 @@ async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
     Found { files, moments, ..Found::default() }
 }
 
-/// How long ago the scenario began, and a second more: a log's times are not the harness's.
-pub(super) fn age(asked: Asked<'_>) -> Duration {
-    Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
-}
-
 async fn node(cluster: &Cluster, node: &str) -> Found {
     let mut text = String::new();
     let outputs = join_all(NODE_COMMANDS.iter().map(|argv| cluster.node_exec(node, argv))).await;
@@ -236,9 +205,12 @@ async fn node(cluster: &Cluster, node: &str) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::asked::LIMIT;
     use crate::evidence::look;
     use crate::provider::Node;
     use crate::provider::access::Access;
+    use jiff::Timestamp;
+    use std::collections::BTreeSet;
 
     /// A cluster whose API server takes connections and never answers.
     async fn mute() -> (Cluster, tokio::net::TcpListener) {

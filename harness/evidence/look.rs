@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::bundle::{File, Found};
 use super::concern::{self, Concern, Target};
-use crate::gate;
+use crate::observe::envoy;
 use crate::provider::{Cluster, PodRef};
 use crate::workload::{self, RunningWorkload};
 
@@ -51,7 +51,7 @@ impl Look {
     pub async fn take(when: String, proxies: &[(&Cluster, PodRef)]) -> Self {
         let proxies = proxies.iter().cloned();
         let held = proxies.map(|(cluster, pod)| async move {
-            let asked = tokio::time::timeout(LIMIT, gate::proxy_says(cluster, &pod, DUMP)).await;
+            let asked = tokio::time::timeout(LIMIT, envoy::of(cluster, pod.clone()).get(DUMP)).await;
             let dump = match asked {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {LIMIT:?}")),

@@ -6,6 +6,7 @@
 //!
 //! **Never**: fail a run, hold it up without a limit, or write down a private key, a token or a password (see [`crate::redact`]).
 
+mod asked;
 mod bundle;
 mod commands;
 mod concern;
@@ -28,10 +29,10 @@ use crate::report::{Evidence, ScenarioReport, StepReport};
 use crate::ui;
 use crate::verdict::Class;
 use crate::workload::RunningWorkload;
+use asked::Asked;
 pub use bundle::slug;
 use bundle::{File, Found};
 use concern::Target;
-use gather::Asked;
 use look::Look;
 use timeline::Moment;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::istio::access_log;
+use crate::observe::access_log;
 
 /// More lines of one log than this are left out of the time line (its file has them all).
 const LINES: usize = 2000;
@@ -64,14 +64,13 @@ pub fn of_log(who: &str, log: &str) -> Vec<Moment> {
 pub struct CallLine {
     /// When the call began.
     pub at: Timestamp,
-    fields: Value,
+    fields: Map<String, Value>,
 }
 
 impl CallLine {
     /// `None`: it is no line of an access log.
     pub fn of(line: &str) -> Option<Self> {
-        let fields: Value = serde_json::from_str(line.strip_prefix('{').map(|_| line)?).ok()?;
-        fields.get(access_log::FLAGS)?;
+        let fields = access_log::fields(line)?;
         Some(Self { at: fields.get(access_log::TIME)?.as_str()?.parse().ok()?, fields })
     }
 

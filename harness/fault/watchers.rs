@@ -8,7 +8,8 @@ use kube::api::Api;
 use super::error::{kube_error, no_effect};
 use super::{FaultError, LIMIT, World, control_plane};
 use crate::gate;
-use crate::istio::{NAMESPACE, istiod, remote_secret};
+use crate::istio::{NAMESPACE, remote_secret};
+use crate::observe::istiod;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 
@@ -89,7 +90,7 @@ pub(super) async fn status(
     let what = format!("the control plane in {} {words} {cluster}", watcher.name);
     let wanted = &wanted;
     let waited = wait::until(what, LIMIT, Duration::from_millis(50), || async move {
-        match istiod::clusters(watcher).await {
+        match istiod::reads(watcher).await {
             Ok(read) => {
                 let status = read.iter().find(|c| c.id == cluster).map(|c| c.sync_status.as_str());
                 if wanted(status) {

@@ -7,11 +7,12 @@ use futures::future::{join_all, try_join_all};
 use kube::ResourceExt;
 use tokio::sync::Mutex;
 
-use super::admin::Admin;
-use super::held::{Held, Intended, Kind, Version, differences};
-use super::istiod::{Connected, ControlPlane, short};
 use super::subsets::Subsets;
-use super::{GateError, INTERVAL, ObjectRef, ProxyReady, envoy, kube_error, pods, serving, waited};
+use super::{GateError, INTERVAL, ProxyReady, serving, waited};
+use crate::observe::admin::Admin;
+use crate::observe::held::{Held, Intended, Kind, Version, differences};
+use crate::observe::istiod::{Connected, ControlPlane, short};
+use crate::observe::{AdminError, ObjectRef, ObserveError, envoy, kube_error, pods};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
 
@@ -85,9 +86,9 @@ impl Proxy {
         }
     }
 
-    fn admin_error(&self) -> impl FnOnce(super::AdminError) -> GateError {
+    fn admin_error(&self) -> impl FnOnce(AdminError) -> GateError {
         let place = self.admin.place();
-        move |source| GateError::Admin { place, source }
+        move |source| ObserveError::Admin { place, source }.into()
     }
 }
 
@@ -100,14 +101,14 @@ pub(super) async fn before(
     let Some(plane) = control_plane(cluster).await? else { return Ok(None) };
     let stamps = stamps(cluster, &objects).await?;
     let objects = objects.into_iter().zip(stamps.into_iter().map(|s| s.map(|(stamp, _)| stamp))).collect();
-    let connected = plane.connected().await.map_err(|source| plane_error(&plane, source))?;
+    let connected = plane.connected().await.map_err(|source| plane.error(source))?;
     let proxies = concerned(clusters, &plane, &connected).await?;
     let proxies = try_join_all(proxies.into_iter().map(|(key, mut proxy)| {
         let (plane, connected) = (&plane, &connected);
         async move {
             if let Some((istiod, sync)) = connected.iter().find(|(_, c)| key_of(c) == key) {
                 let intended = plane.intended(*istiod, &sync.id).await;
-                proxy.intended = Some(intended.map_err(|source| plane_error(plane, source))?);
+                proxy.intended = Some(intended.map_err(|source| plane.error(source))?);
                 proxy.errors = sync.sync.iter().map(|(name, s)| (name.clone(), s.last_error.clone())).collect();
             }
             proxy.held = envoy::held(&proxy.admin).await.map_err(proxy.admin_error())?.0;
@@ -140,17 +141,12 @@ async fn started(cluster: &Cluster) -> Poll<Option<ControlPlane>, GateError> {
             Ok(false) => Poll::Ready(None),
             Err(error) => Poll::Failed(error),
         },
-        Err(error) => Poll::Failed(error),
+        Err(error) => Poll::Failed(error.into()),
     }
 }
 
 fn no_istiod(cluster: &Cluster) -> String {
     format!("{}: no istiod pod is ready", cluster.name)
-}
-
-pub(super) fn plane_error(plane: &ControlPlane, source: super::AdminError) -> GateError {
-    let place = plane.pods.first().map_or_else(|| plane.cluster.name.clone(), Admin::place);
-    GateError::Admin { place, source }
 }
 
 /// `CLUSTER/POD.NAMESPACE`: pods of two clusters may have one name.
@@ -176,7 +172,7 @@ async fn concerned(
         let own = cluster.name == plane.cluster.name;
         async move {
             let served = own || ControlPlane::of(&cluster).await?.is_none();
-            let pods = pods::meshed(&cluster).await?;
+            let pods = pods::with_proxy(&cluster).await?;
             let pods = pods.into_iter().filter(|pod| {
                 keys.contains(&key(&cluster.name, &pods::proxy_id(pod))) || served && pods::is_ready(pod)
             });
@@ -203,7 +199,7 @@ pub(super) async fn not_connected(
     };
     let connected = match plane.connected().await {
         Ok(connected) => connected,
-        Err(error) => return Ok(vec![plane_error(&plane, error).to_string()]),
+        Err(error) => return Ok(vec![plane.error(error).to_string()]),
     };
     let proxies = concerned(clusters, &plane, &connected).await?;
     let missing = proxies.iter().filter_map(|(key, proxy)| {
@@ -371,8 +367,8 @@ impl Gate<'_> {
     }
 
     /// An istiod that does not answer may have been replaced: the next look asks those that there are now.
-    async fn unanswered(&mut self, error: super::AdminError) -> String {
-        let said = plane_error(&self.plane, error).to_string();
+    async fn unanswered(&mut self, error: AdminError) -> String {
+        let said = self.plane.error(error).to_string();
         if let Ok(Some(plane)) = ControlPlane::of(&self.plane.cluster).await {
             self.plane = plane;
         }
@@ -556,7 +552,7 @@ fn marks(object: &ObjectRef, held: Option<&Held>) -> BTreeSet<(Kind, String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::held::Resource;
+    use crate::observe::held::Resource;
     use rstest::rstest;
 
     fn object(kind: &str) -> ObjectRef {

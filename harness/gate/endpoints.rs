@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use super::pods::{is_ending, is_ready};
-use super::{GateError, kube_error};
-use crate::istio::NAMESPACE;
+use super::GateError;
+use crate::observe::pods::{is_ending, is_ready, selects};
+use crate::observe::{NAMESPACE, kube_error};
 use crate::provider::Cluster;
 
 /// Label of the control plane's namespace that names the cluster's network.
@@ -88,10 +88,6 @@ async fn of_namespace(
 /// <https://istio.io/latest/docs/reference/config/networking/destination-rule/#DestinationRule>
 pub(crate) fn in_full(host: &str, namespace: &str) -> String {
     if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
-}
-
-pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 pub(crate) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {

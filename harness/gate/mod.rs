@@ -6,33 +6,22 @@
 //! **Never**: pass on old configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::apply::Manifest;
+use crate::observe::{ObjectRef, ObserveError};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
-pub(crate) mod admin;
 mod config;
 pub(crate) mod endpoints;
-pub(crate) mod envoy;
-pub(crate) mod held;
-pub(crate) mod istiod;
-pub(crate) mod pods;
 mod pushed;
 mod serving;
 mod subsets;
 
-#[cfg(test)]
-pub(crate) mod live;
-
-pub use admin::AdminError;
-pub use held::{Held, Kind, Version};
 pub use pushed::{Pushes, pushed_since, pushes};
 
 /// Between two looks. A look costs a proxy a few milliseconds.
@@ -41,58 +30,6 @@ const INTERVAL: Duration = Duration::from_millis(75);
 /// How long taking down what the proxies hold may take: seconds on a machine at its limit, and for ever where an API server
 /// takes questions and never answers.
 const BEFORE_LIMIT: Duration = Duration::from_secs(60);
-
-/// An object by its kind and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct ObjectRef {
-    /// `networking.istio.io/v1`.
-    pub api_version: String,
-    /// `VirtualService`.
-    pub kind: String,
-    /// Its namespace; empty for an object of the whole cluster.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl ObjectRef {
-    /// The object that a manifest describes.
-    pub fn of(manifest: &Manifest) -> Self {
-        // As in `apply`: namespaced objects without a namespace go to `default`.
-        let whole = matches!(manifest.kind(), "GatewayClass" | "Namespace" | "CustomResourceDefinition");
-        let namespace = manifest.namespace().unwrap_or(if whole { "" } else { "default" });
-        Self {
-            api_version: manifest.api_version().to_owned(),
-            kind: manifest.kind().to_owned(),
-            namespace: namespace.to_owned(),
-            name: manifest.name().to_owned(),
-        }
-    }
-
-    /// Whether a control plane reads it as its configuration.
-    fn is_config(&self) -> bool {
-        let group = self.api_version.split('/').next().unwrap_or_default();
-        group.ends_with(".istio.io") || group == "gateway.networking.k8s.io"
-    }
-
-    fn api(&self, cluster: &Cluster) -> Api<DynamicObject> {
-        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &self.kind));
-        match self.namespace.as_str() {
-            "" => Api::all_with(cluster.client.clone(), &resource),
-            namespace => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
-        }
-    }
-}
-
-impl fmt::Display for ObjectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.namespace.as_str() {
-            "" => write!(f, "{} {}", self.kind, self.name),
-            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
-        }
-    }
-}
 
 /// What is about to change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,7 +46,7 @@ impl Change {
     /// Services and workloads among them change the endpoints of their namespace; objects that no proxy ever sees
     /// (a ConfigMap) change nothing.
     pub fn manifests(cluster: &str, manifests: &[Manifest]) -> Self {
-        let (config, others): (Vec<_>, Vec<_>) = manifests.iter().map(ObjectRef::of).partition(ObjectRef::is_config);
+        let (config, others): (Vec<_>, Vec<_>) = manifests.iter().map(object).partition(ObjectRef::is_config);
         let serving = ["Service", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"];
         let endpoints = others.into_iter().filter(|o| serving.contains(&o.kind.as_str()));
         Self {
@@ -121,6 +58,19 @@ impl Change {
     /// Pods come or go, or a cluster comes or goes: the endpoints of these namespaces.
     pub fn endpoints<N: Into<String>>(namespaces: impl IntoIterator<Item = N>) -> Self {
         Self { config: None, endpoints: namespaces.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// The object that a manifest describes.
+fn object(manifest: &Manifest) -> ObjectRef {
+    // As in `apply`: namespaced objects without a namespace go to `default`.
+    let whole = matches!(manifest.kind(), "GatewayClass" | "Namespace" | "CustomResourceDefinition");
+    let namespace = manifest.namespace().unwrap_or(if whole { "" } else { "default" });
+    ObjectRef {
+        api_version: manifest.api_version().to_owned(),
+        kind: manifest.kind().to_owned(),
+        namespace: namespace.to_owned(),
+        name: manifest.name().to_owned(),
     }
 }
 
@@ -187,24 +137,9 @@ pub enum GateError {
         /// What Envoy said.
         words: String,
     },
-    /// A program in a pod did not answer.
-    #[error("{place}: {source}")]
-    Admin {
-        /// The pod, as `CLUSTER/NAMESPACE/POD`.
-        place: String,
-        /// What went wrong.
-        source: AdminError,
-    },
-    /// An API server said no, or nothing.
-    #[error("{cluster}: cannot {what}: {source}")]
-    Kube {
-        /// The cluster.
-        cluster: String,
-        /// What was asked.
-        what: &'static str,
-        /// What came back.
-        source: Box<kube::Error>,
-    },
+    /// Something could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     /// Somebody takes questions and never answers.
     #[error(
         "what the proxies hold ahead of a change was not told within {limit:?}: something takes questions and never answers \
@@ -226,11 +161,6 @@ pub enum GateError {
     },
 }
 
-fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> GateError {
-    let cluster = cluster.name.clone();
-    move |source| GateError::Kube { cluster, what, source: Box::new(source) }
-}
-
 /// The names of clusters, for a message.
 fn names(clusters: &[Cluster]) -> String {
     clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
@@ -241,22 +171,6 @@ fn waited(error: WaitError<GateError>) -> GateError {
         WaitError::TimedOut { waited, missing, .. } => GateError::TimedOut { waited, missing },
         WaitError::Failed { source, .. } => source,
     }
-}
-
-/// What the Envoy of a pod answers on its admin port: `path` as in `/config_dump`.
-///
-/// # Errors
-/// When it does not answer with 200.
-pub async fn proxy_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
-    envoy::of(cluster, pod.clone()).get(path).await
-}
-
-/// What an istiod answers on its debug port: `path` as in `/debug/syncz`.
-///
-/// # Errors
-/// When it does not answer with 200.
-pub async fn istiod_says(cluster: &Cluster, pod: &PodRef, path: &str) -> Result<bytes::Bytes, AdminError> {
-    istiod::at(cluster, pod.clone()).get(path).await
 }
 
 /// Takes down what the proxies concerned hold now.

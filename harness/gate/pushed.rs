@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use super::config::{key_of, plane_error};
-use super::held::Version;
-use super::istiod::ControlPlane;
+use super::config::key_of;
 use super::{GateError, INTERVAL, waited};
+use crate::observe::Version;
+use crate::observe::istiod::ControlPlane;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 
@@ -53,7 +53,7 @@ type Seen = BTreeMap<String, (Option<Version>, Vec<String>)>;
 async fn look(clusters: &[Cluster]) -> Result<Seen, GateError> {
     let mut seen = Seen::new();
     for plane in try_join_all(clusters.iter().map(ControlPlane::of)).await?.into_iter().flatten() {
-        let connected = plane.connected().await.map_err(|source| plane_error(&plane, source))?;
+        let connected = plane.connected().await.map_err(|source| plane.error(source))?;
         seen.extend(connected.iter().map(|(_, proxy)| {
             let waiting = proxy.waiting().into_iter().map(str::to_owned).collect();
             (key_of(proxy), (proxy.newest(), waiting))

@@ -8,12 +8,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use super::admin::Admin;
 use super::endpoints::{Gateway, Serving, difference, expected, serving};
-use super::held::{Held, Kind};
-use super::istiod::{Connected, ControlPlane};
-use super::{GateError, INTERVAL, ProxyReady, envoy, kube_error, pods, waited};
-use crate::istio::NAMESPACE;
+use super::{GateError, INTERVAL, ProxyReady, waited};
+use crate::observe::admin::Admin;
+use crate::observe::held::{Held, Kind};
+use crate::observe::istiod::{Connected, ControlPlane};
+use crate::observe::{NAMESPACE, ObserveError, envoy, kube_error, pods};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll};
 
@@ -71,17 +71,14 @@ pub(super) async fn runs_control_plane(cluster: &Cluster) -> Result<bool, GateEr
 
 /// Every control plane, and the ready proxies that are connected to it. Those that are `known` keep their connections.
 async fn planes(clusters: &[Cluster], mut known: Vec<Plane>) -> Result<Vec<Plane>, GateError> {
-    let meshed = try_join_all(clusters.iter().map(pods::meshed)).await?;
+    let meshed = try_join_all(clusters.iter().map(pods::with_proxy)).await?;
     let mut planes = Vec::new();
     for plane in try_join_all(clusters.iter().map(ControlPlane::of)).await?.into_iter().flatten() {
         let same = known.iter().position(|k| places(&k.plane) == places(&plane));
         let Plane { plane, proxies } = same.map_or(Plane { plane, proxies: Vec::new() }, |at| known.swap_remove(at));
         let connected = match plane.connected().await {
             Ok(connected) => connected,
-            Err(source) => {
-                let place = plane.pods.first().map(Admin::place).unwrap_or_default();
-                return Err(GateError::Admin { place, source });
-            }
+            Err(source) => return Err(plane.error(source).into()),
         };
         let is_connected = |cluster: &Cluster, id: &str| {
             connected.iter().any(|(_, c): &(usize, Connected)| c.cluster == cluster.name && c.id == id)
@@ -126,7 +123,7 @@ async fn look(
     // Pods come and go while the gate waits: the look that passes is one at all proxies that there are then.
     *known = match planes(clusters, std::mem::take(known)).await {
         Ok(planes) => planes,
-        Err(error @ GateError::Admin { .. }) => return Ok(vec![error.to_string()]),
+        Err(error @ GateError::Observe(ObserveError::Admin { .. })) => return Ok(vec![error.to_string()]),
         Err(error) => return Err(error),
     };
     let mut missing = Vec::new();

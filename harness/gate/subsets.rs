@@ -13,9 +13,11 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use super::endpoints::{difference, in_full, selects};
-use super::held::{Held, Kind};
-use super::{GateError, ObjectRef, kube_error};
+use super::GateError;
+use super::endpoints::{difference, in_full};
+use crate::observe::held::{Held, Kind};
+use crate::observe::pods::{is_ending, selects};
+use crate::observe::{ObjectRef, kube_error};
 use crate::provider::Cluster;
 
 type Labels = BTreeMap<String, String>;
@@ -59,7 +61,7 @@ impl Subsets {
         let pods = try_join_all(clusters.iter().map(|cluster| async move {
             let pods: Api<Pod> = Api::all(cluster.client.clone());
             let list = pods.list(&ListParams::default()).await.map_err(kube_error(cluster, "list pods"))?;
-            Ok(list.items.into_iter().map(|pod| (cluster.name.clone(), pod)))
+            Ok::<_, GateError>(list.items.into_iter().map(|pod| (cluster.name.clone(), pod)))
         }));
         Ok(Self { labels, pods: by_address(pods.await?.into_iter().flatten()) })
     }
@@ -129,7 +131,7 @@ fn by_address(pods: impl Iterator<Item = (String, Pod)>) -> BTreeMap<IpAddr, (La
     let mut found: BTreeMap<IpAddr, Vec<(Labels, String)>> = BTreeMap::new();
     for (cluster, pod) in pods {
         let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_ref()?.parse().ok());
-        if let Some(ip) = ip.filter(|_| !super::pods::is_ending(&pod)) {
+        if let Some(ip) = ip.filter(|_| !is_ending(&pod)) {
             found.entry(ip).or_default().push((pod.labels().clone(), cluster));
         }
     }
@@ -139,7 +141,7 @@ fn by_address(pods: impl Iterator<Item = (String, Pod)>) -> BTreeMap<IpAddr, (La
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::held::Resource;
+    use crate::observe::held::Resource;
     use rstest::rstest;
     use serde_json::json;
 

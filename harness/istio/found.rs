@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::injection::{self, Sidecar};
 use super::options::{MeshOptions, Mtls, Outbound, captured_in, outbound_ranges};
-use super::{Mesh, MeshError, NAMESPACE, access_log, cluster_named};
+use super::{Mesh, MeshError, NAMESPACE, cluster_named};
+use crate::observe::access_log;
 use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Topology};
 

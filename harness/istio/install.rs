@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams};
 use serde_json::json;
 
-use super::{
-    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, istiod, options, primary, remote, remote_secret,
-};
+use super::{Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, options, primary, remote, remote_secret};
 use crate::apply::{self, Manifest};
+use crate::observe::ObserveError;
+use crate::observe::istiod::{self, ReadCluster};
 use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Role, Topology};
 use crate::ui;
@@ -183,13 +183,13 @@ async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -
     let cluster = cluster_named(clusters, &spec.name)?;
     let what = format!("the control plane in cluster {} to read every cluster", spec.name);
     wait::until(what, LIMIT, INTERVAL, || async move {
-        match istiod::clusters(cluster).await {
+        match istiod::reads(cluster).await {
             Ok(read) => {
                 let missing: Vec<String> = topology.read_by(spec).filter_map(|c| not_read(&read, &c.name)).collect();
                 if missing.is_empty() { Poll::Ready(()) } else { Poll::NotYet(missing.join("; ")) }
             }
-            Err(error @ (MeshError::Debug { .. } | MeshError::Provider(_))) => Poll::NotYet(error.to_string()),
-            Err(error) => Poll::Failed(error),
+            Err(error @ ObserveError::Kube { .. }) => Poll::Failed(error.into()),
+            Err(error) => Poll::NotYet(error.to_string()),
         }
     })
     .await?;
@@ -197,7 +197,7 @@ async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -
 }
 
 /// Why the control plane does not read `cluster`; `None` when it does.
-fn not_read(read: &[istiod::ReadCluster], cluster: &str) -> Option<String> {
+fn not_read(read: &[ReadCluster], cluster: &str) -> Option<String> {
     match read.iter().find(|r| r.id == cluster) {
         None => Some(format!("cluster {cluster} is not known to it")),
         Some(known) if known.sync_status == "synced" => None,
@@ -247,8 +247,8 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::istio::istiod::ReadCluster;
     use crate::istio::prepare::tests::vpn;
+    use crate::observe::istiod::ReadCluster;
     use rstest::rstest;
 
     fn names(pairs: Vec<(&ClusterSpec, &ClusterSpec)>) -> Vec<(String, String)> {

@@ -11,18 +11,15 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::apply::{ApplyError, Reason};
+use crate::observe::ObserveError;
 use crate::provider::{Cluster, ProviderError};
 use crate::tool::ToolError;
 use crate::topology::Topology;
 use crate::wait::WaitError;
 
-pub mod access_log;
 pub mod found;
 pub mod injection;
 mod install;
-pub mod istiod;
-#[cfg(test)]
-mod live;
 pub mod options;
 mod prepare;
 mod primary;
@@ -34,8 +31,7 @@ pub use install::{Installed, install};
 pub use options::{MeshOptions, outbound_ranges, read_back_outbound, reconcile};
 pub use prepare::{Prepared, prepare};
 
-/// The namespace of the control plane and of everything that belongs to it; also the root namespace of its configuration.
-pub const NAMESPACE: &str = "istio-system";
+pub use crate::observe::NAMESPACE;
 
 /// What the mesh is installed with.
 #[derive(Debug, Clone)]
@@ -123,16 +119,9 @@ pub enum MeshError {
         /// What its pod says.
         why: String,
     },
-    /// A debug endpoint of a control plane did not answer as expected.
-    #[error("cluster {cluster}: {path} of the control plane: {why}")]
-    Debug {
-        /// The primary cluster.
-        cluster: String,
-        /// The endpoint.
-        path: String,
-        /// What came instead.
-        why: String,
-    },
+    /// Something of the running mesh could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     /// The injector's ConfigMap is not as Istio writes it.
     #[error("cluster {cluster}: ConfigMap istio-system/istio-sidecar-injector: {why}")]
     Injector {

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::options::{self, MeshOptions};
-use super::{MeshError, MeshInputs, NAMESPACE, access_log};
+use super::{MeshError, MeshInputs, NAMESPACE};
 use crate::apply::Manifest;
+use crate::observe::access_log;
 use crate::topology::{ClusterSpec, Topology};
 
 /// Name of the Service that stands for an internal load balancer.

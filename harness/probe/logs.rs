@@ -8,15 +8,12 @@ use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::{Outcome, ProbeError, ProxyLine, Sent, place};
-use crate::istio::access_log;
+use crate::observe::access_log;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
 /// Envoy writes its access log out every second by default; slower than this, a line does not come any more.
 const LIMIT: Duration = Duration::from_secs(3);
-
-/// The container that a sidecar runs in.
-const CONTAINER: &str = "istio-proxy";
 
 /// A sidecar whose access log is read.
 #[derive(Clone, Copy)]
@@ -81,7 +78,7 @@ enum End {
 }
 
 async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, String), ProbeError> {
-    let log = proxy.cluster.logs(proxy.pod, CONTAINER, Some(since)).await;
+    let log = access_log::read(proxy.cluster, proxy.pod, since).await;
     let log = log.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
     Ok((end, log))
 }
@@ -112,10 +109,7 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
         }
     }
     let lines = logs.iter().flat_map(|(end, log)| log.lines().map(move |line| (*end, line)));
-    let lines = lines.filter(|(_, line)| line.starts_with('{')).filter_map(|(end, line)| {
-        let Ok(Value::Object(line)) = serde_json::from_str::<Value>(line) else { return None };
-        Some((end, Line::of(&line)?))
-    });
+    let lines = lines.filter_map(|(end, line)| Some((end, Line::of(&access_log::fields(line)?))));
     // A line that names its call is surer than one of a connection: it comes later, and stays.
     let (named, others): (Vec<_>, Vec<_>) = lines.partition(|(_, line)| line.path.is_some());
     for (end, line) in others.into_iter().chain(named) {
@@ -156,16 +150,14 @@ struct Line {
 }
 
 impl Line {
-    /// `None`: not a line of the format that the mesh is installed with.
-    fn of(line: &serde_json::Map<String, Value>) -> Option<Self> {
+    fn of(line: &serde_json::Map<String, Value>) -> Self {
         let text = |key: &str| match line.get(key)? {
             Value::String(text) if text != "-" && !text.is_empty() => Some(text.clone()),
             _ => None,
         };
-        line.get(access_log::FLAGS)?;
         let reasons = [access_log::DETAILS, access_log::UPSTREAM_FAILURE, access_log::TERMINATION];
         let reasons: Vec<String> = reasons.into_iter().filter_map(text).collect();
-        Some(Self {
+        Self {
             path: text(access_log::PATH),
             proxy: ProxyLine {
                 downstream: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.parse().ok()),
@@ -180,7 +172,7 @@ impl Line {
                 flags: text(access_log::FLAGS).unwrap_or_else(|| "-".to_owned()),
                 details: (!reasons.is_empty()).then(|| reasons.join("; ")),
             },
-        })
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::apply::{self, ApplyError, Manifest, Reason};
+pub use crate::observe::PodInfo;
 use crate::provider::{Cluster, PodRef};
 use crate::scenario::{Located, MeshOptions, Workload};
 use crate::ui;
@@ -23,7 +24,6 @@ use crate::wait::WaitError;
 use desired::{Desired, Expected, desired};
 use inventory::Item;
 pub use inventory::namespace as inventory_namespace;
-pub use pods::PodInfo;
 
 mod desired;
 mod inventory;

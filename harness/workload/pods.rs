@@ -1,52 +1,8 @@
 //! What pods are there, and why they are not ready.
 
-use std::net::IpAddr;
-
+use crate::observe::pods::has_ready_condition as is_ready;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
-use serde::Serialize;
-
-use crate::provider::PodRef;
-
-/// One pod that is not on its way out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PodInfo {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its address, once it has one.
-    pub ip: Option<IpAddr>,
-    /// Whether all its containers are ready.
-    pub ready: bool,
-    /// The node that it runs on, once it is scheduled.
-    pub node: Option<String>,
-    /// Its `version` label.
-    pub version: Option<String>,
-    /// Whether it has a sidecar.
-    pub sidecar: bool,
-}
-
-impl PodInfo {
-    /// What a Pod object says.
-    pub fn of(pod: &Pod) -> Self {
-        let status = pod.status.as_ref();
-        Self {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            ip: status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()),
-            ready: is_ready(pod),
-            node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
-            version: pod.metadata.labels.as_ref().and_then(|l| l.get("version").cloned()),
-            sidecar: has_sidecar(pod),
-        }
-    }
-
-    /// The pod, for exec, logs and connections.
-    pub fn reference(&self) -> PodRef {
-        PodRef { namespace: self.namespace.clone(), name: self.name.clone() }
-    }
-}
 
 /// How far a Deployment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,17 +68,6 @@ fn unready(counts: String, label: &str, mut reasons: Vec<String>, pods: &[&Pod])
         }
     }
     Readiness::NotYet(if reasons.is_empty() { counts } else { format!("{counts}: {}", reasons.join("; ")) })
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.filter(|c| c.type_ == "Ready").any(|c| c.status == "True")
-}
-
-fn has_sidecar(pod: &Pod) -> bool {
-    let spec = pod.spec.as_ref();
-    let containers = spec.map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-    containers.into_iter().flatten().any(|c| c.name == "istio-proxy")
 }
 
 /// Why a pod is not ready, and whether waiting is in vain; `None` when it is ready.
@@ -281,20 +226,5 @@ mod tests {
             "message": "failed calling webhook: x509: certificate signed by unknown authority" }] });
         let readiness = readiness(&deployment(1, status), &[]);
         assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("certificate signed by unknown authority")));
-    }
-
-    #[test]
-    fn a_pod_tells_what_is_asked_of_it() {
-        let info = PodInfo::of(&pod("a", true, running()));
-        let expected = PodInfo {
-            namespace: "app1".into(),
-            name: "a".into(),
-            ip: Some("10.10.0.5".parse().unwrap()),
-            ready: true,
-            node: Some("n".into()),
-            version: Some("v1".into()),
-            sidecar: true,
-        };
-        assert_eq!(info, expected);
     }
 }

@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, ListParams};
 
 use super::desired::{Expected, Maker, WORKLOAD_LABEL};
-use super::pods::{PodInfo, Readiness, pods_ready, readiness};
+use super::pods::{Readiness, pods_ready, readiness};
 use super::{RunningWorkload, WorkloadError};
+use crate::observe::PodInfo;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
 

@@ -1,7 +1,14 @@
-//! What every proxy of the mesh writes about a request: one JSON object per line on its standard output.
+//! The proxies' access logs: one JSON object per request on standard output.
 //!
-//! The format is set mesh-wide when the control plane is installed and parsed by the probe, so both take the keys
-//! from here. Envoy writes numbers as JSON numbers and a value that it does not have as `null`.
+//! The format is set mesh-wide when istiod is installed; whoever reads the logs takes the keys from here. Envoy writes
+//! numbers as JSON numbers and a value that it does not have as `null`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::pods::PROXY;
+use crate::provider::{Cluster, PodRef, ProviderError};
 
 /// Key of the time the request began (`2026-01-31T12:00:00.123Z`).
 pub const TIME: &str = "time";
@@ -71,6 +78,20 @@ pub fn format() -> String {
     let object: serde_json::Map<String, serde_json::Value> =
         FIELDS.iter().map(|(key, operator)| ((*key).to_owned(), (*operator).into())).collect();
     serde_json::Value::Object(object).to_string()
+}
+
+/// What the proxy of `pod` logged in the last `since`: access log and all else.
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn read(cluster: &Cluster, pod: &PodRef, since: Duration) -> Result<String, ProviderError> {
+    cluster.logs(pod, PROXY, Some(since)).await
+}
+
+/// The fields of a line; `None`: it is not a line of an access log in this format.
+pub fn fields(line: &str) -> Option<Map<String, Value>> {
+    let fields: Map<String, Value> = serde_json::from_str(line.strip_prefix('{').map(|_| line)?).ok()?;
+    fields.contains_key(FLAGS).then_some(fields)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A control plane as its debug port tells of it.
+//! istiod, by its debug endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +9,39 @@ use serde_json::Value;
 
 use super::admin::{Admin, AdminError};
 use super::held::{Intended, Version, by_istiod};
-use super::{GateError, ObjectRef, kube_error};
-use crate::istio::NAMESPACE;
+use super::{NAMESPACE, ObjectRef, ObserveError, kube_error};
 use crate::provider::{Cluster, PodRef};
 
 /// istiod's HTTP port; its debug pages ask for no token on the pod's own loopback address.
 pub(crate) const DEBUG_PORT: u16 = 8080;
 
 /// The debug port of an istiod.
-pub(super) fn at(cluster: &Cluster, pod: PodRef) -> Admin {
+pub(crate) fn at(cluster: &Cluster, pod: PodRef) -> Admin {
     Admin::new(cluster, pod, DEBUG_PORT)
+}
+
+/// A cluster that an istiod reads, by its own account (`/debug/clusterz`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadCluster {
+    /// The cluster's name.
+    pub id: String,
+    /// The remote secret; empty for its own cluster.
+    #[serde(default)]
+    pub secret_name: String,
+    /// `synced`, or why not.
+    pub sync_status: String,
+}
+
+/// The clusters that the istiod in `cluster` reads.
+///
+/// # Errors
+/// When it has no ready pod, or does not respond.
+pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, ObserveError> {
+    let plane = ControlPlane::of(cluster).await?;
+    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
+    let istiod = &plane.pods[0];
+    istiod.json("/debug/clusterz").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
 }
 
 /// The running istiod pods of one cluster.
@@ -99,7 +122,7 @@ impl From<Synced> for Connected {
 
 impl ControlPlane {
     /// The control plane of that cluster; `None`: it runs none.
-    pub async fn of(cluster: &Cluster) -> Result<Option<Self>, GateError> {
+    pub async fn of(cluster: &Cluster) -> Result<Option<Self>, ObserveError> {
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
         let list = pods.list(&ListParams::default().labels("app=istiod")).await;
         let list = list.map_err(kube_error(cluster, "list istiod's pods"))?;
@@ -111,6 +134,12 @@ impl ControlPlane {
             .map(|name| at(cluster, PodRef { namespace: NAMESPACE.into(), name }))
             .collect();
         Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods }))
+    }
+
+    /// An error of one of its pods.
+    pub fn error(&self, source: AdminError) -> ObserveError {
+        let place = self.pods.first().map_or_else(|| self.cluster.name.clone(), Admin::place);
+        ObserveError::Admin { place, source }
     }
 
     /// All connected proxies, with the index of the istiod that each is connected to.
@@ -141,7 +170,7 @@ impl ControlPlane {
     }
 
     /// The clusters whose API servers it is told to watch: its own, and those of the remote secrets.
-    pub async fn watched(&self) -> Result<BTreeSet<String>, GateError> {
+    pub async fn watched(&self) -> Result<BTreeSet<String>, ObserveError> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
         let list = secrets.list(&ListParams::default().labels("istio/multiCluster=true")).await;
         let list = list.map_err(kube_error(&self.cluster, "list remote secrets"))?;

@@ -1,4 +1,4 @@
-//! A proxy as Envoy's admin port tells of it.
+//! One proxy, by Envoy's admin interface.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

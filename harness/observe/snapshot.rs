@@ -1,16 +1,15 @@
-//! One sidecar's Envoy: what it holds, read from its admin port.
+//! All that one proxy holds at one moment.
 
 use std::net::SocketAddr;
 
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-use super::rung::{Answer, within};
-use crate::gate;
+use super::{AdminError, envoy};
 use crate::provider::{Cluster, PodRef};
 
 /// What an Envoy holds.
-pub(super) struct Proxy {
+pub(crate) struct ProxySnapshot {
     /// Its pod.
     pub pod: PodRef,
     /// `/clusters?format=json`: every endpoint and its health.
@@ -21,7 +20,7 @@ pub(super) struct Proxy {
 
 /// One endpoint of an Envoy cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host {
+pub(crate) struct Host {
     pub address: SocketAddr,
     /// Why no request is sent to it.
     pub unhealthy: Option<String>,
@@ -32,17 +31,16 @@ pub(super) struct Host {
     pub takes_mtls: bool,
 }
 
-impl Proxy {
-    /// Asks the proxy of a pod.
-    pub async fn ask(cluster: &Cluster, pod: PodRef) -> Answer<Self> {
-        // Two connections, because one answers one question at a time.
-        let (one, two) = (gate::envoy::of(cluster, pod.clone()), gate::envoy::of(cluster, pod.clone()));
-        let what = format!("the proxy of {}", one.place());
-        let (status, dump) = tokio::join!(
-            within(&what, one.json::<Value>("/clusters?format=json")),
-            within(&what, two.json::<Value>("/config_dump?include_eds")),
-        );
-        Ok(Self { pod, status: status?, dump: dump? })
+impl ProxySnapshot {
+    /// Reads the proxy of a pod.
+    pub async fn read(cluster: &Cluster, pod: PodRef) -> Result<Self, AdminError> {
+        // Two connections, because one serves one request at a time.
+        let (one, two) = (envoy::of(cluster, pod.clone()), envoy::of(cluster, pod.clone()));
+        let (status, dump) = tokio::try_join!(
+            one.json::<Value>("/clusters?format=json"),
+            two.json::<Value>("/config_dump?include_eds")
+        )?;
+        Ok(Self { pod, status, dump })
     }
 
     /// The part of the dump of that type.
@@ -122,17 +120,17 @@ fn address(address: &Value) -> Option<SocketAddr> {
 }
 
 /// A list in a value; empty where there is none.
-pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A text in a value; empty where there is none.
-pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::json;
@@ -140,9 +138,9 @@ pub(super) mod tests {
     pub const HELLO: &str = "outbound|5000||helloworld.app1.svc.cluster.local";
 
     /// Recorded on Istio 1.31 and Envoy 1.40 with mutual TLS strict, cut down to one service.
-    pub fn recorded() -> Proxy {
+    pub fn recorded() -> ProxySnapshot {
         let read = |text: &str| serde_json::from_str(text).unwrap();
-        Proxy {
+        ProxySnapshot {
             pod: PodRef { namespace: "app1".into(), name: "sleep-1".into() },
             status: read(include_str!("testdata/clusters.json")),
             dump: read(include_str!("testdata/dump.json")),

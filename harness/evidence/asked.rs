@@ -1,0 +1,39 @@
+//! What is asked for a bundle, and how long an answer may take.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::bundle::Found;
+use super::concern::Target;
+use crate::provider::Cluster;
+
+/// One look may take this long. There are at most two after each other.
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
+
+/// What is asked, and of what time.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The clusters.
+    pub clusters: &'a [Cluster],
+    /// The namespaces of the workloads.
+    pub namespaces: &'a BTreeSet<String>,
+    /// Where the calls went.
+    pub targets: &'a BTreeSet<Target>,
+    /// When the scenario began.
+    pub since: Timestamp,
+}
+
+pub(super) async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
+    match tokio::time::timeout(LIMIT, look).await {
+        Ok(found) => found,
+        Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
+    }
+}
+
+/// How long ago the scenario began, and a second more: a log's times are not the harness's.
+pub(super) fn age(asked: Asked<'_>) -> Duration {
+    Timestamp::now().duration_since(asked.since).unsigned_abs() + Duration::from_secs(1)
+}
