@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod evidence;
 pub mod failure;
 pub mod fault;
+pub mod finding;
 pub mod gate;
 pub mod istio;
 pub mod journal;

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::provider::access::Access;
+use crate::provider::through_api_server;
 
 /// What it was asked, and how often a new kind still answers "page not found".
 #[derive(Default)]
@@ -94,7 +94,7 @@ pub(crate) fn served_by(name: &str, router: Router) -> Cluster {
         pods: "10.10.0.0/16".parse().unwrap(),
         services: "10.110.0.0/16".parse().unwrap(),
         nodes: Vec::new(),
-        access: Access::Existing,
+        access: through_api_server(),
     }
 }
 

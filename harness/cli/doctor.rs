@@ -3,8 +3,9 @@
 use clap::Args;
 
 use super::{Making, WRONG_INPUT};
-use crate::doctor::{self, Severity, install};
+use crate::doctor::{self, install};
 use crate::failure::Failure;
+use crate::finding::{self, Severity};
 use crate::project::Project;
 
 /// Arguments of `meshproof doctor`.
@@ -38,5 +39,5 @@ pub async fn main(project: &Project, args: DoctorArgs) -> Result<u8, Failure> {
             anstream::println!("{finding}");
         }
     }
-    Ok(if doctor::worst(&findings) == Severity::Bad { WRONG_INPUT } else { 0 })
+    Ok(if finding::worst(&findings) == Severity::Bad { WRONG_INPUT } else { 0 })
 }

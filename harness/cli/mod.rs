@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::doctor::Finding;
 use crate::failure::{self, Failure};
+use crate::finding::Finding;
 use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::provider::existing::Given;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::environment::kept;
+use crate::diagnose::RungStatus;
 use crate::diagnose::{self, Question, Target};
 use crate::failure::Failure;
 use crate::provider::Cluster;
 use crate::provider::existing::{self, Given};
-use crate::report::{RungStatus, terminal};
+use crate::report::terminal;
 use crate::run::kit;
 use crate::scenario::WorkloadRef;
 use crate::topology::Topology;

@@ -120,7 +120,7 @@ pub(super) fn secrets_by_hand(scene: &Scene<'_>, plane: &Facts) -> String {
 mod tests {
     use super::*;
     use crate::apply::tests::served_by;
-    use crate::provider::access::Access;
+    use crate::provider::{Access, kind, through_api_server};
     use rstest::rstest;
 
     #[rstest]
@@ -135,12 +135,12 @@ mod tests {
     }
 
     #[rstest]
-    #[case::kind(Access::Kind, Some("https://10.0.0.9:6443"), ("https://192.0.2.1:6443", true))]
-    #[case::existing(Access::Existing, Some("https://10.0.0.9:6443"), ("https://10.0.0.9:6443", true))]
-    #[case::without_a_secret(Access::Existing, None, ("https://192.0.2.1:6443", false))]
+    #[case::kind(kind::access(), Some("https://10.0.0.9:6443"), ("https://192.0.2.1:6443", true))]
+    #[case::existing(through_api_server(), Some("https://10.0.0.9:6443"), ("https://10.0.0.9:6443", true))]
+    #[case::without_a_secret(through_api_server(), None, ("https://192.0.2.1:6443", false))]
     #[tokio::test]
     async fn the_address_that_istiod_uses_is_asked(
-        #[case] access: Access,
+        #[case] access: std::sync::Arc<dyn Access>,
         #[case] named: Option<&str>,
         #[case] expected: (&str, bool),
     ) {

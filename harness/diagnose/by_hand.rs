@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::scene::Scene;
 use crate::istio::NAMESPACE;
-use crate::provider::access::Access;
 use crate::provider::{Cluster, PodRef};
 use crate::tool::quote;
 
@@ -96,11 +95,7 @@ impl Scene<'_> {
 
 /// ` --env ID`, where pods are entered by way of an environment on this machine; empty elsewhere.
 fn in_env(cluster: &Cluster) -> String {
-    let id = match &cluster.access {
-        Access::Netns { env } | Access::ExistingNetns { env } => env.file_name().and_then(|name| name.to_str()),
-        Access::Kind | Access::Existing => None,
-    };
-    id.map(|id| format!(" --env {}", quote(id))).unwrap_or_default()
+    cluster.environment().map(|id| format!(" --env {}", quote(id))).unwrap_or_default()
 }
 
 fn curl(flags: &str, headers: &BTreeMap<String, String>, url: &str) -> String {
@@ -128,9 +123,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_environment_is_named_where_pods_are_entered_by_it() {
-        let env = "/state/meshproof/e1".into();
-        let cluster = Cluster { access: Access::Netns { env }, ..served_by("cluster1", axum::Router::new()) };
+        let access = crate::provider::netns::access(std::path::Path::new("/state/meshproof/e1"), true);
+        let cluster = Cluster { access, ..served_by("cluster1", axum::Router::new()) };
         assert_eq!(in_env(&cluster), " --env e1");
-        assert_eq!(in_env(&Cluster { access: Access::Kind, ..cluster }), "");
+        assert_eq!(in_env(&Cluster { access: crate::provider::kind::access(), ..cluster }), "");
     }
 }

@@ -29,10 +29,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::provider::Cluster;
-use crate::report::{Rung, RungStatus};
 use crate::scenario::{Expect, WorkloadRef};
 use crate::topology::Topology;
 use rung::Climbed;
+pub use rung::{Rung, RungStatus};
 use scene::Scene;
 
 mod api_server;

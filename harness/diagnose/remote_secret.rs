@@ -15,7 +15,6 @@ use super::scene::Scene;
 use crate::apply::Reason;
 use crate::istio::{NAMESPACE, remote_secret};
 use crate::provider::Cluster;
-use crate::provider::access::Access;
 
 /// What a control plane reads in another cluster (istio/istio
 /// `manifests/charts/istio-control/istio-discovery/templates/reader-clusterrole.yaml`): verb, group, resource.
@@ -79,8 +78,7 @@ pub(super) fn server_of(plane: &Facts, name: &str) -> Option<String> {
 /// The address at which other clusters reach an API server, where that is certain: on clusters that were made here. Of others a
 /// kubeconfig tells how its owner reaches them, and pods may have another way.
 pub(super) fn certain_server(cluster: &Cluster) -> Option<String> {
-    let made_here = matches!(cluster.access, Access::Kind | Access::Netns { .. });
-    told_server(cluster).filter(|_| made_here)
+    told_server(cluster).filter(|_| cluster.created_here())
 }
 
 /// The same as somebody said it, certain or not.
@@ -253,15 +251,16 @@ async fn may(read: &Facts, user: &UserInfo, verb: &str, group: &str, resource: &
 mod tests {
     use super::*;
     use crate::apply::tests::served_by;
+    use crate::provider::{Access, kind, through_api_server};
     use rstest::rstest;
 
     #[rstest]
-    #[case::kind(Access::Kind, "https://172.18.0.3:6443", Some("https://172.18.0.3:6443"), "https://172.18.0.3:6443")]
-    #[case::existing(Access::Existing, "https://gate.example.org", None, "https://10.0.0.9:6443")]
-    #[case::not_told(Access::Existing, "", None, "https://10.0.0.9:6443")]
+    #[case::kind(kind::access(), "https://172.18.0.3:6443", Some("https://172.18.0.3:6443"), "https://172.18.0.3:6443")]
+    #[case::existing(through_api_server(), "https://gate.example.org", None, "https://10.0.0.9:6443")]
+    #[case::not_told(through_api_server(), "", None, "https://10.0.0.9:6443")]
     #[tokio::test]
     async fn only_clusters_that_were_made_here_have_a_certain_address(
-        #[case] access: Access,
+        #[case] access: std::sync::Arc<dyn Access>,
         #[case] told: &str,
         #[case] certain: Option<&str>,
         #[case] shown: &str,

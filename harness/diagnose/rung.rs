@@ -3,8 +3,50 @@
 use std::future::Future;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::RungId;
-use crate::report::{Rung, RungStatus};
+
+/// One rung of the ladder between two workloads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rung {
+    /// Which one of the agreed order.
+    pub rung: RungId,
+    /// What is looked at: `node route from cluster1 to cluster2`.
+    pub name: String,
+    /// How it stands.
+    pub status: RungStatus,
+    /// What it should be.
+    pub expected: Option<String>,
+    /// What it is; of one that was skipped, why.
+    pub observed: Option<String>,
+    /// The command that shows it.
+    pub command: Option<String>,
+    /// The command or edit that fixes it.
+    pub fix: Option<String>,
+}
+
+impl Rung {
+    /// What people read about it, under the same labels everywhere: `actual`, `expected`, `inspect`, `fix`.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [("actual", &self.observed), ("expected", &self.expected), ("inspect", &self.command), ("fix", &self.fix)]
+            .into_iter()
+            .filter_map(|(label, value)| Some((label, value.as_deref()?)))
+    }
+}
+
+/// How a rung stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RungStatus {
+    /// As it should be.
+    Ok,
+    /// Not as it should be.
+    Broken,
+    /// Not looked at, because an earlier one is broken or it does not apply.
+    #[default]
+    Skipped,
+}
 
 /// How long one question may take. On a warm environment none takes a tenth of it; what does not answer in this time is told
 /// as not answering.

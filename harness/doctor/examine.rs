@@ -1,7 +1,8 @@
 //! All checks that fit what a command is about to do.
 
-use super::{Finding, Severity, existing, host, install, leftovers, network, supply};
+use super::{existing, host, install, leftovers, network, supply};
 use crate::failure::Failure;
+use crate::finding::{Finding, Severity};
 use crate::journal::state_root;
 use crate::provider::{self, ProviderName, netns};
 use crate::run::record::environments;

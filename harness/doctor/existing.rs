@@ -1,6 +1,6 @@
 //! Clusters that were not made here, and the mesh in them.
 
-use super::{Finding, Severity};
+use crate::finding::{Finding, Severity};
 use crate::istio::found::{self, FoundMesh};
 use crate::istio::{Mesh, MeshError};
 use crate::provider::existing as provider;
@@ -12,7 +12,7 @@ pub(super) async fn look(existing: &Existing, topologies: &[Topology]) -> Vec<Fi
     let mut findings: Vec<Finding> = Vec::new();
     for topology in topologies {
         let mut more = provider::preflight(&existing.given, topology, existing.install_mesh).await;
-        if super::worst(&more) != Severity::Bad {
+        if crate::finding::worst(&more) != Severity::Bad {
             more.push(mesh(existing, topology).await);
         }
         for finding in more {

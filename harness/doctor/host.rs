@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use crate::finding::Finding;
 use crate::provider::ProviderName;
 
 /// What two clusters of one node, with the mesh, need (measured: 3.1 GiB on kind, 1.6 GiB on netns).
@@ -135,8 +135,8 @@ fn cgroup_finding(v2: bool, kubernetes_minor: u32) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Severity;
     use super::*;
+    use crate::finding::Severity;
     use rstest::rstest;
 
     #[test]

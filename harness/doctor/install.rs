@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use crate::finding::Finding;
 use crate::tool::{Tool, ToolError};
 
 /// A program that the harness runs, and the Debian package that holds it.

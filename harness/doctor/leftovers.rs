@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use crate::finding::Finding;
 use crate::run::record::{Standing, environments};
 
 /// What dead runs left, and what is kept on purpose.
@@ -34,8 +34,8 @@ pub fn leftovers(root: &Path) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Severity;
     use super::*;
+    use crate::finding::Severity;
     use crate::journal::EnvDir;
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whether the programs and images of a run are here already, and what their making would take.
 
-use super::{Finding, install};
+use super::install;
+use crate::finding::Finding;
 use crate::provider::ProviderName;
 use crate::run::settings::Settings;
 use crate::supply::{self, Origin, Purpose, Source, Status, SupplyError, Versions};
@@ -72,8 +73,8 @@ pub(super) fn kubectl() -> Finding {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Severity;
     use super::*;
+    use crate::finding::Severity;
     use crate::supply::ItemStatus;
 
     fn status(origin: Origin, present: bool) -> Result<Status, SupplyError> {

@@ -208,7 +208,7 @@ mod tests {
     use crate::evidence::asked::LIMIT;
     use crate::evidence::look;
     use crate::provider::Node;
-    use crate::provider::access::Access;
+    use crate::provider::through_api_server;
     use jiff::Timestamp;
     use std::collections::BTreeSet;
 
@@ -225,7 +225,7 @@ mod tests {
             pods: "10.20.0.0/16".parse().unwrap(),
             services: "10.120.0.0/16".parse().unwrap(),
             nodes: vec![Node { name: "node1".into(), address: address.ip(), pods: "10.20.0.0/24".parse().unwrap() }],
-            access: Access::Existing,
+            access: through_api_server(),
         };
         (cluster, listener)
     }

@@ -1,18 +1,15 @@
 //! Programs on nodes.
 
 use super::{FaultError, World};
-use crate::provider::access::Access;
 use crate::provider::{Cluster, PodAt};
 use crate::workload;
 
 /// Why nothing can be run on its nodes.
 pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
-    match cluster.access {
-        Access::Existing | Access::ExistingNetns { .. } => {
-            Err("its nodes cannot be entered: the cluster was not made here".to_owned())
-        }
-        Access::Kind | Access::Netns { .. } => Ok(()),
+    if cluster.created_here() {
+        return Ok(());
     }
+    Err("its nodes cannot be entered: meshproof did not create the cluster".to_owned())
 }
 
 /// Runs `argv` on a node and answers what it printed.

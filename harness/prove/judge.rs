@@ -1,9 +1,10 @@
 //! What one cell comes to.
 
 use super::{Cell, Outcome, rung_name};
+use crate::diagnose::Rung;
 use crate::diagnose::RungId;
 use crate::fault::{self, Entry};
-use crate::report::{Rung, ScenarioReport, StepReport};
+use crate::report::{ScenarioReport, StepReport};
 use crate::run::{Injection, RunUnderFault};
 use crate::scenario::{Located, Step};
 use crate::verdict::Class;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rstest::rstest;
 
 use super::*;
-use crate::report::{Rung, RungStatus, ScenarioReport, StepReport, terminal::plain};
+use crate::diagnose::{Rung, RungStatus};
+use crate::report::{ScenarioReport, StepReport, terminal::plain};
 use crate::run::{Injection, RunUnderFault};
 use crate::scenario::Located;
 use crate::verdict::Finding;

@@ -1,139 +1,103 @@
-//! Ways into pods and nodes: through the API server, or straight into network namespaces.
+//! Ways into pods and nodes.
 //!
-//! Only the choice is made here; each way has its own module.
+//! Each provider has its own; what it leaves out goes through the API server (pods) or is refused (nodes).
 
-use std::path::PathBuf;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cluster, ExecOutput, PodAt, PodRef, ProviderError, Stream, kind, kube_access, memory, netns};
-use crate::tool::{Output, quote};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
-/// How to get into a cluster's pods and nodes.
-#[derive(Debug, Clone)]
-pub enum Access {
-    /// Pods through the API server, nodes through the container engine (`docker exec`).
-    Kind,
-    /// Pods through the API server; nodes not at all.
-    Existing,
-    /// As [`Access::Existing`], where the clusters are those of a netns environment: their nodes serve no logs and no exec
-    /// to an API server, so that their pods are entered as in that environment. Nodes not at all.
-    ExistingNetns {
-        /// That environment's folder.
-        env: PathBuf,
-    },
-    /// Pods and nodes through their namespaces on this machine.
-    Netns {
-        /// The environment's folder, where the kubelets write down what runs.
-        env: PathBuf,
-    },
+use super::{Cluster, ExecOutput, PodAt, PodRef, ProviderError, Stream, kube_access};
+use crate::tool::Output;
+
+/// What a way in answers.
+pub type Entered<'a, T> = BoxFuture<'a, Result<T, ProviderError>>;
+
+/// How to get into a cluster's pods and nodes. [`Cluster`] has a method for each, which says what it does.
+#[expect(missing_docs, reason = "documented at the methods of `Cluster`")]
+pub trait Access: Debug + Send + Sync {
+    fn exec<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        pod: &'a PodRef,
+        container: &'a str,
+        argv: &'a [&'a str],
+        stdin: &'a [u8],
+    ) -> Entered<'a, ExecOutput> {
+        kube_access::exec(cluster, pod, container, argv, stdin).boxed()
+    }
+
+    fn dial<'a>(&'a self, cluster: &'a Cluster, pod: &'a PodRef, port: u16) -> Entered<'a, Box<dyn Stream>> {
+        kube_access::dial(cluster, pod, port).boxed()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        pod: &'a PodRef,
+        container: &'a str,
+        since: Option<Duration>,
+    ) -> Entered<'a, String> {
+        kube_access::logs(cluster, pod, container, since).boxed()
+    }
+
+    fn node_exec<'a>(&'a self, cluster: &'a Cluster, node: &'a str, _argv: &'a [&'a str]) -> Entered<'a, Output> {
+        node_not_entered(cluster, node)
+    }
+
+    fn pod_net_exec<'a>(&'a self, cluster: &'a Cluster, at: &'a PodAt, _argv: &'a [&'a str]) -> Entered<'a, Output> {
+        pod_net_not_entered(cluster, at)
+    }
+
+    fn node_by_hand(&self, _node: &str) -> Option<String> {
+        None
+    }
+
+    fn pod_net_by_hand(&self, _cluster: &Cluster, _pod: &PodRef) -> Option<String> {
+        None
+    }
+
+    fn memory<'a>(&'a self, _cluster: &'a Cluster) -> BoxFuture<'a, Option<u64>> {
+        ready(None).boxed()
+    }
+
+    fn created_here(&self) -> bool {
+        false
+    }
+
+    fn environment(&self) -> Option<&str> {
+        None
+    }
 }
 
-impl Access {
-    pub(super) async fn exec(
-        &self,
-        cluster: &Cluster,
-        pod: &PodRef,
-        container: &str,
-        argv: &[&str],
-        stdin: &[u8],
-    ) -> Result<ExecOutput, ProviderError> {
-        match self {
-            Self::Kind | Self::Existing => kube_access::exec(cluster, pod, container, argv, stdin).await,
-            Self::Netns { env } | Self::ExistingNetns { env } => {
-                netns::access::exec(env, cluster, pod, container, argv, stdin).await
-            }
-        }
-    }
+/// Why a node cannot be entered.
+pub(super) fn node_not_entered<'a>(cluster: &Cluster, node: &str) -> Entered<'a, Output> {
+    not_entered(format!("node {node} of cluster {}", cluster.name))
+}
 
-    pub(super) async fn dial(
-        &self,
-        cluster: &Cluster,
-        pod: &PodRef,
-        port: u16,
-    ) -> Result<Box<dyn Stream>, ProviderError> {
-        match self {
-            Self::Kind | Self::Existing => kube_access::dial(cluster, pod, port).await,
-            Self::Netns { env } | Self::ExistingNetns { env } => netns::access::dial(env, cluster, pod, port).await,
-        }
-    }
+/// Why a pod's network cannot be entered.
+pub(super) fn pod_net_not_entered<'a>(cluster: &Cluster, at: &PodAt) -> Entered<'a, Output> {
+    let PodRef { namespace, name } = &at.pod;
+    not_entered(format!("the network of pod {namespace}/{name} of cluster {}", cluster.name))
+}
 
-    pub(super) async fn logs(
-        &self,
-        cluster: &Cluster,
-        pod: &PodRef,
-        container: &str,
-        since: Option<Duration>,
-    ) -> Result<String, ProviderError> {
-        match self {
-            Self::Kind | Self::Existing => kube_access::logs(cluster, pod, container, since).await,
-            Self::Netns { env } | Self::ExistingNetns { env } => {
-                netns::access::logs(env, cluster, pod, container, since).await
-            }
-        }
-    }
+fn not_entered<'a, T: Send + 'a>(what: String) -> Entered<'a, T> {
+    ready(Err(ProviderError::Refused {
+        what: format!("{what} cannot be entered: meshproof did not create the cluster"),
+        hint: "run it on the kind or netns provider".to_owned(),
+    }))
+    .boxed()
+}
 
-    pub(super) async fn node_exec(
-        &self,
-        cluster: &Cluster,
-        node: &str,
-        argv: &[&str],
-    ) -> Result<Output, ProviderError> {
-        match self {
-            Self::Kind => kind::node::exec(node, argv).await,
-            Self::Netns { env } => netns::access::node_exec(env, cluster, node, argv).await,
-            Self::Existing | Self::ExistingNetns { .. } => Err(ProviderError::Refused {
-                what: format!(
-                    "node {node} of cluster {} cannot be entered: the cluster was not made here",
-                    cluster.name
-                ),
-                hint: "run it on the kind or netns provider".to_owned(),
-            }),
-        }
-    }
+/// Pods through the API server; nodes not at all.
+#[derive(Debug)]
+struct ThroughApiServer;
 
-    pub(super) async fn pod_net_exec(
-        &self,
-        cluster: &Cluster,
-        at: &PodAt,
-        argv: &[&str],
-    ) -> Result<Output, ProviderError> {
-        match self {
-            Self::Kind => kind::node::pod_net_exec(at, argv).await,
-            Self::Netns { env } => netns::access::pod_net_exec(env, cluster, &at.pod, argv).await,
-            Self::Existing | Self::ExistingNetns { .. } => Err(ProviderError::Refused {
-                what: format!(
-                    "the network of pod {}/{} of cluster {} cannot be entered: the cluster was not made here",
-                    at.pod.namespace, at.pod.name, cluster.name
-                ),
-                hint: "run it on the kind or netns provider".to_owned(),
-            }),
-        }
-    }
+impl Access for ThroughApiServer {}
 
-    pub(super) fn node_by_hand(&self, node: &str) -> Option<String> {
-        match self {
-            Self::Kind => Some(format!("docker exec {}", quote(node))),
-            Self::Netns { env } => Some(format!("ip netns exec {}", netns::access::node_namespace(env, node))),
-            Self::Existing | Self::ExistingNetns { .. } => None,
-        }
-    }
-
-    pub(super) fn pod_net_by_hand(&self, cluster: &Cluster, pod: &PodRef) -> Option<String> {
-        match self {
-            Self::Netns { env } | Self::ExistingNetns { env } => {
-                let namespace = netns::access::pod_namespace(env, cluster, pod).ok()?;
-                Some(format!("ip netns exec {namespace}"))
-            }
-            Self::Kind | Self::Existing => None,
-        }
-    }
-
-    pub(super) async fn memory(&self, cluster: &Cluster) -> Option<u64> {
-        match self {
-            Self::Kind => memory::in_containers(cluster).await.ok(),
-            Self::Netns { env } => Some(memory::of_processes(netns::access::pids(env, cluster))),
-            // They are not ours to account for.
-            Self::Existing | Self::ExistingNetns { .. } => None,
-        }
-    }
+/// The way into clusters of which nothing but a kubeconfig is known.
+pub fn through_api_server() -> Arc<dyn Access> {
+    Arc::new(ThroughApiServer)
 }

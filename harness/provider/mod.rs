@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,12 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::journal::Owned;
 use crate::tool::{Output, Tool, ToolError};
 
-pub mod access;
+mod access;
 pub mod existing;
 pub mod kind;
 mod kube_access;
 mod memory;
 pub mod netns;
+
+pub use access::{Access, through_api_server};
 
 /// Who makes the clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,7 +66,7 @@ pub struct Cluster {
     /// Its nodes, control planes first.
     pub nodes: Vec<Node>,
     /// How to get into its pods and nodes.
-    pub access: access::Access,
+    pub access: Arc<dyn Access>,
 }
 
 /// One node of a running cluster.
@@ -205,6 +208,16 @@ impl Cluster {
     /// What a person types ahead of a command to run it with a pod's network; `None`: `kubectl exec` is the way in.
     pub fn pod_net_by_hand(&self, pod: &PodRef) -> Option<String> {
         self.access.pod_net_by_hand(self, pod)
+    }
+
+    /// Whether meshproof created it, so that its nodes can be entered.
+    pub fn created_here(&self) -> bool {
+        self.access.created_here()
+    }
+
+    /// The environment on this machine by way of which its pods are entered; `None`: its API server is the way.
+    pub fn environment(&self) -> Option<&str> {
+        self.access.environment()
     }
 
     /// Bytes of memory that everything on its nodes and in its pods takes; `None` where nobody can look.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::*;
-use crate::diagnose::RungId;
+use crate::diagnose::{Rung, RungId, RungStatus};
 use crate::probe::{CallSeen, Observations, Outcome, ProxyLine};
 use crate::scenario::{Call, Located, Scenario, Step};
 use crate::verdict::{judge, negative_control};

@@ -8,7 +8,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 
-use super::{EnvironmentReport, RunReport, Rung, RungStatus, ScenarioReport, StepReport, seconds, versions};
+use super::{EnvironmentReport, RunReport, ScenarioReport, StepReport, seconds, versions};
+use crate::diagnose::{Rung, RungStatus};
 use crate::verdict::{Class, Finding};
 
 const DIM: Style = Style::new().dimmed();

@@ -7,11 +7,11 @@ use ipnet::IpNet;
 
 use super::environment::Environment;
 use super::{Patience, RunError};
-use crate::diagnose::{self, Question};
+use crate::diagnose::{self, Question, Rung};
 use crate::plan;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
-use crate::report::{CallsReport, Rung};
+use crate::report::CallsReport;
 use crate::scenario::{Call, Expect, url};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};

@@ -13,14 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use ipnet::{IpNet, Ipv4Net};
 use kube::Client;
 use serde::{Deserialize, Serialize};
 
-use super::access::Access;
-use super::{Cluster, ProviderError};
+use super::{Access, Cluster, ProviderError, netns, through_api_server};
 use crate::journal::{EnvDir, External, JournalError};
 use crate::topology::{ClusterSpec, Topology};
 
@@ -68,7 +68,7 @@ pub async fn create(topology: &Topology, env: &EnvDir, given: &Given) -> Result<
 pub async fn reach(topology: &Topology, given: &Given) -> Result<Vec<Cluster>, ProviderError> {
     let targets = given.targets(topology)?;
     let each = topology.clusters.iter().zip(&targets).map(|(spec, target)| async move {
-        let access = target.netns.clone().map_or(Access::Existing, |env| Access::ExistingNetns { env });
+        let access = access(target.netns.as_deref());
         cluster(spec, target, target.file.clone(), access).await.map(|(cluster, _)| cluster)
     });
     try_join_all(each).await
@@ -94,7 +94,7 @@ pub async fn look(given: &Given) -> Result<Vec<Cluster>, ProviderError> {
             pods: anywhere,
             services: anywhere,
             nodes: Vec::new(),
-            access: Access::Existing,
+            access: through_api_server(),
         })
     });
     try_join_all(each).await
@@ -109,10 +109,7 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
     let known: Known = serde_json::from_slice(&read).map_err(|e| unreadable(env, e.into()))?;
     let each = topology.clusters.iter().map(|spec| {
         let kubeconfig = env.path().join(file_name(&spec.name));
-        let access = match known.netns.get(&spec.name) {
-            Some(env) => Access::ExistingNetns { env: env.clone() },
-            None => Access::Existing,
-        };
+        let access = access(known.netns.get(&spec.name).map(PathBuf::as_path));
         async move {
             let external = External { kubeconfig, context: spec.name.clone() };
             let target = target(&spec.name, &external)?;
@@ -138,7 +135,7 @@ async fn cluster(
     spec: &ClusterSpec,
     target: &Target,
     kubeconfig: PathBuf,
-    access: Access,
+    access: Arc<dyn Access>,
 ) -> Result<(Cluster, Vec<String>), ProviderError> {
     let client = target.client().await?;
     let facts = facts::read(&client, &spec.name).await?;
@@ -154,6 +151,12 @@ async fn cluster(
         access,
     };
     Ok((cluster, mismatches))
+}
+
+/// Pods through the API server; where the clusters are those of a netns environment, as in that environment: their nodes
+/// serve no logs and no exec to an API server. Nodes not at all.
+fn access(netns: Option<&Path>) -> Arc<dyn Access> {
+    netns.map_or_else(through_api_server, |env| netns::access(env, false))
 }
 
 /// How to reach a cluster of an environment, for its journal.

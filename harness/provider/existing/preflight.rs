@@ -6,7 +6,7 @@ use kube::api::{Api, PostParams};
 
 use super::targets::{Given, Target};
 use super::{facts, fix};
-use crate::doctor::Finding;
+use crate::finding::Finding;
 use crate::provider::ProviderError;
 use crate::topology::{ClusterSpec, Topology};
 

@@ -14,7 +14,6 @@ use serde_json::json;
 use super::config::{self, Machine};
 use super::{Made, NodeImage, cni, network, node};
 use crate::journal::{EnvDir, Owned, write_private};
-use crate::provider::access::Access;
 use crate::provider::{Cluster, Node, ProviderError, kube_access};
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Cni, Topology};
@@ -127,7 +126,7 @@ fn with(spec: &ClusterSpec, kubeconfig: &Path, client: Client, nodes: Vec<Node>)
         pods: spec.pods,
         services: spec.services,
         nodes,
-        access: Access::Kind,
+        access: super::access(),
     }
 }
 

@@ -3,29 +3,36 @@
 //! `docs/kind.md` tells how the pieces hang together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{try_join, try_join_all};
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, Node, ProviderError};
+use super::{Access, Cluster, Node, ProviderError};
 use crate::journal::{EnvDir, JournalError, Owned};
 use crate::topology::{Cni, Topology};
 use crate::wait::WaitError;
 use config::Machine;
 
+mod access;
 mod cluster;
 mod cni;
 mod config;
 mod engine;
 mod flat;
 mod network;
-pub(super) mod node;
+mod node;
 mod preflight;
 mod routes;
 
 pub use flat::{NotFlat, verify_flat};
 pub use preflight::preflight;
+
+/// The way into clusters that kind created.
+pub fn access() -> Arc<dyn Access> {
+    Arc::new(access::ThroughEngine)
+}
 
 /// Label of what is made here, with the environment's identifier.
 const ENV_LABEL: &str = "dev.meshproof.env";

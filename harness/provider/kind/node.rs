@@ -8,7 +8,7 @@ use crate::tool::{Output, quote};
 ///
 /// # Errors
 /// When the container cannot be entered; a program that ends with a failure is no error here.
-pub(in crate::provider) async fn exec(node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
+pub(super) async fn exec(node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
     let output = docker(["exec", node]).args(argv).run_unchecked().await?;
     // Docker's own failures have the exit codes of programs, so only its words tell them apart.
     let said = output.error_text();
@@ -33,7 +33,7 @@ const IN_POD_NET: &str = "address=$1; shift; \
 ///
 /// # Errors
 /// As [`exec`].
-pub(in crate::provider) async fn pod_net_exec(at: &PodAt, argv: &[&str]) -> Result<Output, ProviderError> {
+pub(super) async fn pod_net_exec(at: &PodAt, argv: &[&str]) -> Result<Output, ProviderError> {
     let address = at.address.to_string();
     let mut whole = vec!["bash", "-c", IN_POD_NET, "bash", &address];
     whole.extend(argv);

@@ -3,7 +3,7 @@
 
 use super::config;
 use super::engine::{self, Engine, docker};
-use crate::doctor::Finding;
+use crate::finding::Finding;
 use crate::provider::ProviderError;
 
 /// Looks at the container engine. With `try_privileged`, and a node image to do it with, a privileged container is really

@@ -15,7 +15,6 @@ use super::state::State;
 use super::supervise::{Orders, last_lines};
 use super::{Programs, client, host_kubeconfig, namespace, network, processes};
 use crate::journal::{EnvDir, JournalError, Owned, process_start_time, write_private};
-use crate::provider::access::Access;
 use crate::provider::{Cluster, Node, ProviderError};
 use crate::tool::Tool;
 use crate::topology::Topology;
@@ -188,7 +187,7 @@ async fn cluster(layout: &ClusterLayout, env: &Path) -> Result<Cluster, Provider
         pods: IpNet::V4(layout.pods),
         services: IpNet::V4(layout.services),
         nodes: layout.nodes().map(node).collect(),
-        access: Access::Netns { env: env.to_owned() },
+        access: super::access(env, true),
     })
 }
 

@@ -33,18 +33,19 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
 
 use self::kubelet::{Image, ImageFile, ImageMap};
-use super::ProviderError;
+use super::{Access, ProviderError};
 use crate::supply::program::Program;
 use crate::supply::versions::{self, Versions};
 use crate::supply::{Supplied, SupplyError};
 
-pub(super) mod access;
+mod access;
 pub mod dns;
 mod environment;
 mod forward;
@@ -62,6 +63,11 @@ mod supervise;
 pub use environment::{attach, check, create, remove};
 pub use preflight::preflight;
 pub use supervise::supervise;
+
+/// The way into the clusters of an environment; `own`: this command's own, so that their nodes may be entered, too.
+pub fn access(env: &Path, own: bool) -> Arc<dyn Access> {
+    Arc::new(access::ThroughNamespaces { env: env.to_owned(), own })
+}
 
 /// Where the programs are that the clusters and their pods are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What this provider needs of the machine, tried in a network namespace without a name that is gone with the trial.
 
-use crate::doctor::Finding;
+use crate::finding::Finding;
 use crate::tool::Tool;
 
 /// Each thing that a run will do to a namespace: what it is, and the command that tries it.
@@ -70,7 +70,7 @@ async fn namespaces() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::finding::Severity;
 
     #[tokio::test]
     async fn says_what_is_missing_or_that_all_is_well() {

@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::drawing;
+use crate::diagnose::{Rung, RungStatus};
 use crate::report::terminal::{mark, place, word};
-use crate::report::{GateTiming, Rung, RungStatus, ScenarioReport, StepReport, TopologyReport, seconds};
+use crate::report::{GateTiming, ScenarioReport, StepReport, TopologyReport, seconds};
 use crate::verdict::{Class, Finding, SplitTest, chance, percent};
 
 /// A bar from `start` to `start + length`, both as parts of the whole width.
