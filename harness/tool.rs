@@ -377,6 +377,20 @@ impl Tool {
         Ok(Piped { process: Started { pid: child.id().unwrap_or_default(), child }, stdout, stderr })
     }
 
+    /// Starts it with `terminal` as its standard input, output and error, and leaves it running. It ends as with [`Tool::start`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_on(self, terminal: std::os::fd::OwnedFd) -> Result<Started, ToolError> {
+        let argv = die_with_parent(&self.program, self.argv());
+        let clones = terminal.try_clone().and_then(|out| Ok((out, terminal.try_clone()?)));
+        let spawned = clones.and_then(|(out, err)| self.streams(&argv, terminal.into(), out.into(), err.into()));
+        let spawned = spawned.and_then(|mut c| c.kill_on_drop(true).spawn());
+        let child = spawned.map_err(|source| self.not_started(source))?;
+        tracing::debug!(target: "meshproof::tool", command = self.command_line(), pid = child.id(), "started");
+        Ok(Started { pid: child.id().unwrap_or_default(), child })
+    }
+
     fn command(&self, argv: &[OsString], log: &Path, stdin: Stdio) -> std::io::Result<tokio::process::Command> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         self.streams(argv, stdin, log.try_clone()?.into(), log.into())

@@ -13,6 +13,7 @@ use rcgen::{
 };
 use serde_json::json;
 
+use super::kubelet::api::Serving;
 use super::layout::ClusterLayout;
 use crate::journal::write_private;
 use crate::provider::ProviderError;
@@ -75,6 +76,15 @@ impl Pki {
     /// `<node>.{crt,key}` (a node's serving certificate).
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// What a node's kubelet serves with.
+    pub fn serving(&self, node: &str) -> Serving {
+        Serving {
+            certificate: self.file(&format!("{node}.crt")),
+            key: self.file(&format!("{node}.key")),
+            ca: self.file("ca.crt"),
+        }
     }
 
     /// The kubeconfig of an identity, for use inside the environment's namespaces.

@@ -150,6 +150,7 @@ fn run_node(
         client: client.clone(),
         images: Arc::new(programs.images.clone()),
         dns: Dns { server: Some(cluster.dns.into()), domain: "cluster.local".into() },
+        serving: Files::of(env, &cluster.name).pki().serving(&node.name),
         meshproof: programs.meshproof.clone(),
     };
     let (what, board) = (format!("{} kubelet of {}", cluster.name, node.name), Arc::clone(board));

@@ -82,6 +82,8 @@ pub async fn start(meshproof: &Path, netns: &str, start: &Start, paths: Paths) -
                 .join(": "));
         }
     };
+    // Before anything that it prints gets its time.
+    let since = Timestamp::now();
     let mut readers = JoinSet::new();
     readers.spawn(logs::copy(piped.stdout, "stdout", log.clone()));
     readers.spawn(logs::copy(piped.stderr, "stderr", log));
@@ -95,7 +97,7 @@ pub async fn start(meshproof: &Path, netns: &str, start: &Start, paths: Paths) -
         log: paths.log,
     };
     state.write(&paths.state).map_err(io("cannot write the container's state"))?;
-    Ok(Running { process: piped.process, state, since: Timestamp::now(), state_file: paths.state, readers })
+    Ok(Running { process: piped.process, state, since, state_file: paths.state, readers })
 }
 
 /// What the first process says: its ID, once its program has been executed.

@@ -2,9 +2,9 @@
 //! container runtime interface (`2026-01-02T03:04:05.678901234Z stdout F text`).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -43,13 +43,63 @@ pub async fn copy(stream: impl AsyncRead + Unpin, name: &'static str, log: Arc<F
     }
 }
 
-/// A line of a log: when, and what.
-fn parse(line: &str) -> Option<(Timestamp, &str)> {
-    let mut parts = line.splitn(4, ' ');
-    let time = parts.next()?.parse().ok()?;
-    let _stream = parts.next()?;
-    let _flag = parts.next()?;
-    Some((time, parts.next().unwrap_or_default()))
+/// A line of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// When it was printed.
+    pub time: Timestamp,
+    /// `stdout` or `stderr`.
+    pub stream: &'a str,
+    /// The line itself, without its line break.
+    pub text: &'a [u8],
+}
+
+/// The lines in a log's content; what is no such line is left out.
+pub fn lines(content: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    content.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut parts = line.splitn(4, |byte| *byte == b' ');
+        let time = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+        let stream = std::str::from_utf8(parts.next()?).ok()?;
+        let _flag = parts.next()?;
+        Some(Line { time, stream, text: parts.next().unwrap_or_default() })
+    })
+}
+
+/// Reads a log that grows.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    read: u64,
+}
+
+impl Reader {
+    /// From the beginning of the file, which need not exist yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read: 0 }
+    }
+
+    /// The whole lines that came since the last time.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn read(&mut self) -> io::Result<Vec<u8>> {
+        let (path, from) = (self.path.clone(), self.read);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                file => file?,
+            };
+            file.seek(SeekFrom::Start(from))?;
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            content.truncate(whole);
+            Ok::<_, io::Error>(content)
+        });
+        let content = read.await.map_err(io::Error::other)??;
+        self.read += content.len() as u64;
+        Ok(content)
+    }
 }
 
 /// The lines of a log since a point in time, without their times, oldest first.
@@ -58,9 +108,8 @@ fn parse(line: &str) -> Option<(Timestamp, &str)> {
 /// When the file cannot be read.
 pub fn read(path: &Path, since: Option<Timestamp>) -> io::Result<String> {
     let content = std::fs::read(path)?;
-    let content = String::from_utf8_lossy(&content);
-    let lines = content.lines().filter_map(parse).filter(|(time, _)| since.is_none_or(|since| *time >= since));
-    Ok(lines.fold(String::new(), |all, (_, text)| all + text + "\n"))
+    let lines = lines(&content).filter(|line| since.is_none_or(|since| line.time >= since));
+    Ok(lines.fold(String::new(), |all, line| all + &String::from_utf8_lossy(line.text) + "\n"))
 }
 
 /// What a program that failed printed last since it was started, as the kubelet tells it with `FallbackToLogsOnError`: at most

@@ -36,6 +36,7 @@ use tokio::sync::{broadcast, watch};
 use crate::journal::EnvDir;
 
 pub mod addresses;
+pub mod api;
 pub mod atomic;
 pub mod bind;
 pub mod container;
@@ -50,6 +51,7 @@ pub mod logs;
 pub mod node;
 pub mod objects;
 pub mod pod;
+pub mod pods;
 pub mod probe;
 pub mod quantity;
 pub mod run;
@@ -57,6 +59,7 @@ pub mod state;
 pub mod status;
 pub mod supervise;
 pub mod supported;
+pub mod terminal;
 pub mod volumes;
 
 pub use images::{Image, ImageFile, ImageMap};
@@ -87,6 +90,8 @@ pub struct KubeletConfig {
     pub images: Arc<ImageMap>,
     /// The cluster's name service.
     pub dns: Dns,
+    /// What its API serves with.
+    pub serving: api::Serving,
     /// The harness's own program, which becomes each container (`meshproof __container`).
     pub meshproof: PathBuf,
 }
@@ -99,6 +104,8 @@ pub struct Node {
     pub allocatable: BTreeMap<String, String>,
     /// Free and taken addresses.
     pub addresses: addresses::Addresses,
+    /// Its pods.
+    pub pods: pods::Pods,
     /// Writes events.
     pub recorder: Recorder,
     /// Namespaces in which a ConfigMap or a Secret has changed.
@@ -107,7 +114,7 @@ pub struct Node {
 
 /// Why a node cannot run.
 #[derive(Debug, Error)]
-pub enum AgentError {
+pub enum KubeletError {
     /// The API server does not take the node.
     #[error("node {node} could not be registered: {source} (hint: see the API server's log)")]
     Register {
@@ -115,6 +122,14 @@ pub enum AgentError {
         node: String,
         /// What came back.
         source: Box<kube::Error>,
+    },
+    /// Its API cannot be served.
+    #[error("node {node}: the kubelet's API cannot be served: {source}")]
+    Api {
+        /// The node.
+        node: String,
+        /// What the operating system said.
+        source: std::io::Error,
     },
     /// The stream of the node's pods ended, which it never does by itself.
     #[error("node {node} does not hear of its pods any more")]
@@ -127,14 +142,15 @@ pub enum AgentError {
 /// Runs a node until it is dropped. Dropped, its containers are killed; their namespaces are in the journal.
 ///
 /// # Errors
-/// [`AgentError`].
-pub async fn run(config: KubeletConfig) -> Result<(), AgentError> {
+/// [`KubeletError`].
+pub async fn run(config: KubeletConfig) -> Result<(), KubeletError> {
     let allocatable = node::allocatable();
     let register = node::register(&config, &allocatable).await;
-    register.map_err(|e| AgentError::Register { node: config.name.clone(), source: Box::new(e) })?;
+    register.map_err(|e| KubeletError::Register { node: config.name.clone(), source: Box::new(e) })?;
     let reporter = Reporter { controller: "meshproof".into(), instance: Some(config.name.clone()) };
     let node = Arc::new(Node {
         addresses: addresses::Addresses::new(config.pods),
+        pods: pods::Pods::default(),
         recorder: Recorder::new(config.client.clone(), reporter),
         changes: broadcast::Sender::new(256),
         allocatable,
@@ -143,14 +159,18 @@ pub async fn run(config: KubeletConfig) -> Result<(), AgentError> {
     let config = &node.config;
     let binding =
         async { if config.binds { bind::run(config.client.clone()).await } else { std::future::pending().await } };
-    tokio::select! {
-        () = node::heartbeat(config) => {}
-        () = binding => {}
-        () = changes::<ConfigMap>(&node) => {}
-        () = changes::<Secret>(&node) => {}
-        () = pods(&node) => {}
-    }
-    Err(AgentError::Deaf { node: config.name.clone() })
+    let served = tokio::select! {
+        served = api::serve(node.clone()) => served,
+        () = node::heartbeat(config) => Ok(()),
+        () = binding => Ok(()),
+        () = changes::<ConfigMap>(&node) => Ok(()),
+        () = changes::<Secret>(&node) => Ok(()),
+        () = pods(&node) => Ok(()),
+    };
+    Err(match served {
+        Ok(()) => KubeletError::Deaf { node: config.name.clone() },
+        Err(source) => KubeletError::Api { node: config.name.clone(), source },
+    })
 }
 
 /// Tells the pods when an object that they may have mounted changes.
@@ -191,7 +211,10 @@ async fn pods(node: &Arc<Node>) {
             event = stream.next() => event,
             Some(ended) = tasks.running.join_next() => {
                 match ended {
-                    Ok(uid) => drop(tasks.by_uid.remove(&uid)),
+                    Ok(uid) => {
+                        node.pods.remove(&uid);
+                        tasks.by_uid.remove(&uid);
+                    }
                     Err(error) => tracing::error!(%error, "a pod's task broke"),
                 }
                 continue;
@@ -233,6 +256,7 @@ impl Tasks {
         let (sender, receiver) = watch::channel(pod::Update::of(pod.clone()));
         self.by_uid.insert(uid.clone(), sender);
         let run = Arc::new(run::Run::new(node.clone(), pod));
+        node.pods.insert(&uid, run.clone());
         self.running.spawn(async move {
             pod::run(run, receiver).await;
             uid

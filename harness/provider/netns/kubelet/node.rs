@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::KubeletConfig;
+use super::{KubeletConfig, api};
 use crate::wait;
 
 /// What the node says its kubelet is. Istio injects native sidecars when all kubelets are at least 1.33.
@@ -79,6 +79,7 @@ fn object(config: &KubeletConfig, allocatable: &BTreeMap<String, String>, now: T
                 condition("DiskPressure", "False", "NotMeasured", "not measured"),
                 condition("PIDPressure", "False", "NotMeasured", "not measured")
             ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": api::PORT}},
             "nodeInfo": {
                 "kubeletVersion": KUBELET_VERSION, "kubeProxyVersion": "", "operatingSystem": "linux",
                 "architecture": labels["kubernetes.io/arch"], "containerRuntimeVersion": "meshproof://processes",

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::facts::Facts;
 use super::files::{self, TokenRequest};
 use super::objects::{self, Named, Objects};
-use super::status::{ContainerView, View};
+use super::status::{ContainerView, Phase, View};
 use super::{Node, environment, state, volumes};
 use crate::wait;
 
@@ -61,6 +61,21 @@ impl Run {
             node,
             pod,
         }
+    }
+
+    /// The log of one of its containers.
+    pub fn log_file(&self, container: &str) -> PathBuf {
+        self.logs.join(format!("{container}.log"))
+    }
+
+    /// What is written down of one of its containers while it runs.
+    pub fn state_file(&self, container: &str) -> PathBuf {
+        self.folder.join(format!("{container}.json"))
+    }
+
+    /// Whether any of its containers runs.
+    pub fn runs(&self) -> bool {
+        self.view.borrow().containers().any(|c| matches!(c.phase, Phase::Running { .. }))
     }
 
     /// What was asked for.

@@ -72,9 +72,31 @@ impl Container {
     /// A program that runs inside the container as its own program does: same files, network,
     /// processes, user, environment and folder. (What it may do as root is not cut down.)
     pub fn exec(&self, argv: &[impl AsRef<str>]) -> Tool {
+        let all = ["-m", "-u", "-i", "-n", "-p"];
+        self.enter(Tool::new("/usr/bin/nsenter"), &all, argv)
+    }
+
+    /// As [`Container::exec`], for a program whose standard input is a terminal: it leads a session that the terminal
+    /// controls. The session begins inside the container's process namespace, where shells look for its leader.
+    pub fn exec_on_terminal(&self, argv: &[impl AsRef<str>]) -> Tool {
+        let tool = Tool::new("/usr/bin/nsenter").args(["-t", &self.pid.to_string(), "-p", "--"]).args([
+            "/usr/bin/setsid",
+            "--ctty",
+            "/usr/bin/nsenter",
+        ]);
+        self.enter(tool, &["-m", "-u", "-i", "-n"], argv).env("TERM", "xterm")
+    }
+
+    /// Where its terminals are made, as this machine sees it.
+    pub fn ptmx(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/dev/pts/ptmx", self.pid))
+    }
+
+    fn enter(&self, tool: Tool, namespaces: &[&str], argv: &[impl AsRef<str>]) -> Tool {
         let id = &self.identity;
-        let mut tool = Tool::new("/usr/bin/nsenter")
-            .args(["-t", &self.pid.to_string(), "-m", "-u", "-i", "-n", "-p"])
+        let mut tool = tool
+            .args(["-t", &self.pid.to_string()])
+            .args(namespaces)
             .arg(format!("--wdns={}", self.cwd))
             .args([format!("-S{}", id.uid), format!("-G{}", id.gid)])
             .arg("--")

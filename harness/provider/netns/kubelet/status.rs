@@ -105,6 +105,16 @@ impl View {
         }
     }
 
+    /// All its containers.
+    pub fn containers(&self) -> impl Iterator<Item = &ContainerView> {
+        self.init.iter().chain(&self.main)
+    }
+
+    /// One of its containers.
+    pub fn container(&self, name: &str) -> Option<&ContainerView> {
+        self.containers().find(|c| c.name == name)
+    }
+
     /// Whether every init container has done its work and every sidecar is up.
     pub fn initialized(&self) -> bool {
         self.init.iter().all(ContainerView::initialized)

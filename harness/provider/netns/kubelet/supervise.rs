@@ -1,6 +1,5 @@
 //! The life of one container: start, probes, hooks, end, and start again.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,7 +85,7 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
         let Some(mut ended) = ended else { return };
         let code = ended.code;
         if code != 0 && ended.message.is_none() {
-            ended.message = logs::last_words(&log_file(&run, &container.name), begun);
+            ended.message = logs::last_words(&run.log_file(&container.name), begun);
         }
         let ran = Duration::try_from(ended.finished.duration_since(ended.started)).unwrap_or_default();
         if !restart.after(code) {
@@ -163,16 +162,8 @@ async fn start(run: &Run, container: &Container) -> Result<Running, String> {
         cwd,
         identity,
     };
-    let paths = Paths {
-        folder,
-        state: run.folder.join(format!("{}.json", container.name)),
-        log: log_file(run, &container.name),
-    };
+    let paths = Paths { folder, state: run.state_file(&container.name), log: run.log_file(&container.name) };
     container::start(&config.meshproof, &run.netns, &start, paths).await
-}
-
-fn log_file(run: &Run, container: &str) -> PathBuf {
-    run.logs.join(format!("{container}.log"))
 }
 
 /// From the program's start to its end. `None`: it was told to stop, and its end is noted.
