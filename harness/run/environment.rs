@@ -10,7 +10,7 @@ use super::kit::{self, Kit};
 use super::record::{EnvRecord, Phase, PhaseDone, SCHEMA, Standing, environments};
 use super::settings::Settings;
 use super::stale::StaleConnections;
-use super::{RunError, external};
+use super::{RunError, foreign_mesh};
 use crate::fault::World;
 use crate::gate::{self, Change};
 use crate::istio::{self, Mesh};
@@ -200,7 +200,7 @@ impl Environment {
             Some(_) if record.is_done(Phase::Mesh) => {}
             Some(prepared) => {
                 if kit.provider == ProviderName::Existing {
-                    external::own_mesh(dir, &clusters, &prepared).await?;
+                    foreign_mesh::own_mesh(dir, &clusters, &prepared).await?;
                 }
                 phases.extend(istio::install(&prepared, &clusters).await?.phases);
                 record.mesh = Some(options.clone());
@@ -247,7 +247,7 @@ impl Environment {
     /// When the mesh cannot be changed.
     pub async fn reconcile_mesh(&mut self, options: &MeshOptions) -> Result<(), RunError> {
         if let Some(found) = &self.record.found_mesh {
-            return external::same_mesh(found, options, &self.topology);
+            return foreign_mesh::same_mesh(found, options, &self.topology);
         }
         let now = self.record.mesh.clone().unwrap_or_else(|| unlike(options));
         if now == *options {

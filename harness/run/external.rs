@@ -6,28 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
 use serde_json::json;
 
 use super::calls::needs_logs;
 use super::environment::Environment;
+use super::foreign_mesh::{failed, object, same_mesh};
 use super::kit::Kit;
 use super::steps::manifests;
 use super::{Chosen, RunError};
-use crate::apply::{self, Manifest, OWNER_LABEL};
+use crate::apply::{Manifest, OWNER_LABEL};
 use crate::istio::found::FoundMesh;
-use crate::istio::{self, Prepared};
-use crate::journal::{EnvDir, Owned};
-use crate::provider::{Cluster, ProviderError, existing};
-use crate::scenario::{MeshOptions, Scenario, Step};
+use crate::journal::EnvDir;
+use crate::provider::Cluster;
+use crate::scenario::{Scenario, Step};
 use crate::topology::Topology;
 use crate::workload::{self, WorkloadError};
-
-/// On the ConfigMaps that a control plane writes into every namespace (Istio, `pilot/pkg/serviceregistry/kube/controller`:
-/// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
-const OF_ISTIOD: &str = "istio.io/config=true";
 
 /// Makes the namespaces of a scenario, each in the journal first, or refuses the scenario.
 ///
@@ -133,22 +129,6 @@ fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<Str
     why
 }
 
-/// Whether the mesh that was found is as a scenario wants it.
-///
-/// # Errors
-/// [`RunError::NotOurs`] with every difference.
-pub(super) fn same_mesh(found: &FoundMesh, options: &MeshOptions, topology: &Topology) -> Result<(), RunError> {
-    let differences = found.differences(options, topology);
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(RunError::NotOurs(vec![format!(
-        "the scenario wants another mesh than is there, and that one is not this run's to change: {} (hint: \
-         `--install-mesh` on clusters without a mesh, or the kind or netns provider)",
-        differences.join("; ")
-    )]))
-}
-
 /// Why a namespace is not ours to use; `None` when it is, or is not there.
 async fn taken(cluster: &Cluster, name: &str, owner: &str) -> Result<Option<String>, RunError> {
     let api: Api<Namespace> = Api::all(cluster.client.clone());
@@ -184,102 +164,10 @@ async fn make(env: &EnvDir, cluster: &Cluster, name: &str) -> Result<(), RunErro
     Ok(())
 }
 
-/// Writes down all that the installation of a mesh makes outside its namespace, that namespace, and what the control plane
-/// writes by itself.
-///
-/// # Errors
-/// [`RunError::NotOurs`] when any of it is there already: a mesh, or the rest of one.
-pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prepared) -> Result<(), RunError> {
-    let mut refused = Vec::new();
-    for cluster in clusters {
-        let there = present(cluster, prepared, env.id()).await?;
-        let few: Vec<&str> = there.iter().take(5).map(String::as_str).collect();
-        if !few.is_empty() {
-            let more = there.len() - few.len();
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            refused.push(format!(
-                "a mesh, or the rest of one, is in {} already: {}{more} (hint: leave out `--install-mesh` to use it, or take it \
-                 away: `istioctl uninstall --purge`)",
-                cluster.name,
-                few.join(", ")
-            ));
-        }
-    }
-    if !refused.is_empty() {
-        return Err(RunError::NotOurs(refused));
-    }
-    for cluster in clusters {
-        // What is written down first goes last: the control plane's own writings when it is gone.
-        let external = existing::external(cluster);
-        let (api_version, kind, label) = ("v1".into(), "ConfigMap".into(), OF_ISTIOD.into());
-        env.own(&Owned::Labelled { cluster: external, api_version, kind, label })?;
-        env.own(&object(env, cluster, "v1", "Namespace", None, istio::NAMESPACE))?;
-        for manifest in prepared.outside_namespace(&cluster.name) {
-            env.own(&object(
-                env,
-                cluster,
-                manifest.api_version(),
-                manifest.kind(),
-                manifest.namespace(),
-                manifest.name(),
-            ))?;
-        }
-    }
-    Ok(())
-}
-
-/// What is there of a mesh that this environment did not begin to install.
-async fn present(cluster: &Cluster, prepared: &Prepared, owner: &str) -> Result<Vec<String>, RunError> {
-    let namespace = Manifest::made(
-        "namespace of the mesh",
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": istio::NAMESPACE } }),
-    )?;
-    let mut there = Vec::new();
-    for manifest in std::iter::once(&namespace).chain(prepared.outside_namespace(&cluster.name)) {
-        let found = apply::get(cluster, manifest).await?;
-        let ours = |labels: &BTreeMap<String, String>| labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
-        if found.is_some_and(|object| !ours(object.labels())) {
-            there.push(manifest.label());
-        }
-    }
-    // An installation that was cut off has begun to write them.
-    if there.is_empty() && apply::get(cluster, &namespace).await?.is_none() {
-        let api: Api<ConfigMap> = Api::all(cluster.client.clone());
-        let written = api.list(&ListParams::default().labels(OF_ISTIOD)).await;
-        let written = written.map_err(failed(cluster, "look for what a control plane left"))?.items;
-        there.extend(
-            written.iter().map(|m| format!("ConfigMap {}/{}", m.namespace().unwrap_or_default(), m.name_any())),
-        );
-    }
-    Ok(there)
-}
-
-fn object(
-    env: &EnvDir,
-    cluster: &Cluster,
-    api_version: &str,
-    kind: &str,
-    namespace: Option<&str>,
-    name: &str,
-) -> Owned {
-    Owned::Object {
-        cluster: existing::external(cluster),
-        api_version: api_version.to_owned(),
-        kind: kind.to_owned(),
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-        label: format!("{OWNER_LABEL}={}", env.id()),
-    }
-}
-
-fn failed(cluster: &Cluster, what: impl Into<String>) -> impl FnOnce(kube::Error) -> ProviderError {
-    let (cluster, what) = (cluster.name.clone(), format!("cannot {}", what.into()));
-    move |source| ProviderError::Kube { cluster, what, source: Box::new(source) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply;
     use crate::istio::found::FoundIstiod;
     use rstest::rstest;
 

@@ -10,6 +10,7 @@ pub mod settings;
 mod calls;
 mod external;
 mod fault_injection;
+mod foreign_mesh;
 mod put_back;
 mod scenario;
 mod selection;
