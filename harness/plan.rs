@@ -225,7 +225,7 @@ pub fn plan(loaded: &LoadedScenario, topology: &Topology, versions: Vec<Part>) -
 }
 
 fn cluster(spec: &ClusterSpec) -> ClusterPlan {
-    let control_plane_nodes = spec.nodes.iter().filter(|role| **role == NodeRole::ControlPlane).count();
+    let control_plane_nodes = spec.nodes.iter().filter(|node| node.role == NodeRole::ControlPlane).count();
     ClusterPlan {
         name: spec.name.clone(),
         control_plane: spec.served_by().unwrap_or(&spec.name).to_owned(),

@@ -29,7 +29,7 @@ fn spec(number: u8, nodes: &[NodeRole]) -> ClusterSpec {
         gateway: false,
         pods: format!("10.7{number}.0.0/16").parse().unwrap(),
         services: format!("10.17{number}.0.0/16").parse().unwrap(),
-        nodes: nodes.to_vec(),
+        nodes: nodes.iter().copied().map(Into::into).collect(),
         cni: Cni::Static,
         kind_config: format!(
             "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {{podSubnet: 10.7{number}.0.0/16, \

@@ -46,7 +46,7 @@ fn cluster(number: u8) -> ClusterSpec {
         gateway: false,
         pods: format!("10.{number}0.0.0/16").parse().unwrap(),
         services: format!("10.{number}1.0.0/16").parse().unwrap(),
-        nodes: vec![NodeRole::ControlPlane],
+        nodes: vec![NodeRole::ControlPlane.into()],
         cni: Cni::Static,
         kind_config: String::new(),
     }
@@ -298,7 +298,7 @@ async fn nodes_of_one_cluster_route_pods_and_clusters_of_two_networks_meet_at_no
     let _leftovers = Leftovers(root.path().into(), vec![id.clone()]);
     let env = EnvDir::create(root.path(), &id).unwrap();
     let mut clusters = vec![cluster(1), cluster(2)];
-    clusters[0].nodes.push(NodeRole::Worker);
+    clusters[0].nodes.push(NodeRole::Worker.into());
     clusters[1].network = "network2".into();
     let clusters = netns::create(&Topology { clusters, ..topology() }, &env, &programs).await.unwrap();
     let [one, two] = &clusters[..] else { panic!("{} clusters", clusters.len()) };

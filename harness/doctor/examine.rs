@@ -79,14 +79,19 @@ pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
     }
 }
 
-/// What of the machine is in the way of clusters of these topologies, at its place in a kind config: ranges that it routes,
-/// ports that are in use. On kind only: nothing of the others shows in the host's network.
+/// What keeps a provider from creating clusters of these topologies, at its place in a kind config. On kind: ranges that the
+/// machine routes, ports that are in use. On netns: what only kind does.
 pub async fn in_the_way(settings: &Settings, topologies: &[Topology]) -> Vec<Problem> {
-    if settings.provider().await != ProviderName::Kind || topologies.is_empty() {
-        return Vec::new();
-    }
-    let used = used_ranges().await;
     let configs = settings.project.topologies();
+    match settings.provider().await {
+        ProviderName::Netns => {
+            let name = ProviderName::Netns.to_string();
+            return topologies.iter().flat_map(|topology| topology.only_on_kind(&configs, &name)).collect();
+        }
+        ProviderName::Existing => return Vec::new(),
+        ProviderName::Kind => {}
+    }
+    let used = if topologies.is_empty() { Vec::new() } else { used_ranges().await };
     let mut problems = Vec::new();
     for topology in topologies {
         problems.extend(topology.clashes(&used).iter().map(|clash| clash.problem(&configs, topology)));

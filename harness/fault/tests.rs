@@ -107,7 +107,7 @@ fn primary(router: Router) -> (Vec<Cluster>, Topology) {
         kind_config: "cluster1.yaml".into(),
         pods: cluster.pods,
         services: cluster.services,
-        nodes: vec![NodeRole::ControlPlane],
+        nodes: vec![NodeRole::ControlPlane.into()],
         cni: Cni::Static,
     };
     let (name, purpose) = ("one".into(), "test".into());

@@ -82,7 +82,7 @@ pub(super) mod tests {
             gateway: false,
             pods: format!("10.{second}.0.0/16").parse().unwrap(),
             services: format!("10.1{second}.0.0/16").parse().unwrap(),
-            nodes: vec![NodeRole::ControlPlane],
+            nodes: vec![NodeRole::ControlPlane.into()],
             cni: Cni::Static,
             kind_config: String::new(),
         }

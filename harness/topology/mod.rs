@@ -17,6 +17,8 @@ mod tests;
 pub use ranges::{Clash, HostRange, RangeOf, overlap};
 pub use read::names;
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +51,7 @@ pub struct ClusterSpec {
     /// Where its services get their addresses.
     pub services: IpNet,
     /// Its nodes, control planes first.
-    pub nodes: Vec<NodeRole>,
+    pub nodes: Vec<NodeSpec>,
     /// How its pods get their network.
     pub cni: Cni,
     /// The kind config, as it was read.
@@ -119,6 +121,21 @@ impl ClusterSpec {
             Role::Remote { .. } => None,
             Role::External { config } => Some(config),
         }
+    }
+}
+
+/// One node as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// What it is for.
+    pub role: NodeRole,
+    /// Labels of its Node object, beside those that every kubelet sets.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<NodeRole> for NodeSpec {
+    fn from(role: NodeRole) -> Self {
+        Self { role, labels: BTreeMap::new() }
     }
 }
 

@@ -102,13 +102,30 @@ impl Topology {
         for spec in &self.clusters {
             let path = kind_configs.join(&self.name).join(format!("{}.yaml", spec.name));
             let Ok(kind) = kind_config::read(Source::new(path, &spec.kind_config), &spec.name) else { continue };
-            for port in kind.host_ports.iter().filter(|port| taken(port.value)) {
+            for port in kind.host_ports.iter().map(|port| &port.number).filter(|port| taken(port.value)) {
                 let what = format!("port {} of this machine is in use", port.value);
                 let help = format!(
                     "`ss -ltnp 'sport = :{}'` shows by what; choose another port, or 0 for any free one",
                     port.value
                 );
                 problems.push(Problem::with(&kind.file, port, what).help(help));
+            }
+        }
+        problems
+    }
+}
+
+impl Topology {
+    /// What the kind configs ask for and only kind does, at its place: everything that another provider would drop.
+    pub fn only_on_kind(&self, kind_configs: &Path, provider: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for spec in &self.clusters {
+            let path = kind_configs.join(&self.name).join(format!("{}.yaml", spec.name));
+            let Ok(kind) = kind_config::read(Source::new(path, &spec.kind_config), &spec.name) else { continue };
+            for beyond in &kind.beyond {
+                let value = beyond.set_to.as_ref().map(|value| format!(": {value}")).unwrap_or_default();
+                let what = format!("the provider {provider} does not support `{}{value}`", beyond.field);
+                problems.push(Problem::with(&kind.file, beyond, what).help("remove it, or run with `--provider kind`"));
             }
         }
         problems

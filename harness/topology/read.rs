@@ -56,6 +56,7 @@ impl Topology {
             }
         }
         problems.extend(overlaps(&clusters));
+        problems.extend(kind_config::ports::between(clusters.iter().map(|cluster| &cluster.kind)));
         Problems::none_of(problems)?;
         let mut clusters: Vec<ClusterSpec> = clusters
             .into_iter()

@@ -59,14 +59,15 @@ fn the_vpn_topology_is_that_of_the_experiment() {
         .clusters
         .iter()
         .map(|c| {
-            format!("{} {} {} {:?} {:?} of {}", c.name, c.pods, c.services, c.cni, c.nodes, c.served_by().unwrap())
+            let role = c.nodes[0].role;
+            format!("{} {} {} {:?} {role:?} of {}", c.name, c.pods, c.services, c.cni, c.served_by().unwrap())
         })
         .collect();
     assert_eq!(
         clusters,
         [
-            "cluster1 10.10.0.0/16 10.110.0.0/16 Static [ControlPlane] of cluster1",
-            "cluster2 10.20.0.0/16 10.120.0.0/16 Static [ControlPlane] of cluster1"
+            "cluster1 10.10.0.0/16 10.110.0.0/16 Static ControlPlane of cluster1",
+            "cluster2 10.20.0.0/16 10.120.0.0/16 Static ControlPlane of cluster1"
         ]
     );
     assert_eq!(vpn.routed_pairs().len(), 2);
@@ -85,7 +86,7 @@ fn a_kind_config_of_nothing_but_its_header_is_a_cluster_of_one_node_with_kinds_r
         (cluster.pods.to_string(), cluster.services.to_string()),
         ("10.244.0.0/16".into(), "10.96.0.0/16".into())
     );
-    assert_eq!((cluster.nodes.as_slice(), cluster.cni), ([NodeRole::ControlPlane].as_slice(), Cni::Kindnet));
+    assert_eq!((cluster.nodes.as_slice(), cluster.cni), ([NodeRole::ControlPlane.into()].as_slice(), Cni::Kindnet));
 }
 
 /// What kind v0.33.0 itself was seen to take and to refuse (where it refuses before it asks for a container engine).
@@ -94,7 +95,37 @@ fn a_kind_config_of_nothing_but_its_header_is_a_cluster_of_one_node_with_kinds_r
 #[case::yaml_1_1_booleans("networking: { disableDefaultCNI: yes }\n", true)]
 #[case::numbers_as_labels("nodes: [{ role: control-plane, labels: { a: 1, b: true } }]\n", true)]
 #[case::booleans_as_runtime_config("runtimeConfig: { api/all: true }\n", true)]
-#[case::proxy_mode_none("networking: { kubeProxyMode: none }\n", true)]
+#[case::proxy_mode_nftables("networking: { kubeProxyMode: nftables }\n", true)]
+#[case::every_heading_without_content(
+    "name:\nnodes:\n- role:\n  image:\n  labels:\n  extraMounts:\n  extraPortMappings:\n  kubeadmConfigPatches:\n  kubeadmConfigPatchesJSON6902:\nnetworking: { ipFamily: , apiServerPort: , apiServerAddress: , podSubnet: , serviceSubnet: , disableDefaultCNI: , kubeProxyMode: , dnsSearch: }\nfeatureGates:\nruntimeConfig:\nkubeadmConfigPatches:\nkubeadmConfigPatchesJSON6902:\ncontainerdConfigPatches:\ncontainerdConfigPatchesJSON6902:\n",
+    true
+)]
+#[case::empty_texts(
+    "networking: { ipFamily: \"\", kubeProxyMode: \"\", podSubnet: \"\", apiServerAddress: \"\" }\n",
+    true
+)]
+#[case::empty_items("kubeadmConfigPatches:\n-\nnodes: [{ role: control-plane, labels: { a: } }]\n", true)]
+#[case::shared_by_an_anchor(
+    "nodes:\n- role: control-plane\n  extraMounts: &mounts\n- &worker\n  role: worker\n  extraMounts: *mounts\n  labels: { a: b }\n- <<: *worker\n  labels: { a: c }\n",
+    true
+)]
+#[case::port_as_a_text("networking: { apiServerPort: \"6443\" }\n", false)]
+#[case::container_port_as_a_text(
+    "nodes: [{ role: control-plane, extraPortMappings: [{ containerPort: \"80\" }] }]\n",
+    false
+)]
+#[case::port_twice_on_a_node(
+    "nodes: [{ role: control-plane, extraPortMappings: [{ containerPort: 80, hostPort: 8080 }, { containerPort: 81, hostPort: 8080, listenAddress: 127.0.0.1 }] }]\n",
+    false
+)]
+#[case::port_once_for_each_protocol(
+    "nodes: [{ role: control-plane, extraPortMappings: [{ containerPort: 53, hostPort: 5353, protocol: udp }, { containerPort: 53, hostPort: 5353 }] }]\n",
+    true
+)]
+#[case::unknown_propagation(
+    "nodes: [{ role: control-plane, extraMounts: [{ hostPath: /a, containerPath: /b, propagation: Shared }] }]\n",
+    false
+)]
 #[case::quoted_boolean("featureGates: { A: \"true\" }\n", false)]
 #[case::unknown_field("network: {}\n", false)]
 #[case::name_twice("name: cluster1\nname: cluster1\n", false)]
@@ -106,6 +137,91 @@ fn kind_configs_are_taken_and_refused_as_kind_does(#[case] text: &str, #[case] t
     let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
     let read = kind_config::read(source, "cluster1");
     assert_eq!(read.is_ok(), taken, "{read:?}");
+}
+
+/// What kind takes, and no environment can have: with the field that is refused.
+#[rstest]
+#[case::no_kube_proxy("networking: { kubeProxyMode: none }\n", "without kube-proxy")]
+#[case::domain_by_a_patch(
+    "kubeadmConfigPatches:\n- |\n  kind: ClusterConfiguration\n  networking:\n    dnsDomain: east.local\n",
+    "cluster1.yaml:7:5: `networking.dnsDomain: east.local`"
+)]
+#[case::domain_of_kubelets(
+    "kubeadmConfigPatches: [\"{ kind: KubeletConfiguration, clusterDomain: x.y }\"]\n",
+    "`clusterDomain: x.y`"
+)]
+#[case::pods_by_a_patch_of_a_node(
+    "nodes:\n- role: control-plane\n  kubeadmConfigPatches:\n  - |\n    kind: ClusterConfiguration\n    networking: { podSubnet: 10.9.0.0/16 }\n",
+    "`networking.podSubnet: 10.9.0.0/16` is not"
+)]
+#[case::domain_by_a_json_patch(
+    "kubeadmConfigPatchesJSON6902:\n- group: kubeadm.k8s.io\n  version: v1beta3\n  kind: ClusterConfiguration\n  patch: |\n    - op: add\n      path: /networking/dnsDomain\n      value: a.b\n",
+    "`networking.dnsDomain: a.b`"
+)]
+#[case::no_yaml("kubeadmConfigPatches: [\"kind: [\"]\n", "kind cannot read this patch")]
+#[case::label_of_no_kubelet(
+    "nodes: [{ role: control-plane, labels: { node-role.kubernetes.io/x: \"\" } }]\n",
+    "no kubelet may set"
+)]
+#[case::bad_label("nodes: [{ role: control-plane, labels: { a: b c } }]\n", "`b c` is not the value of a label")]
+fn what_no_environment_can_have_is_refused(#[case] text: &str, #[case] expected: &str) {
+    let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
+    let problems = kind_config::read(source, "cluster1").unwrap_err().to_string();
+    assert!(problems.contains(expected), "{problems}");
+}
+
+#[test]
+fn labels_of_nodes_come_from_their_field_or_from_a_patch_that_replaces_it() {
+    let text = "nodes:\n- role: worker\n  labels: { zone: a }\n- role: control-plane\n  labels: { zone: b }\n  kubeadmConfigPatches:\n  - |\n    kind: InitConfiguration\n    \
+                nodeRegistration: { kubeletExtraArgs: { node-labels: \"ingress-ready=true,topology.kubernetes.io/region=east\" } }\n";
+    let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
+    let nodes = kind_config::read(source, "cluster1").unwrap().nodes;
+    let told: Vec<String> = nodes.iter().map(|node| format!("{:?} {:?}", node.role, node.labels)).collect();
+    assert_eq!(
+        told,
+        [
+            r#"ControlPlane {"ingress-ready": "true", "topology.kubernetes.io/region": "east"}"#,
+            r#"Worker {"zone": "a"}"#
+        ]
+    );
+}
+
+/// Everything that differs from kind's defaults, and no more.
+#[test]
+fn what_only_kind_does_is_found_at_its_place() {
+    let config = format!(
+        "{HEADER}networking: {{ podSubnet: 10.20.0.0/16, serviceSubnet: 10.120.0.0/16, kubeProxyMode: ipvs, apiServerPort: 6443, \
+         apiServerAddress: 127.0.0.1, dnsSearch: [a.b] }}\nfeatureGates: {{ A: true }}\nruntimeConfig: {{ api/alpha: \"true\" }}\n\
+         containerdConfigPatches: [\"x = 1\"]\nkubeadmConfigPatches:\n- |\n  kind: KubeProxyConfiguration\n  metricsBindAddress: 0.0.0.0\n  \
+         conntrack: {{ min: 1 }}\n- |\n  kind: ClusterConfiguration\n  networking: {{ podSubnet: 10.20.0.0/16, dnsDomain: cluster.local }}\nnodes:\n- \
+         role: control-plane\n  labels: {{ zone: a }}\n  extraMounts: [{{ hostPath: /a, containerPath: /b }}]\n  extraPortMappings:\n  - {{ containerPort: 80, hostPort: 80 }}\n"
+    );
+    let mut vpn = Topology::load(&kind_configs(), "vpn").unwrap();
+    vpn.clusters[1].kind_config = config;
+    let problems = vpn.only_on_kind(Path::new("kind-configs"), "netns");
+    let told: Vec<String> = problems.iter().map(|p| format!("{}: {p}", p.place())).collect();
+    insta::assert_snapshot!(told.join("\n"));
+    assert!(
+        Topology::load(&kind_configs(), "vpn").unwrap().only_on_kind(Path::new("kind-configs"), "netns").is_empty()
+    );
+}
+
+#[test]
+fn a_port_that_two_clusters_ask_for_is_refused() {
+    let config = |pods: &str, port: u16| {
+        format!(
+            "{HEADER}networking: {{ podSubnet: {pods}.0.0/16, serviceSubnet: {pods}.0.0/16, apiServerPort: {port} }}\n"
+        )
+        .replacen(
+            &format!("serviceSubnet: {pods}"),
+            &format!("serviceSubnet: {}", pods.replace("10.", "10.1")),
+            1,
+        )
+    };
+    let (one, two) = (config("10.10", 6443), config("10.20", 6443));
+    let problems = load(&[("cluster1.yaml", &one), ("cluster2.yaml", &two)]).unwrap_err().to_string();
+    assert!(problems.starts_with("t/cluster2.yaml:3:") && problems.contains("port 6443 of this machine"), "{problems}");
+    assert!(load(&[("cluster1.yaml", &one), ("cluster2.yaml", &config("10.20", 6444))]).is_ok());
 }
 
 #[test]

@@ -120,7 +120,7 @@ mod tests {
             gateway: false,
             pods: "10.10.0.0/16".parse().unwrap(),
             services: "10.110.0.0/16".parse().unwrap(),
-            nodes: vec![NodeRole::ControlPlane],
+            nodes: vec![NodeRole::ControlPlane.into()],
             cni: Cni::Static,
             kind_config: String::new(),
         };

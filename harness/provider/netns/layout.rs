@@ -63,6 +63,8 @@ pub struct NodeLayout {
     pub name: String,
     /// Whether it counts as a control plane.
     pub is_control_plane: bool,
+    /// Labels of its kind config.
+    pub labels: BTreeMap<String, String>,
     /// Its namespace.
     pub namespace: String,
     /// The fabric's end of its link.
@@ -165,8 +167,8 @@ fn cluster(spec: &ClusterSpec, index: usize, env_id: &str, fabric: Ipv4Net) -> R
     let mut parts = pods.subnets(NODE_PREFIX.max(pods.prefix_len())).into_iter().flatten();
     let (mut planes, mut workers) = (0, 0);
     let mut nodes = Vec::new();
-    for (number, role) in spec.nodes.iter().enumerate() {
-        let (count, kind) = match role {
+    for (number, node) in spec.nodes.iter().enumerate() {
+        let (count, kind) = match node.role {
             NodeRole::ControlPlane => (&mut planes, "control-plane"),
             NodeRole::Worker => (&mut workers, "worker"),
         };
@@ -186,7 +188,8 @@ fn cluster(spec: &ClusterSpec, index: usize, env_id: &str, fabric: Ipv4Net) -> R
         nodes.push(NodeLayout {
             namespace: node_namespace(env_id, &name),
             name,
-            is_control_plane: *role == NodeRole::ControlPlane,
+            is_control_plane: node.role == NodeRole::ControlPlane,
+            labels: node.labels.clone(),
             port: format!("c{index}n{number}"),
             address: nth(addresses, u32::try_from(number).unwrap_or_default() + 1),
             pods: part,
@@ -276,7 +279,7 @@ pub(super) mod tests {
             gateway: false,
             pods: pods.parse().unwrap(),
             services: services.parse().unwrap(),
-            nodes: vec![NodeRole::ControlPlane, NodeRole::Worker],
+            nodes: vec![NodeRole::ControlPlane.into(), NodeRole::Worker.into()],
             cni: Cni::Static,
             kind_config: String::new(),
         }
@@ -334,7 +337,7 @@ pub(super) mod tests {
     #[test]
     fn a_cluster_needs_a_control_plane() {
         let mut cluster = spec("cluster1", "n", "10.10.0.0/16", "10.11.0.0/16");
-        cluster.nodes = vec![NodeRole::Worker];
+        cluster.nodes = vec![NodeRole::Worker.into()];
         assert!(Layout::new(&topology(vec![cluster]), "a1").unwrap_err().to_string().contains("no control-plane node"));
     }
 

@@ -144,6 +144,7 @@ fn run_node(
         address: node.address,
         pods: node.pods,
         control_plane: node.is_control_plane,
+        labels: node.labels.clone(),
         tainted: node.is_control_plane && cluster.nodes().any(|n| !n.is_control_plane),
         binds: *node == cluster.control_plane,
         env: Arc::new(journal),

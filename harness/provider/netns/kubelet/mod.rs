@@ -78,6 +78,8 @@ pub struct KubeletConfig {
     pub pods: Ipv4Net,
     /// It is a control plane.
     pub control_plane: bool,
+    /// Labels of its kind config.
+    pub labels: BTreeMap<String, String>,
     /// Only pods that tolerate control planes may run here (a control plane that has workers beside it).
     pub tainted: bool,
     /// It gives pods their nodes: one agent per cluster does, the first control plane's.

@@ -49,6 +49,7 @@ fn object(config: &KubeletConfig, allocatable: &BTreeMap<String, String>, now: T
         ),
     ]
     .into();
+    labels.extend(config.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     if config.control_plane {
         labels.insert("node-role.kubernetes.io/control-plane", "");
     }
