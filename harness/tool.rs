@@ -377,14 +377,14 @@ impl Tool {
         Ok(Piped { process: Started { pid: child.id().unwrap_or_default(), child }, stdout, stderr })
     }
 
-    /// Starts it with `terminal` as its standard input, output and error, and leaves it running. It ends as with [`Tool::start`].
+    /// Starts it with `terminal` as its standard output and error, and leaves it running. It ends as with [`Tool::start`].
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_on(self, terminal: std::os::fd::OwnedFd) -> Result<Started, ToolError> {
+    pub fn start_on(self, stdin: std::os::fd::OwnedFd, terminal: std::os::fd::OwnedFd) -> Result<Started, ToolError> {
         let argv = die_with_parent(&self.program, self.argv());
-        let clones = terminal.try_clone().and_then(|out| Ok((out, terminal.try_clone()?)));
-        let spawned = clones.and_then(|(out, err)| self.streams(&argv, terminal.into(), out.into(), err.into()));
+        let spawned =
+            terminal.try_clone().and_then(|err| self.streams(&argv, stdin.into(), terminal.into(), err.into()));
         let spawned = spawned.and_then(|mut c| c.kill_on_drop(true).spawn());
         let child = spawned.map_err(|source| self.not_started(source))?;
         tracing::debug!(target: "meshproof::tool", command = self.command_line(), pid = child.id(), "started");

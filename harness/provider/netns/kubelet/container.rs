@@ -9,10 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::task::JoinSet;
 
-use super::inside::{Reply, Start};
+use super::console::{self, Console, Input};
+use super::inside::{self, Reply, Start};
+use super::terminal::Terminal;
 use super::{logs, state};
 use crate::journal;
 use crate::tool::{Started, Tool};
@@ -25,6 +27,8 @@ pub struct Running {
     pub state: state::Container,
     /// Since when it runs.
     pub since: Timestamp,
+    /// How to attach to it.
+    pub console: Console,
     state_file: PathBuf,
     readers: JoinSet<()>,
 }
@@ -49,11 +53,20 @@ pub struct Paths {
     pub log: PathBuf,
 }
 
+/// Which namespaces of a pod a container enters.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The pod's network.
+    pub netns: &'a str,
+    /// The container whose processes it sees, by its first one; `None`: only its own.
+    pub target: Option<u32>,
+}
+
 /// Starts a container in a pod's network namespace. Answers when its program runs.
 ///
 /// # Errors
 /// Why the program could not be started, as the container's first process tells it.
-pub async fn start(meshproof: &Path, netns: &str, start: &Start, paths: Paths) -> Result<Running, String> {
+pub async fn start(meshproof: &Path, place: Place<'_>, start: &Start, paths: Paths) -> Result<Running, String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     std::fs::create_dir_all(&start.root).map_err(io("cannot make the container's folder"))?;
     let spec = serde_json::to_vec(start).map_err(|e| e.to_string())?;
@@ -62,42 +75,77 @@ pub async fn start(meshproof: &Path, netns: &str, start: &Start, paths: Paths) -
     let log = logs::open(&paths.log).map_err(io("cannot open the container's log"))?;
     let (ours, theirs) = UnixStream::pair().map_err(io("cannot make a socket"))?;
     // The words after `--kill-child` run as process 1 of their own process namespace, and die with `unshare`.
-    let tool = Tool::new("/usr/bin/unshare")
-        .args(["--fork", "--kill-child", "--pid", "--mount", "--uts", "--ipc", "--"])
-        .arg(meshproof)
-        .arg("__container")
-        .arg(&file)
-        .in_netns(netns);
-    let mut piped = tool.start_piped(OwnedFd::from(theirs)).map_err(|e| e.to_string())?;
+    let own = ["--fork", "--kill-child", "--mount", "--uts", "--ipc"];
+    let tool = match place.target {
+        None => Tool::new("/usr/bin/unshare").args(own).arg("--pid"),
+        // Its processes end with the target's.
+        Some(pid) => Tool::new("/usr/bin/nsenter").args(["-t", &pid.to_string(), "-p", "/usr/bin/unshare"]).args(own),
+    };
+    let tool = tool.arg("--").arg(meshproof).arg("__container").arg(&file).in_netns(place.netns);
+    let Launched { mut process, outputs, input } = launch(tool, theirs.into(), start)?;
     let pid = match answer(ours).await {
         Ok(pid) => pid,
         Err(why) => {
-            let _ = piped.process.kill().await;
-            let mut said = String::new();
-            let _ = tokio::io::AsyncReadExt::read_to_string(&mut piped.stderr, &mut said).await;
-            return Err([why.as_str(), said.trim()]
-                .into_iter()
-                .filter(|s| !s.is_empty())
-                .collect::<Vec<_>>()
-                .join(": "));
+            let _ = process.kill().await;
+            let mut said = vec![why];
+            for (_, mut output) in outputs.into_iter().rev() {
+                let mut text = String::new();
+                let _ = tokio::time::timeout(LAST_OUTPUT, output.read_to_string(&mut text)).await;
+                said.push(text.trim().to_owned());
+            }
+            said.retain(|text| !text.is_empty());
+            return Err(said.join(": "));
         }
     };
     // Before anything that it prints gets its time.
     let since = Timestamp::now();
+    let printer = console::printer();
     let mut readers = JoinSet::new();
-    readers.spawn(logs::copy(piped.stdout, "stdout", log.clone()));
-    readers.spawn(logs::copy(piped.stderr, "stderr", log));
+    for (name, output) in outputs {
+        readers.spawn(logs::copy(output, name, log.clone(), printer.clone()));
+    }
     let state = state::Container {
         pid,
         start_time: journal::process_start_time(pid).unwrap_or_default(),
-        netns: netns.to_owned(),
+        netns: place.netns.to_owned(),
         env: start.env.clone(),
         cwd: start.cwd.clone(),
         identity: start.identity.clone(),
         log: paths.log,
     };
     state.write(&paths.state).map_err(io("cannot write the container's state"))?;
-    Ok(Running { process: piped.process, state, since, state_file: paths.state, readers })
+    Ok(Running { process, state, since, console: Console { printer, input }, state_file: paths.state, readers })
+}
+
+/// How long the last output of a container is waited for.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+/// A process, and the ends of its streams.
+struct Launched {
+    process: Started,
+    outputs: Vec<(&'static str, Box<dyn AsyncRead + Send + Unpin>)>,
+    input: Input,
+}
+
+/// Starts a container's first process with `socket` as its standard input, over which it says whether it could begin.
+fn launch(tool: Tool, socket: OwnedFd, start: &Start) -> Result<Launched, String> {
+    let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    if start.input == inside::Input::Terminal {
+        let ends = Terminal::open(Path::new("/dev/ptmx"), start.identity.uid).map_err(io("cannot make a terminal"))?;
+        let process = tool.start_on(socket, ends.program).map_err(|e| e.to_string())?;
+        let outputs: Vec<(_, Box<dyn AsyncRead + Send + Unpin>)> = vec![("stdout", Box::new(ends.printed))];
+        return Ok(Launched { process, outputs, input: Input::Terminal(ends.terminal) });
+    }
+    let input = match &start.input {
+        inside::Input::Pipe { path, once } => {
+            Input::pipe(path, *once).map_err(io("cannot make the container's standard input"))?
+        }
+        inside::Input::None | inside::Input::Terminal => Input::None,
+    };
+    let piped = tool.start_piped(socket).map_err(|e| e.to_string())?;
+    let outputs: Vec<(_, Box<dyn AsyncRead + Send + Unpin>)> =
+        vec![("stdout", Box::new(piped.stdout)), ("stderr", Box::new(piped.stderr))];
+    Ok(Launched { process: piped.process, outputs, input })
 }
 
 /// What the first process says: its ID, once its program has been executed.
@@ -132,7 +180,7 @@ impl Running {
         // What it printed last is in the log before its end is told. A process that it left behind in
         // another namespace (an exec) may hold the pipe open: do not wait for that one.
         let read = async { while self.readers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_millis(500), read).await;
+        let _ = tokio::time::timeout(LAST_OUTPUT, read).await;
         self.readers.detach_all();
         let _ = std::fs::remove_file(&self.state_file);
         exit

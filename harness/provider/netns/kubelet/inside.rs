@@ -41,8 +41,29 @@ pub struct Start {
     pub env: BTreeMap<String, String>,
     /// Folder to start in; made when it is missing.
     pub cwd: String,
+    /// Where its standard input comes from.
+    #[serde(default)]
+    pub input: Input,
     /// Who it runs as, and what it may.
     pub identity: Identity,
+}
+
+/// Where a container's standard input comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// Nowhere: its end is read at once.
+    #[default]
+    None,
+    /// A named pipe of this machine.
+    Pipe {
+        /// Where it is.
+        path: PathBuf,
+        /// It is closed after the first client that writes to it.
+        once: bool,
+    },
+    /// The terminal that standard output is, which is to control the container's session.
+    Terminal,
 }
 
 /// A file or folder of this machine inside the container.
@@ -127,6 +148,11 @@ fn become_container(file: &Path, agent: &mut UnixStream) -> Result<std::convert:
         fs::write(&path, value).map_err(told(format!("sysctl {name}")))?;
     }
     sethostname(&start.hostname).map_err(told("host name"))?;
+    // Before the host's files are out of view.
+    let input = match &start.input {
+        Input::Pipe { path, .. } => Some(File::open(path).map_err(told(path.display()))?),
+        Input::None | Input::Terminal => None,
+    };
     build_root(&start)?;
     fs::create_dir_all(&start.cwd)
         .or_else(|e| if Path::new(&start.cwd).is_dir() { Ok(()) } else { Err(e) })
@@ -142,8 +168,16 @@ fn become_container(file: &Path, agent: &mut UnixStream) -> Result<std::convert:
     {
         result.map_err(told("standard output"))?;
     }
-    let null = File::open("/dev/null").map_err(told("/dev/null"))?;
-    nix::unistd::dup2_stdin(&null).map_err(told("standard input"))?;
+    match (&start.input, input) {
+        (Input::Terminal, _) => {
+            nix::unistd::setsid().map_err(told("a session of its own"))?;
+            rustix::process::ioctl_tiocsctty(io::stdout()).map_err(told("a terminal in control"))?;
+            nix::unistd::dup2_stdin(io::stdout())
+        }
+        (_, Some(pipe)) => nix::unistd::dup2_stdin(pipe),
+        (_, None) => nix::unistd::dup2_stdin(File::open("/dev/null").map_err(told("/dev/null"))?),
+    }
+    .map_err(told("standard input"))?;
     drop_rights(&start.identity)?;
     let ready = serde_json::to_string(&Reply::Ready { pid }).map_err(told("reply"))?;
     // A dead agent cannot be answered: then this ends here, as its death signal may have come too early.

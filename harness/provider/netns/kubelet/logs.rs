@@ -7,8 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::console::{Printed, Printer};
+
+/// How much is read at once.
+const PIECE: usize = 64 << 10;
 
 /// A container's log file, open for appending.
 ///
@@ -21,26 +27,42 @@ pub fn open(path: &Path) -> io::Result<Arc<File>> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(Arc::new)
 }
 
-/// Copies a stream into the log until it ends.
-pub async fn copy(stream: impl AsyncRead + Unpin, name: &'static str, log: Arc<File>) {
-    let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let mut line = Vec::new();
+/// Copies a stream into the log, line by line, and to whoever is attached, as it comes, until it ends.
+pub async fn copy(mut stream: impl AsyncRead + Unpin, name: &'static str, log: Arc<File>, printer: Printer) {
+    let mut pending = BytesMut::new();
     loop {
-        line.clear();
-        match reader.read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+        pending.reserve(PIECE);
+        let before = pending.len();
+        let ended = matches!(stream.read_buf(&mut pending).await, Ok(0) | Err(_));
+        if pending.len() > before {
+            // Nobody is attached, mostly.
+            let _ = printer.send(Printed { stream: name, bytes: Bytes::copy_from_slice(&pending[before..]) });
         }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let mut record = format!("{} {name} F ", Timestamp::now()).into_bytes();
-        record.extend_from_slice(text);
-        record.push(b'\n');
-        // One write per line: lines of the two streams never mix.
-        if let Err(error) = (&*log).write_all(&record) {
+        let whole = memchr::memrchr(b'\n', &pending).map_or(0, |last| last + 1);
+        let lines = if ended { pending.split() } else { pending.split_to(whole) };
+        if !lines.is_empty()
+            && let Err(error) = write(&log, name, &lines)
+        {
             tracing::warn!(%error, "a container's log cannot be written");
             return;
         }
+        if ended {
+            return;
+        }
     }
+}
+
+/// Writes lines, all with the time of now. One write per line: lines of the two streams never mix.
+fn write(mut log: &File, name: &str, lines: &[u8]) -> io::Result<()> {
+    for line in lines.strip_suffix(b"\n").unwrap_or(lines).split(|byte| *byte == b'\n') {
+        // A terminal's lines end with a carriage return as well.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut record = format!("{} {name} F ", Timestamp::now()).into_bytes();
+        record.extend_from_slice(line);
+        record.push(b'\n');
+        log.write_all(&record)?;
+    }
+    Ok(())
 }
 
 /// A line of a log.
@@ -129,15 +151,16 @@ pub fn last_words(path: &Path, started: Timestamp) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::netns::kubelet::console::printer;
 
     #[tokio::test]
     async fn lines_carry_their_time_and_are_read_back_since_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logs/c.log");
         let log = open(&path).unwrap();
-        copy(&b"one\n\ntwo words"[..], "stdout", log.clone()).await;
+        copy(&b"one\n\ntwo words"[..], "stdout", log.clone(), printer()).await;
         let between = Timestamp::now();
-        copy(&b"three\n"[..], "stderr", log).await;
+        copy(&b"three\n"[..], "stderr", log, printer()).await;
         assert_eq!(read(&path, None).unwrap(), "one\n\ntwo words\nthree\n");
         assert_eq!(read(&path, Some(between)).unwrap(), "three\n");
         let raw = std::fs::read_to_string(&path).unwrap();
@@ -149,13 +172,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.log");
         let log = open(&path).unwrap();
-        copy(&b"of the start before\n"[..], "stdout", log.clone()).await;
+        copy(&b"of the start before\n"[..], "stdout", log.clone(), printer()).await;
         let started = Timestamp::now();
         assert_eq!(last_words(&path, started), None);
-        copy("é".repeat(2000).as_bytes(), "stderr", log.clone()).await;
+        copy("é".repeat(2000).as_bytes(), "stderr", log.clone(), printer()).await;
         assert_eq!(last_words(&path, started).unwrap(), "é".repeat(1024));
-        copy(&b"\n".repeat(100)[..], "stderr", log.clone()).await;
-        copy(&b"no such address"[..], "stderr", log).await;
+        copy(&b"\n".repeat(100)[..], "stderr", log.clone(), printer()).await;
+        copy(&b"no such address"[..], "stderr", log, printer()).await;
         let words = last_words(&path, started).unwrap();
         assert!(words.ends_with("\nno such address") && words.lines().count() == 80, "{words}");
     }

@@ -39,6 +39,7 @@ pub mod addresses;
 pub mod api;
 pub mod atomic;
 pub mod bind;
+pub mod console;
 pub mod container;
 pub mod dial;
 pub mod environment;
@@ -60,6 +61,7 @@ pub mod status;
 pub mod supervise;
 pub mod supported;
 pub mod terminal;
+pub mod usage;
 pub mod volumes;
 
 pub use images::{Image, ImageFile, ImageMap};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::EventType;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
         std::future::pending::<()>().await;
     };
     let ending = tokio::select! {
-        ending = ending(&run, &mut updates) => ending,
+        ending = ending(&run, &mut updates, &handles) => ending,
         () = life => return,
     };
     if let Some(task) = renewals.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -87,15 +87,42 @@ pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
 }
 
 /// Waits until the pod is to end; `None`: it is gone already.
-async fn ending(run: &Run, updates: &mut watch::Receiver<Update>) -> Option<Duration> {
+async fn ending(run: &Arc<Run>, updates: &mut watch::Receiver<Update>, handles: &Handles) -> Option<Duration> {
     loop {
         match updates.borrow_and_update().clone() {
-            Update::Wanted(pod) => run.update(*pod),
+            Update::Wanted(pod) => {
+                run.update(*pod);
+                add_ephemeral(run, handles);
+            }
             Update::Ending(grace) => return Some(grace),
             Update::Gone => return None,
         }
         if updates.changed().await.is_err() {
             return None;
+        }
+    }
+}
+
+/// Starts the ephemeral containers that are new: `kubectl debug` adds them to a pod that runs. They are never restarted.
+fn add_ephemeral(run: &Arc<Run>, handles: &Handles) {
+    let known = run.view.borrow().ephemeral.len();
+    for (index, added) in run.ephemeral().into_iter().enumerate().skip(known) {
+        let spec = PodSpec { ephemeral_containers: Some(vec![added.clone()]), ..PodSpec::default() };
+        let mut refused = supported::refusals(&spec);
+        // The same fields, and one more that `supervise` reads.
+        let container = serde_json::to_value(added).and_then(serde_json::from_value::<Container>);
+        let container = container.unwrap_or_default();
+        refused.extend(missing_image(run, "ephemeralContainers", index, &container));
+        run.view.send_modify(|view| {
+            let mut shown = status::ContainerView::new(&container, "ContainerCreating");
+            if !refused.is_empty() {
+                let message = Some(refused.join("; "));
+                shown.phase = Phase::Waiting { reason: "UnsupportedContainerSpec".into(), message };
+            }
+            view.ephemeral.push(shown);
+        });
+        if refused.is_empty() {
+            launch(run, handles, Place::Ephemeral(index), container, Restart::Never);
         }
     }
 }
@@ -175,24 +202,23 @@ async fn live(run: &Arc<Run>, handles: &Handles, renewals: &Mutex<Option<JoinHan
     }
 }
 
+fn missing_image(run: &Run, list: &str, index: usize, container: &Container) -> Option<String> {
+    let images = &run.node.config.images;
+    let name = container.image.as_deref().unwrap_or_default();
+    if images.get(name).is_some() {
+        return None;
+    }
+    let known: Vec<&str> = images.names().collect();
+    Some(format!("spec.{list}[{index}].image: {name:?} is not supplied (supplied: {})", known.join(", ")))
+}
+
 fn missing_images(run: &Run) -> Vec<String> {
     let spec = run.spec();
-    let images = &run.node.config.images;
     let all = [("containers", spec.containers), ("initContainers", spec.init_containers.unwrap_or_default())];
-    let mut missing = Vec::new();
-    for (list, containers) in all {
-        for (index, container) in containers.iter().enumerate() {
-            let name = container.image.as_deref().unwrap_or_default();
-            if images.get(name).is_none() {
-                let known: Vec<&str> = images.names().collect();
-                missing.push(format!(
-                    "spec.{list}[{index}].image: {name:?} is not supplied (supplied: {})",
-                    known.join(", ")
-                ));
-            }
-        }
-    }
-    missing
+    let missing = all.iter().flat_map(|(list, containers)| {
+        containers.iter().enumerate().filter_map(|(index, container)| missing_image(run, list, index, container))
+    });
+    missing.collect()
 }
 
 /// Makes the pod's namespace and address.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest as Request, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodSpec, Service, ServiceAccount};
 use kube::api::PostParams;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use tokio::sync::watch;
 
+use super::console::Console;
 use super::facts::Facts;
 use super::files::{self, TokenRequest};
 use super::objects::{self, Named, Objects};
@@ -36,6 +37,7 @@ pub struct Run {
     pub view: watch::Sender<View>,
     /// Variables for services, once they were read.
     pub services: OnceLock<BTreeMap<String, String>>,
+    consoles: Mutex<BTreeMap<String, Console>>,
     latest: Mutex<Pod>,
     tokens: Mutex<BTreeMap<TokenRequest, (String, Timestamp)>>,
 }
@@ -56,6 +58,7 @@ impl Run {
             netns: format!("{}-{}", config.netns, uid.split('-').next().unwrap_or_default()),
             view: watch::Sender::new(View::new(pod.spec.as_ref().unwrap_or(&PodSpec::default()), Timestamp::now())),
             services: OnceLock::new(),
+            consoles: Mutex::default(),
             latest: Mutex::new(pod.clone()),
             tokens: Mutex::default(),
             node,
@@ -71,6 +74,20 @@ impl Run {
     /// What is written down of one of its containers while it runs.
     pub fn state_file(&self, container: &str) -> PathBuf {
         self.folder.join(format!("{container}.json"))
+    }
+
+    /// How to attach to one of its containers; `None`: it does not run.
+    pub fn console(&self, container: &str) -> Option<Console> {
+        self.consoles.lock().unwrap_or_else(PoisonError::into_inner).get(container).cloned()
+    }
+
+    /// A container runs from now on; `None`: it does not any more.
+    pub fn set_console(&self, container: &str, console: Option<Console>) {
+        let mut consoles = self.consoles.lock().unwrap_or_else(PoisonError::into_inner);
+        match console {
+            Some(console) => drop(consoles.insert(container.to_owned(), console)),
+            None => drop(consoles.remove(container)),
+        }
     }
 
     /// Whether any of its containers runs.
@@ -98,6 +115,17 @@ impl Run {
         Api::namespaced(self.node.config.client.clone(), self.namespace())
     }
 
+    /// The newest version of the pod.
+    pub fn latest(&self) -> Pod {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its ephemeral containers, as the newest version of the pod has them.
+    pub fn ephemeral(&self) -> Vec<EphemeralContainer> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.spec.as_ref().and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default()
+    }
+
     /// Takes note of a newer version of the pod.
     pub fn update(&self, pod: Pod) {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = pod;
@@ -119,6 +147,7 @@ impl Run {
             let container = match place {
                 Place::Init(index) => view.init.get_mut(index),
                 Place::Main(index) => view.main.get_mut(index),
+                Place::Ephemeral(index) => view.ephemeral.get_mut(index),
             };
             let Some(container) = container else { return false };
             let before = container.clone();
@@ -276,4 +305,6 @@ pub enum Place {
     Init(usize),
     /// A main container, by its index.
     Main(usize),
+    /// An ephemeral container, by its index.
+    Ephemeral(usize),
 }

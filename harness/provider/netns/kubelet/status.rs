@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -20,6 +20,8 @@ pub struct View {
     pub init: Vec<ContainerView>,
     /// Containers, in the order of the spec.
     pub main: Vec<ContainerView>,
+    /// Ephemeral containers, in the order of the spec.
+    pub ephemeral: Vec<ContainerView>,
     /// Why it will not run: reason and message.
     pub refused: Option<(String, String)>,
 }
@@ -86,28 +88,20 @@ impl View {
     pub fn new(spec: &PodSpec, now: Timestamp) -> Self {
         let init = spec.init_containers.as_deref().unwrap_or_default();
         let waiting = if init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
-        let view = |c: &k8s_openapi::api::core::v1::Container, sidecar: bool| ContainerView {
-            name: c.name.clone(),
-            image: c.image.clone().unwrap_or_default(),
-            sidecar,
-            phase: Phase::Waiting { reason: waiting.into(), message: None },
-            last: None,
-            ready: false,
-            started: false,
-            restarts: 0,
-        };
+        let view = |c: &Container, sidecar: bool| ContainerView { sidecar, ..ContainerView::new(c, waiting) };
         Self {
             taken_up: now,
             ip: None,
             init: init.iter().map(|c| view(c, c.restart_policy.as_deref() == Some("Always"))).collect(),
             main: spec.containers.iter().map(|c| view(c, false)).collect(),
+            ephemeral: Vec::new(),
             refused: None,
         }
     }
 
     /// All its containers.
     pub fn containers(&self) -> impl Iterator<Item = &ContainerView> {
-        self.init.iter().chain(&self.main)
+        self.init.iter().chain(&self.main).chain(&self.ephemeral)
     }
 
     /// One of its containers.
@@ -139,6 +133,20 @@ impl View {
 }
 
 impl ContainerView {
+    /// A container that waits to be created.
+    pub fn new(container: &Container, reason: &str) -> Self {
+        Self {
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            sidecar: false,
+            phase: Phase::Waiting { reason: reason.into(), message: None },
+            last: None,
+            ready: false,
+            started: false,
+            restarts: 0,
+        }
+    }
+
     fn initialized(&self) -> bool {
         if self.sidecar {
             self.started || self.restarts > 0
@@ -244,6 +252,8 @@ pub fn of(view: &View, host_ip: IpAddr, previous: Option<&PodStatus>, now: Times
         pod_ip: ip,
         start_time: Some(Time(view.taken_up)),
         init_container_statuses: (!view.init.is_empty()).then(|| view.init.iter().map(ContainerView::status).collect()),
+        ephemeral_container_statuses: (!view.ephemeral.is_empty())
+            .then(|| view.ephemeral.iter().map(ContainerView::status).collect()),
         container_statuses: Some(view.main.iter().map(ContainerView::status).collect()),
         ..PodStatus::default()
     }

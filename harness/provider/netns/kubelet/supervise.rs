@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::container::{self, Exit, Paths, Running};
-use super::inside::{Mount, Start};
+use super::inside::{Input, Mount, Start};
 use super::probe::{self, Finding, Role, Target};
 use super::run::{Place, Run};
 use super::status::{Ended, Phase};
-use super::{environment, identity, logs, objects, volumes};
+use super::{environment, identity, logs, objects, state, volumes};
 use crate::wait;
 
 /// When a container that ended is started again.
@@ -64,11 +64,16 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
     loop {
         let begun = Timestamp::now();
         let started = tokio::select! {
-            started = start(&run, &container) => started,
+            started = start(&run, place, &container) => started,
             _ = ordered(&mut stop) => return,
         };
         let ended = match started {
-            Ok(running) => live(&run, place, &container, running, &mut stop).await,
+            Ok(running) => {
+                run.set_console(&container.name, Some(running.console.clone()));
+                let ended = live(&run, place, &container, running, &mut stop).await;
+                run.set_console(&container.name, None);
+                ended
+            }
             Err(why) => {
                 run.event(EventType::Warning, "Failed", format!("Error: {why}")).await;
                 let ended = Ended {
@@ -128,7 +133,8 @@ async fn ordered(stop: &mut Stop) -> Duration {
     }
 }
 
-async fn start(run: &Run, container: &Container) -> Result<Running, String> {
+async fn start(run: &Run, place: Place, container: &Container) -> Result<Running, String> {
+    let target = target(run, place)?;
     let config = &run.node.config;
     let spec = run.spec();
     let facts = run.facts().ok_or("the pod has no address")?;
@@ -152,6 +158,11 @@ async fn start(run: &Run, container: &Container) -> Result<Running, String> {
     let mounts: Vec<Mount> = volumes::mounts(container, image, &run.folder)?;
     let sysctls = spec.security_context.and_then(|c| c.sysctls).unwrap_or_default();
     let cwd = container.working_dir.clone().or_else(|| image.workdir.clone()).unwrap_or_else(|| "/".into());
+    let input = match (container.tty, container.stdin) {
+        (Some(true), _) => Input::Terminal,
+        (_, Some(true)) => Input::Pipe { path: folder.join("stdin"), once: container.stdin_once == Some(true) },
+        _ => Input::None,
+    };
     let start = Start {
         root: folder.join("root"),
         hostname: facts.hostname(),
@@ -160,10 +171,21 @@ async fn start(run: &Run, container: &Container) -> Result<Running, String> {
         argv,
         env,
         cwd,
+        input,
         identity,
     };
     let paths = Paths { folder, state: run.state_file(&container.name), log: run.log_file(&container.name) };
-    container::start(&config.meshproof, &run.netns, &start, paths).await
+    container::start(&config.meshproof, container::Place { netns: &run.netns, target }, &start, paths).await
+}
+
+/// The first process of the container whose processes this one shares: an ephemeral container's `targetContainerName`.
+fn target(run: &Run, place: Place) -> Result<Option<u32>, String> {
+    let Place::Ephemeral(index) = place else { return Ok(None) };
+    let named =
+        run.ephemeral().get(index).and_then(|c| c.target_container_name.clone()).filter(|name| !name.is_empty());
+    let Some(name) = named else { return Ok(None) };
+    let state = state::Container::read(&run.state_file(&name));
+    state.map(|state| Some(state.pid)).map_err(|_| format!("target container {name:?} does not run"))
 }
 
 /// From the program's start to its end. `None`: it was told to stop, and its end is noted.

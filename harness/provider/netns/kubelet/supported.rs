@@ -78,7 +78,7 @@ const POD: &[(&str, Rule)] = &[
     ("volumes[].secret", Honoured),
 ];
 
-/// Fields of `containers[]` and `initContainers[]`.
+/// Fields of `containers[]`, `initContainers[]` and `ephemeralContainers[]`.
 const CONTAINER: &[(&str, Rule)] = &[
     ("args", Honoured),
     ("command", Honoured),
@@ -109,10 +109,12 @@ const CONTAINER: &[(&str, Rule)] = &[
     ("securityContext.runAsNonRoot", Honoured),
     ("securityContext.runAsUser", Honoured),
     ("securityContext.seccompProfile", NO_SECCOMP),
-    ("stdin", Only(&["false"])),
+    ("stdin", Honoured),
+    ("stdinOnce", Honoured),
+    ("targetContainerName", Honoured),
     ("terminationMessagePath", Harmless("not read")),
     ("terminationMessagePolicy", Harmless("always as `FallbackToLogsOnError`")),
-    ("tty", Only(&["false"])),
+    ("tty", Honoured),
     ("volumeMounts[].mountPath", Honoured),
     ("volumeMounts[].mountPropagation", Only(&["None"])),
     ("volumeMounts[].name", Honoured),
@@ -158,8 +160,8 @@ pub fn tables() -> Vec<Table> {
     vec![
         ("the pod: `spec.`", vec!["spec."], POD),
         (
-            "a container: `spec.containers[].`, `spec.initContainers[].`",
-            vec!["spec.containers[].", "spec.initContainers[]."],
+            "a container: `spec.containers[].`, `spec.initContainers[].`, `spec.ephemeralContainers[].`",
+            vec!["spec.containers[].", "spec.initContainers[].", "spec.ephemeralContainers[]."],
             CONTAINER,
         ),
         (
@@ -285,7 +287,10 @@ mod tests {
         json!({"securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}}),
         "spec.securityContext.sysctls[0].name: \"kernel.shm_rmid_forced\" (accepted: net.…)"
     )]
-    #[case::ephemeral(json!({"ephemeralContainers": [{"name": "a"}]}), "spec.ephemeralContainers")]
+    #[case::ephemeral(
+        json!({"ephemeralContainers": [{"name": "a", "securityContext": {"privileged": true}}]}),
+        "spec.ephemeralContainers[0].securityContext.privileged: true (accepted: false)"
+    )]
     fn what_is_not_supported_is_refused_by_its_path(#[case] spec: Value, #[case] expected: &str) {
         assert_eq!(refused(spec), [expected]);
     }

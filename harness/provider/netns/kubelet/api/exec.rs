@@ -1,4 +1,4 @@
-//! `/exec/{namespace}/{pod}/{container}`: a program in a running container.
+//! What `/exec` and `/attach` do: a program in a running container; the container's own program.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
+use tokio::sync::broadcast;
 
+use super::super::console::{Input, Printed};
 use super::super::state;
 use super::super::terminal::{Ends, Size, Terminal};
 use super::streams::{Incoming, Outgoing, PIECE, Session, Wanted};
@@ -92,7 +94,8 @@ async fn on_terminal(
     session: &mut Session,
 ) -> io::Result<Option<ExitStatus>> {
     let Ends { terminal, printed, program } = Terminal::open(&container.ptmx(), container.identity.uid)?;
-    let mut process = container.exec_on_terminal(argv).start_on(program).map_err(io::Error::other)?;
+    let mut process =
+        container.exec_on_terminal(argv).start_on(program.try_clone()?, program).map_err(io::Error::other)?;
     let talk = talk(&terminal, session.stdin.take(), session.resize.take());
     let print = print(printed, session.stdout.as_ref());
     let ended = async {
@@ -116,6 +119,55 @@ async fn on_terminal(
             kill(&process);
             Ok(None)
         }
+    }
+}
+
+/// Joins the client to a running container: it gets what is printed from now on, and types if it wants to.
+pub async fn attach(mut printed: broadcast::Receiver<Printed>, input: Input, mut session: Session) {
+    let (stdout, stderr) = (session.stdout.clone(), session.stderr.clone());
+    let print = async {
+        loop {
+            match printed.recv().await {
+                Ok(piece) => {
+                    let to = if piece.stream == "stderr" { &stderr } else { &stdout };
+                    if let Some(to) = to {
+                        // A client that is gone ends all this.
+                        let _ = to.send(piece.bytes).await;
+                    }
+                }
+                // A client that is too slow misses some; the log has all.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    };
+    let (stdin, resize) = (session.stdin.take(), session.resize.take());
+    let typed = async {
+        match input {
+            Input::Terminal(terminal) => talk(&terminal, stdin, resize).await,
+            Input::Pipe { pipe, once } => {
+                if let Some(mut stdin) = stdin {
+                    let mut pipe = pipe.lock().await;
+                    while let Some(bytes) = stdin.recv().await {
+                        let Some(open) = pipe.as_mut() else { break };
+                        if open.write_all(&bytes).await.is_err() {
+                            break;
+                        }
+                    }
+                    if once {
+                        *pipe = None;
+                    }
+                }
+            }
+            Input::None => {}
+        }
+        std::future::pending::<()>().await;
+    };
+    let gone = session.gone.clone();
+    tokio::select! {
+        () = print => session.finish(super::status::of_exit(0)).await,
+        () = typed => {}
+        () = gone.cancelled() => {}
     }
 }
 

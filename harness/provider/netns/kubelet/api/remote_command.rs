@@ -33,6 +33,21 @@ pub fn exec(
     upgrade(wanted, request, async move |session| exec::exec(&state, &argv, wanted, session).await)
 }
 
+/// Joins a client to a container that runs.
+pub fn attach(
+    run: &Arc<Run>,
+    container: &str,
+    query: &Query,
+    request: Request<Content>,
+) -> Result<Response<Body>, Refusal> {
+    let console = run.console(container);
+    let console = console.ok_or_else(|| Refusal::failed(format!("container not found ({container:?})")))?;
+    let wanted = Wanted::of(query).map_err(Refusal::bad)?;
+    // What is printed from here on is for the client, even while the connection is upgraded.
+    let (printed, input) = (console.printer.subscribe(), console.input);
+    upgrade(wanted, request, async move |session| exec::attach(printed, input, session).await)
+}
+
 fn upgrade<F: Future<Output = ()> + Send + 'static>(
     wanted: Wanted,
     mut request: Request<Content>,

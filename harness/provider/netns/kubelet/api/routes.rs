@@ -29,7 +29,7 @@ pub async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Response<Bod
         [way @ ("exec" | "attach"), namespace, pod, container]
         | [way @ ("exec" | "attach"), namespace, pod, _, container] => match find(&node, namespace, pod) {
             Ok(run) if way == "exec" => remote_command::exec(&run, container, &query, request),
-            Ok(_) => Err(Refusal::failed("attach: not served")),
+            Ok(run) => remote_command::attach(&run, container, &query, request),
             Err(refusal) => Err(refusal),
         },
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => match find(&node, namespace, pod) {
