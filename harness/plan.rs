@@ -12,7 +12,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::scenario::{Call, EndpointsIn, Expect, LoadedScenario, MeshOptions, Mtls, Outbound, Span, Step, Workload};
+use crate::scenario::{
+    Call, EndpointsIn, Expect, LoadedScenario, MeshOptions, Mtls, Outbound, Span, Step, Tracing, Workload,
+};
 use crate::topology::{ClusterSpec, NodeRole, Topology};
 use crate::verdict::{calls_needed, power};
 
@@ -93,6 +95,9 @@ pub struct MeshPlan {
     pub captured: Vec<IpNet>,
     /// Whether sidecars answer DNS.
     pub dns_capture: bool,
+    /// The server that traces go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
     /// The trust domain of the workloads' identities.
     pub trust_domain: String,
 }
@@ -246,7 +251,8 @@ fn mesh(options: &MeshOptions, topology: &Topology) -> MeshPlan {
     let domains: std::collections::BTreeSet<&str> =
         topology.clusters.iter().map(|cluster| cluster.mesh.trust_domain.as_str()).collect();
     let trust_domain = domains.into_iter().collect::<Vec<_>>().join(", ");
-    MeshPlan { mtls: options.mtls, captured, dns_capture: options.dns_capture, trust_domain }
+    let MeshOptions { mtls, dns_capture, tracing, .. } = *options;
+    MeshPlan { mtls, captured, dns_capture, tracing, trust_domain }
 }
 
 fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {

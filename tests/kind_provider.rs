@@ -55,7 +55,7 @@ async fn image() -> Option<NodeImage> {
     let supplied = supply::ensure(Purpose::Kind, Source::Auto, &versions, &Overrides::new()).await.unwrap();
     let name = images::ensure(&supplied).await.unwrap().node;
     let kind = supplied.program(Program::Kind).unwrap().to_owned();
-    Some(NodeImage { kind, name, kubernetes_minor: 34 })
+    Some(NodeImage { kind, name, archives: Vec::new(), kubernetes_minor: 34 })
 }
 
 /// A service address that kube-proxy knows nothing of is refused at once: nothing is sent to nowhere.

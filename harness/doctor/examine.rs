@@ -71,7 +71,9 @@ pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<F
 /// What is missing of the operating system's packages.
 pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
     match settings.provider().await {
-        ProviderName::Netns => install::missing(install::FOR_NETNS),
+        ProviderName::Netns => {
+            install::missing(install::FOR_NETNS).into_iter().chain(install::missing(install::FOR_TRACING)).collect()
+        }
         ProviderName::Existing => Vec::new(),
         ProviderName::Kind => {
             install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect()
@@ -135,6 +137,14 @@ async fn about_provider(provider: ProviderName, trial: Trial) -> Vec<Finding> {
             let programs = install::programs("programs", install::FOR_NETNS);
             let missing = programs.severity == Severity::Bad;
             let mut findings = vec![programs];
+            if trial == Trial::Thorough {
+                let mut tracing = install::programs("programs for tracing", install::FOR_TRACING);
+                if tracing.severity == Severity::Bad {
+                    tracing.severity = Severity::Warning;
+                    tracing.why = "only scenarios with `mesh: { tracing: zipkin }` need them".into();
+                }
+                findings.push(tracing);
+            }
             // Without its programs a trial would only tell that they are missing, in worse words.
             if !missing {
                 findings.extend(netns::preflight().await);

@@ -29,6 +29,12 @@ pub const FOR_NETNS: &[Needed] = &[
     needed("nsenter", "util-linux", "entering a pod's namespaces"),
 ];
 
+/// What a scenario with `mesh: { tracing: zipkin }` runs.
+pub const FOR_TRACING: &[Needed] = &[
+    needed("java", "openjdk-17-jre-headless", "the Zipkin server on netns"),
+    needed("mvn", "maven", "downloading the Zipkin server, once"),
+];
+
 /// What the kind provider runs.
 pub const FOR_KIND: &[Needed] = &[needed("docker", "docker.io", "the container engine")];
 

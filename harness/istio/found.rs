@@ -200,6 +200,9 @@ impl FoundMesh {
         if self.sidecars.iter().any(|s| s.dns_capture) && !wanted.dns_capture {
             differences.push("`dns_capture: false`, and every sidecar answers DNS".into());
         }
+        if wanted.tracing.is_some() {
+            differences.push("`tracing: zipkin`, which is installed with a mesh only (`--install-mesh`)".into());
+        }
         differences
     }
 

@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams};
 use serde_json::json;
 
-use super::{Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, options, primary, remote, remote_secret};
+use super::{
+    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, options, primary, remote, remote_secret, tracing,
+};
 use crate::apply::{self, Manifest};
 use crate::observe::ObserveError;
 use crate::observe::istiod::{self, ReadCluster};
@@ -65,9 +67,20 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         }
     });
     let ready = pairs.iter().filter(|(s, _)| s.runs_istiod()).map(|(spec, cluster)| {
-        phases.time(format!("mesh: control plane of {} ready", spec.name), control_plane_ready(cluster))
+        phases.time(
+            format!("mesh: control plane of {} ready", spec.name),
+            deployment_ready(cluster, "istiod", "the control plane"),
+        )
     });
-    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready))?;
+    let collectors = if prepared.options.tracing.is_some() { tracing::collectors(topology) } else { Vec::new() };
+    let collectors = collectors.into_iter().map(|spec| {
+        let phases = &phases;
+        async move {
+            let collector = deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, "Zipkin");
+            phases.time(format!("mesh: Zipkin of {} ready", spec.name), collector).await
+        }
+    });
+    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready), try_join_all(collectors))?;
 
     let outbound = prepared.options.outbound;
     let synced = topology
@@ -153,19 +166,20 @@ fn control_plane_address(primary: &Cluster) -> Result<std::net::IpAddr, MeshErro
 /// An istiod that was started again this often will not come up: all that it needs, its API server, was there before it.
 const CRASHES: i32 = 3;
 
-async fn control_plane_ready(cluster: &Cluster) -> Result<(), MeshError> {
+/// Waits for a Deployment of the mesh's namespace whose pods have its name as their label `app`.
+async fn deployment_ready(cluster: &Cluster, name: &str, what: &'static str) -> Result<(), MeshError> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let selector = ListParams::default().labels("app=istiod");
+    let selector = ListParams::default().labels(&format!("app={name}"));
     let (deployments, pods, selector) = (&deployments, &pods, &selector);
-    let what = format!("the control plane in cluster {}", cluster.name);
-    wait::until(what, LIMIT, INTERVAL, || async move {
-        let (deployment, pods) = match try_join!(deployments.get_opt("istiod"), pods.list(selector)) {
+    let waited_for = format!("{what} in cluster {}", cluster.name);
+    wait::until(waited_for, LIMIT, INTERVAL, || async move {
+        let (deployment, pods) = match try_join!(deployments.get_opt(name), pods.list(selector)) {
             Ok((Some(deployment), pods)) => (deployment, pods.items),
-            Ok((None, _)) => return Poll::NotYet("deployment istio-system/istiod".into()),
+            Ok((None, _)) => return Poll::NotYet("the deployment does not exist yet".into()),
             Err(error) => return Poll::Failed(MeshError::kube(cluster, "read the control plane's state", error)),
         };
-        let failed = |why| Poll::Failed(MeshError::ControlPlane { cluster: cluster.name.clone(), why });
+        let failed = |why| Poll::Failed(MeshError::CannotStart { cluster: cluster.name.clone(), what, why });
         if let Some(crash) = crashed_again(&pods, CRASHES) {
             return failed(crash);
         }

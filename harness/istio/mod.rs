@@ -25,6 +25,7 @@ mod prepare;
 mod primary;
 mod remote;
 pub mod remote_secret;
+pub mod tracing;
 pub mod trust;
 
 pub use install::{Installed, install};
@@ -42,6 +43,8 @@ pub struct MeshInputs {
     pub hub: String,
     /// Their tag.
     pub tag: String,
+    /// The image of the Zipkin server.
+    pub zipkin: String,
     /// The proxies are a stock Envoy, without Istio's own filters.
     pub stock_envoy: bool,
     /// The environment's identifier: on every object as [`crate::apply::OWNER_LABEL`].
@@ -111,11 +114,13 @@ pub enum MeshError {
         /// The primary cluster.
         cluster: String,
     },
-    /// A control plane's pod will not come up.
-    #[error("cluster {cluster}: the control plane cannot start: {why}")]
-    ControlPlane {
-        /// The primary cluster.
+    /// A pod of the mesh's namespace cannot start.
+    #[error("cluster {cluster}: {what} cannot start: {why}")]
+    CannotStart {
+        /// The cluster.
         cluster: String,
+        /// The control plane, or a server beside it.
+        what: &'static str,
         /// What its pod says.
         why: String,
     },

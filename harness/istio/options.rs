@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Mesh, MeshError, NAMESPACE, cluster_named, injection};
 use crate::apply::{self, Manifest};
 use crate::provider::Cluster;
+use crate::supply::AddOn;
 use crate::topology::{ClusterSpec, Topology};
 
 /// The ConfigMap that the sidecar injector reads its values from.
@@ -29,13 +30,30 @@ pub struct MeshOptions {
     /// Whether the sidecars answer DNS for every service of the mesh (default: no).
     #[serde(default)]
     pub dns_capture: bool,
+    /// The server that the proxies send traces of every request to (default: none). It runs beside istiod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+}
+
+/// A server for traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracing {
+    /// <https://zipkin.io>
+    Zipkin,
 }
 
 impl MeshOptions {
-    /// `mtls strict, outbound all, DNS captured`.
+    /// `mtls strict, outbound all, DNS captured, traced by zipkin`.
     pub fn in_words(&self) -> String {
         let dns = if self.dns_capture { ", DNS captured" } else { "" };
-        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns
+        let tracing = if self.tracing.is_some() { ", traced by zipkin" } else { "" };
+        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns + tracing
+    }
+
+    /// What must be supplied for them, beside the mesh.
+    pub fn add_ons(&self) -> Vec<AddOn> {
+        self.tracing.iter().map(|Tracing::Zipkin| AddOn::Zipkin).collect()
     }
 }
 

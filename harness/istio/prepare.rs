@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::options::MeshOptions;
 use super::trust::Trust;
-use super::{Mesh, MeshError, MeshInputs, NAMESPACE, primary, remote};
+use super::{Mesh, MeshError, MeshInputs, NAMESPACE, primary, remote, tracing};
 use crate::apply::{self, Manifest};
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Topology};
@@ -33,11 +33,17 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         let manifests = generate(inputs, &operator(topology, spec, options, inputs), &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
     });
+    let mut manifests: BTreeMap<_, Vec<_>> = try_join_all(generated).await?.into_iter().collect();
+    if options.tracing.is_some() {
+        for collector in tracing::collectors(topology) {
+            manifests.entry(collector.name.clone()).or_default().extend(tracing::server(&inputs.zipkin)?);
+        }
+    }
     Ok(Prepared {
         mesh: Mesh { topology: topology.clone(), owner: inputs.owner.clone() },
         options: options.clone(),
         trust,
-        manifests: try_join_all(generated).await?.into_iter().collect(),
+        manifests,
     })
 }
 
@@ -70,7 +76,7 @@ async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Resul
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::istio::options::{Mtls, Outbound};
+    use crate::istio::options::Outbound;
     use crate::topology::{Cni, MeshSpec, NodeRole, Role};
 
     fn spec(name: &str, role: Role, second: u8) -> ClusterSpec {
@@ -106,11 +112,12 @@ pub(super) mod tests {
             tag: "1.31.0".into(),
             stock_envoy,
             owner: "a1b2".into(),
+            zipkin: "meshproof.local/zipkin:3".into(),
         }
     }
 
     fn options(outbound: Outbound) -> MeshOptions {
-        MeshOptions { mtls: Mtls::Strict, outbound, dns_capture: false }
+        MeshOptions { outbound, ..MeshOptions::default() }
     }
 
     #[test]

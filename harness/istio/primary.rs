@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::options::{self, MeshOptions};
-use super::{MeshError, MeshInputs, NAMESPACE};
+use super::{MeshError, MeshInputs, NAMESPACE, tracing};
 use crate::apply::Manifest;
 use crate::observe::access_log;
 use crate::topology::{ClusterSpec, Topology};
@@ -59,6 +59,9 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
         values["telemetry"] = json!({ "enabled": false });
         values["pilot"]["env"]["PILOT_ENABLE_ALPN_FILTER"] = json!("false");
         values["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] = json!("false");
+    }
+    if options.tracing.is_some() {
+        tracing::configure(&mut mesh_config, &mut values);
     }
     let probe = |field: &str| format!("spec.template.spec.containers.[name:discovery].readinessProbe.{field}");
     json!({

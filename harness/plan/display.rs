@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Action, CallPlan, ClusterPlan, MeshPlan, Plan, WorkloadPlan};
-use crate::scenario::{Mtls, Percent, Span};
+use crate::scenario::{Mtls, Percent, Span, Tracing};
 use crate::topology::Cni;
 
 impl fmt::Display for Plan {
@@ -120,13 +120,14 @@ fn mesh(mesh: &MeshPlan) -> Vec<Vec<String>> {
         ranges => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
     let dns = if mesh.dns_capture { "sidecars answer for every service of the mesh" } else { "each cluster's own" };
+    let tracing = mesh.tracing.map(|Tracing::Zipkin| ("traces", "of every request, to a Zipkin server"));
     let rows = [
         ("mutual TLS", mtls),
         ("captured outbound", captured.as_str()),
         ("DNS", dns),
         ("trust domain", mesh.trust_domain.as_str()),
     ];
-    rows.map(|(what, value)| vec![what.to_owned(), value.to_owned()]).into()
+    rows.into_iter().chain(tracing).map(|(what, value)| vec![what.to_owned(), value.to_owned()]).collect()
 }
 
 fn workload(workload: &WorkloadPlan) -> Vec<String> {

@@ -80,12 +80,16 @@ struct Made {
 }
 
 /// What an environment is built from, as one short hash: environments of equal fingerprint are
-/// interchangeable. Mesh options are not part of it, because a live mesh can change them.
-pub fn fingerprint(topology: &Topology, kit: &Kit) -> String {
+/// interchangeable. Of the mesh options only the server for traces is part of it: a live mesh can change the others.
+pub fn fingerprint(topology: &Topology, kit: &Kit, options: &MeshOptions) -> String {
     let mut hash = Sha256::new();
     for text in [&format!("{topology:?}"), &kit.fingerprint(), env!("CARGO_PKG_VERSION")] {
         hash.update(text.as_bytes());
         hash.update([0]);
+    }
+    // A mesh with another server for traces is another mesh.
+    if let Some(tracing) = options.tracing {
+        hash.update(format!("{tracing:?}"));
     }
     hex::encode(&hash.finalize()[..8])
 }
@@ -101,7 +105,7 @@ impl Environment {
         kit: &Kit,
         options: &MeshOptions,
     ) -> Result<Self, NotMade> {
-        let fingerprint = fingerprint(topology, kit);
+        let fingerprint = fingerprint(topology, kit, options);
         let found = find(&settings.state_root, &fingerprint, settings.wait_for_kept).await?;
         let mut half = match found {
             Some((dir, record)) => HalfMade { dir, record, found: true },
@@ -282,6 +286,7 @@ fn unlike(options: &MeshOptions) -> MeshOptions {
         mtls: if options.mtls == Mtls::Strict { Mtls::Disabled } else { Mtls::Strict },
         outbound: if options.outbound == Outbound::All { Outbound::Clusters } else { Outbound::All },
         dns_capture: !options.dns_capture,
+        tracing: options.tracing,
     }
 }
 

@@ -9,7 +9,7 @@ use super::settings::{Existing, Settings};
 use crate::istio::MeshInputs;
 use crate::journal::{EnvDir, state_root};
 use crate::provider::{Cluster, ProviderName, existing, kind, netns};
-use crate::supply::{self, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
+use crate::supply::{self, AddOn, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
 use crate::workload::WorkloadImages;
 
@@ -99,6 +99,7 @@ impl Kit {
         let node = kind::NodeImage {
             kind: supplied.program(Program::Kind)?.to_owned(),
             name: images.node,
+            archives: Vec::new(),
             kubernetes_minor: minor.1,
         };
         let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl };
@@ -146,6 +147,42 @@ impl Kit {
         Ok(Self { provider, supplied, workloads, hub, tag, making })
     }
 
+    /// Gets add-ons as well, if they are not there already.
+    ///
+    /// # Errors
+    /// When one is not available.
+    pub async fn add(&mut self, add_ons: &[AddOn]) -> Result<(), RunError> {
+        for add_on in add_ons {
+            match (&mut self.making, self.supplied.origin) {
+                (Making::Netns(_), _) => {
+                    add_on.check_host()?;
+                    self.supplied.add(*add_on).await?;
+                }
+                (Making::Kind(node), origin) => {
+                    if origin == Origin::Packages {
+                        self.supplied.add(*add_on).await?;
+                    }
+                    let archive = images::add_on(&self.supplied, *add_on).await?;
+                    if !node.archives.contains(&archive) {
+                        node.archives.push(archive);
+                    }
+                }
+                // Clusters that exist pull the published image.
+                (Making::Existing(_), _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The image of an add-on, as pods name it.
+    fn image_of(&self, add_on: AddOn) -> String {
+        let versions = &self.supplied.versions;
+        match (&self.making, self.supplied.origin) {
+            (Making::Netns(_), _) | (Making::Kind(_), Origin::Packages) => add_on.local_image(versions),
+            _ => add_on.published_image(versions),
+        }
+    }
+
     /// Whether the mesh that is there is used, instead of one that is installed.
     pub fn finds_mesh(&self) -> bool {
         matches!(&self.making, Making::Existing(existing) if !existing.install_mesh)
@@ -188,6 +225,7 @@ impl Kit {
             istioctl: self.supplied.program(Program::Istioctl)?.to_owned(),
             hub: self.hub.clone(),
             tag: self.tag.clone(),
+            zipkin: self.image_of(AddOn::Zipkin),
             // The proxy that packages give is a stock Envoy; registries give Istio's own.
             stock_envoy: self.supplied.origin == Origin::Packages,
             owner: environment.to_owned(),

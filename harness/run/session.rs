@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::environment::{Environment, HalfMade, NotMade};
+use super::environment::{Environment, HalfMade, NotMade, fingerprint};
 use super::kit::Kit;
 use super::record;
 use super::settings::Settings;
@@ -124,14 +124,18 @@ impl Session {
         topology: &Topology,
         options: &MeshOptions,
     ) -> Result<(&mut Environment, &Kit), RunError> {
-        if self.half_made.is_some() || self.environment.as_ref().is_some_and(|e| e.topology != *topology) {
-            self.leave().await;
-        }
-        let kit = match self.kit.take() {
+        let mut kit = match self.kit.take() {
             Some(kit) => kit,
             None => self.get_kit().await?,
         };
-        let kit = self.kit.insert(kit);
+        let added = kit.add(&options.add_ons()).await;
+        let wanted = fingerprint(topology, &kit, options);
+        self.kit = Some(kit);
+        if self.half_made.is_some() || self.environment.as_ref().is_some_and(|e| e.record.fingerprint != wanted) {
+            self.leave().await;
+        }
+        added?;
+        let kit = self.kit.as_ref().ok_or_else(|| RunError::Input("no programs were supplied".into()))?;
         let environment = match self.environment.take() {
             Some(environment) => environment,
             None => {

@@ -14,7 +14,7 @@ mod tests;
 pub mod url;
 pub mod values;
 
-pub use crate::istio::options::{MeshOptions, Mtls, Outbound};
+pub use crate::istio::options::{MeshOptions, Mtls, Outbound, Tracing};
 pub use crate::source::Located;
 pub use check::validate;
 pub use discover::{Found, discover};

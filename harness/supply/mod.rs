@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use addon::AddOn;
 pub use cache::{BoxError, Cache, CacheError, Item, Recipe, Workspace};
 pub use image::ImageRef;
 pub use program::Program;
@@ -23,6 +24,7 @@ use crate::tool::ToolError;
 use plan::{How, Step};
 use program::Part;
 
+mod addon;
 pub mod cache;
 mod cache_error;
 mod choose;
@@ -203,10 +205,10 @@ impl Supplied {
         self.programs.iter().map(|(program, piece)| (*program, piece.path.as_path()))
     }
 
-    /// A text that changes whenever any of the programs does: 64 hexadecimal digits.
+    /// A text that changes whenever any of the programs but an add-on's does: 64 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for (program, piece) in &self.programs {
+        for (program, piece) in self.programs.iter().filter(|(program, _)| !addon::is_addon(**program)) {
             hash.update(format!("{program} {}\n", piece.identity));
         }
         hex::encode(hash.finalize())

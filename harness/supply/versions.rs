@@ -200,6 +200,8 @@ pub struct Apps {
     pub helloworld_v1: ImageRef,
     /// Answers `v2`.
     pub helloworld_v2: ImageRef,
+    /// The Zipkin server.
+    pub zipkin: ImageRef,
 }
 
 /// Two versions that are tried together.

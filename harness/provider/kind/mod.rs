@@ -48,6 +48,8 @@ pub struct NodeImage {
     pub kind: PathBuf,
     /// The image's name, as the container engine knows it.
     pub name: String,
+    /// Archives of more images (`docker save`), which every node loads.
+    pub archives: Vec<PathBuf>,
     /// The minor version of Kubernetes in it: 34 for 1.34.
     pub kubernetes_minor: u32,
 }
@@ -80,6 +82,8 @@ pub async fn create(topology: &Topology, env: &EnvDir, image: &NodeImage) -> Res
     let made = try_join_all(each).await?;
     let exempt = try_join_all(made.iter().map(|made| cluster::exempt_peers(topology, made)));
     try_join(routes::keep(topology, &made), exempt).await?;
+    let nodes = made.iter().flat_map(|made| &made.cluster.nodes);
+    try_join_all(nodes.map(|at| node::load(&at.name, &image.archives))).await?;
     let clusters: Vec<Cluster> = made.into_iter().map(|made| made.cluster).collect();
     Known::of(&clusters).save(env)?;
     Ok(clusters)

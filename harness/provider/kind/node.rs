@@ -1,5 +1,7 @@
 //! A node: a container that is named like the Kubernetes node in it.
 
+use std::path::PathBuf;
+
 use super::engine::{docker, is_absent};
 use crate::provider::{PodAt, ProviderError};
 use crate::tool::{Output, quote};
@@ -60,6 +62,18 @@ pub(super) async fn write(node: &str, files: &[(&str, &[u8], u32)]) -> Result<()
         .stdin(bytes)
         .run()
         .await?;
+    Ok(())
+}
+
+/// Imports archives of images into a node's containerd.
+pub(super) async fn load(node: &str, archives: &[PathBuf]) -> Result<(), ProviderError> {
+    for archive in archives {
+        // A place of the node's own: names in the cache are all alike.
+        let at = "/kind/more-images.tar";
+        docker(["cp"]).arg(archive).arg(format!("{node}:{at}")).run().await?;
+        let import = "ctr --namespace k8s.io images import --snapshotter overlayfs";
+        sh(node, &format!("{import} {at} >/dev/null && rm {at}")).await?;
+    }
     Ok(())
 }
 

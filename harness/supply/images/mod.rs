@@ -6,9 +6,10 @@
 //! is; what the engine lost is loaded from the cache.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::cache::BoxError;
-use super::{Cache, Origin, Recipe, Supplied, SupplyError, Versions, Workspace};
+use super::{AddOn, Cache, Origin, Recipe, Supplied, SupplyError, Versions, Workspace};
 use crate::tool::Tool;
 use crate::ui;
 
@@ -65,6 +66,26 @@ pub async fn ensure(supplied: &Supplied) -> Result<Images, SupplyError> {
         task.done();
     }
     Ok(images)
+}
+
+/// An archive with the image of an add-on, which a node's containerd can import.
+///
+/// # Errors
+/// When it cannot be built or pulled.
+pub async fn add_on(supplied: &Supplied, add_on: AddOn) -> Result<PathBuf, SupplyError> {
+    let cache = Cache::open()?;
+    let recipe = match supplied.origin {
+        Origin::Packages => packages::add_on_recipe(supplied, add_on)?,
+        Origin::Registry => registry::add_on_recipe(&supplied.versions, add_on),
+    };
+    let (cache, recipe) = (&cache, &recipe);
+    let made = cache.item(recipe, |space| async move {
+        match supplied.origin {
+            Origin::Packages => packages::add_on(cache, supplied, add_on, &space).await,
+            Origin::Registry => registry::add_on(&supplied.versions, add_on, &space).await,
+        }
+    });
+    Ok(made.await?.path(build::ARCHIVE))
 }
 
 /// Names, without making anything.

@@ -11,10 +11,13 @@ use super::archive::{self, Content, Layer, Tree};
 use super::build::{self, blocking};
 use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
 use crate::supply::program::InNode;
-use crate::supply::{Program, Versions, gobuild, plan};
+use crate::supply::{AddOn, Program, Versions, gobuild, plan};
 use crate::tool::Tool;
 
 const DEBIAN: &str = include_str!("files/debian");
+const DEBIAN_JAVA: &str = include_str!("files/debian-java");
+/// What runs Java archives.
+const JAVA_PACKAGES: &str = "openjdk-17-jre-headless";
 const SETUP: &str = include_str!("files/node-setup");
 const DEFAULT_CNI: &str = include_str!("files/default-cni.yaml");
 
@@ -98,7 +101,7 @@ pub(super) async fn build(
     images: &Images,
     space: &Workspace,
 ) -> Result<(), BoxError> {
-    let debian = cache.item(&debian(), debootstrap).await?;
+    let debian = cache.item(&debian(), |space| debootstrap(space, DEBIAN, PACKAGES.join(","))).await?;
     let (root, base) = (debian.path("root.tar"), debian.path("base.tar"));
     let kubeadm = supplied.program(Program::Kubeadm)?;
     let listed = ["config", "images", "list", "--kubernetes-version", &images.kubernetes];
@@ -139,15 +142,15 @@ fn node_config() -> Value {
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-async fn debootstrap(space: Workspace) -> Result<(), BoxError> {
+async fn debootstrap(space: Workspace, script: &str, packages: String) -> Result<(), BoxError> {
     if !nix::unistd::geteuid().is_root() {
         return Err("a Debian root is made with root's rights (hint: `sudo meshproof supply`, once)".into());
     }
     // In a mount namespace of its own: what debootstrap mounts is gone with it, however it ends.
     Tool::new("unshare")
-        .args(["--mount", "--propagation", "private", "--", "bash", "-c", DEBIAN, "debian"])
+        .args(["--mount", "--propagation", "private", "--", "bash", "-c", script, "debian"])
         .args([&space.out, &space.scratch])
-        .args([SUITE, &PACKAGES.join(","), &mirror()])
+        .args([SUITE, &packages, &mirror()])
         .run()
         .await
         .map(drop)
@@ -168,6 +171,48 @@ fn debian_mirror(text: &str) -> Option<String> {
     let mut words = lines.flat_map(str::split_whitespace);
     let archive = words.find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"));
     archive.map(str::to_owned)
+}
+
+/// A root with a Java runtime, for the images of Java archives.
+fn java() -> Recipe {
+    Recipe::new("debian-java", format!("a Java runtime from Debian {SUITE}"))
+        .with("suite", SUITE)
+        .with("arch", plan::arch())
+        .with("packages", JAVA_PACKAGES)
+        .with("script", digest([DEBIAN_JAVA]))
+}
+
+pub(super) fn add_on_recipe(supplied: &Supplied, add_on: AddOn) -> Result<Recipe, SupplyError> {
+    let (program, image) = (add_on.program(), add_on.local_image(&supplied.versions));
+    Ok(Recipe::new(format!("image-of-{program}"), format!("the image {image}"))
+        .with("image", image)
+        .with("base", java().key())
+        .with(program.name(), supplied.identity(program)?))
+}
+
+/// Builds an add-on's image: its Java archive on a Java runtime.
+pub(super) async fn add_on(
+    cache: &Cache,
+    supplied: &Supplied,
+    add_on: AddOn,
+    space: &Workspace,
+) -> Result<(), BoxError> {
+    let base =
+        cache.item(&java(), |space| debootstrap(space, DEBIAN_JAVA, JAVA_PACKAGES.to_owned())).await?.path("java.tar");
+    let name = add_on.local_image(&supplied.versions);
+    let content = told(&supplied.versions, &name)?;
+    let file = |program: Program| Ok::<_, SupplyError>(Content::Copy(supplied.program(program)?.to_owned()));
+    let mut tree = Tree::new();
+    for (path, program) in &content.programs {
+        tree.insert(path.trim_start_matches('/').to_owned(), (0o644, file(*program)?));
+    }
+    let config = json!({ "Env": [PATH], "Entrypoint": content.entrypoint });
+    let (out, own) = (space.out.join(build::ARCHIVE), space.scratch.join("program.tar"));
+    blocking(move || {
+        let layers = [Layer::of(base)?, Layer::write(own, &tree)?];
+        archive::write(&out, plan::arch(), &[archive::Image { name, layers: layers.iter().collect(), config }])
+    })
+    .await
 }
 
 /// kind's base files, and Kubernetes' programs of a node.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::build;
 use super::{BoxError, Images, Recipe, Supplied, SupplyError, Versions, Workspace};
-use crate::supply::ImageRef;
 use crate::supply::versions::{IstioImages, KubernetesImages};
+use crate::supply::{AddOn, ImageRef};
 use crate::tool::Tool;
 use crate::ui;
 
@@ -69,6 +69,22 @@ pub(super) async fn build(supplied: &Supplied, images: &Images, space: &Workspac
     let archive = space.scratch.join("images.tar");
     Tool::new("docker").args(["save", "--output"]).arg(&archive).args(&names).run().await?;
     build::preload(&node, "", &archive, &images.node, &space.scratch, &space.out.join(build::ARCHIVE)).await
+}
+
+pub(super) fn add_on_recipe(versions: &Versions, add_on: AddOn) -> Recipe {
+    let (name, image) = (add_on.program().name(), add_on.published_image(versions));
+    Recipe::new(format!("image-of-{name}"), format!("the image {image}")).with("image", image)
+}
+
+/// Pulls an add-on's image and saves it as an archive.
+pub(super) async fn add_on(versions: &Versions, add_on: AddOn, space: &Workspace) -> Result<(), BoxError> {
+    let image: ImageRef = add_on.published_image(versions).parse()?;
+    let (pulled, name) = (pull(&image, versions).await?, tagged(&image));
+    if pulled != name {
+        Tool::new("docker").args(["tag", &pulled, &name]).run().await?;
+    }
+    Tool::new("docker").args(["save", "--output"]).arg(space.out.join(build::ARCHIVE)).arg(&name).run().await?;
+    Ok(())
 }
 
 /// Pulls an image, from a mirror of its registry if `versions.yaml` names one. Answers the name to ask the engine for.

@@ -332,6 +332,7 @@ fn same(host: &Path, name: &str) -> Result<()> {
 /// What the host's programs and libraries read from `/etc`, and nothing more.
 const ETC: &[&str] = &[
     "alternatives",
+    "java-17-openjdk",
     "ca-certificates",
     "ethertypes",
     "gai.conf",

@@ -1,0 +1,123 @@
+//! Tracing: a Zipkin server in the mesh's namespace, and the mesh configuration that sends every request's spans to it.
+//!
+//! <https://istio.io/latest/docs/tasks/observability/distributed-tracing/zipkin/>. Envoy's own Zipkin tracer sends them, so a
+//! stock Envoy is enough.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::Api;
+use serde_json::{Value, json};
+
+use super::{MeshError, NAMESPACE};
+use crate::apply::Manifest;
+use crate::provider::Cluster;
+use crate::topology::{ClusterSpec, Topology};
+
+/// Name of the Deployment and of the Service.
+pub const NAME: &str = "zipkin";
+/// Zipkin's API, and the page for people.
+pub const PORT: u16 = 9411;
+
+/// The clusters that run a collector: the first config cluster of each mesh. Proxies of the mesh's other clusters send
+/// their spans there, as to any service of the mesh.
+pub fn collectors(topology: &Topology) -> Vec<&ClusterSpec> {
+    let mut collectors: Vec<&ClusterSpec> = Vec::new();
+    for cluster in topology.config_clusters() {
+        if collectors.iter().all(|c| c.mesh.id != cluster.mesh.id) {
+            collectors.push(cluster);
+        }
+    }
+    collectors
+}
+
+/// Adds to MeshConfig and to the chart's values that every request is traced.
+pub(super) fn configure(mesh_config: &mut Value, values: &mut Value) {
+    mesh_config["enableTracing"] = json!(true);
+    mesh_config["defaultConfig"]["tracing"] = json!({});
+    mesh_config["defaultProviders"]["tracing"] = json!([NAME]);
+    mesh_config["extensionProviders"] = json!([{
+        "name": NAME,
+        "zipkin": {
+            "service": format!("{NAME}.{NAMESPACE}.svc.cluster.local"),
+            "port": PORT,
+            "traceContextOption": "USE_B3_WITH_W3C_PROPAGATION",
+        },
+    }]);
+    // In percent. The default is 1.
+    values["pilot"]["traceSampling"] = json!(100);
+}
+
+/// The server.
+pub(super) fn server(image: &str) -> Result<Vec<Manifest>, MeshError> {
+    let labels = json!({ "app": NAME });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": { "name": NAME, "namespace": NAMESPACE },
+        "spec": {
+            "replicas": 1,
+            "selector": { "matchLabels": labels },
+            "template": {
+                "metadata": { "labels": { "app": NAME, "sidecar.istio.io/inject": "false" } },
+                "spec": {
+                    "containers": [{
+                        "name": NAME,
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        // Starts in half the time, and a run's traces need no more memory. Every JVM reads this variable.
+                        "env": [{
+                            "name": "JAVA_TOOL_OPTIONS",
+                            "value": "-Xms64m -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+                        }],
+                        "ports": [{ "name": "http", "containerPort": PORT }],
+                        "readinessProbe": { "httpGet": { "path": "/health", "port": PORT }, "periodSeconds": 1 },
+                        "resources": { "requests": { "cpu": "10m", "memory": "200Mi" } },
+                    }],
+                },
+            },
+        },
+    });
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": NAME, "namespace": NAMESPACE },
+        "spec": { "selector": labels, "ports": [{ "name": "http", "port": PORT, "targetPort": PORT }] },
+    });
+    Ok(vec![Manifest::made("the Zipkin server", deployment)?, Manifest::made("the service of Zipkin", service)?])
+}
+
+/// Whether a collector runs in that cluster.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn is_installed(cluster: &Cluster) -> Result<bool, MeshError> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let found = deployments.get_opt(NAME).await;
+    Ok(found.map_err(|e| MeshError::kube(cluster, "read the Zipkin server", e))?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::istio::prepare::tests::vpn;
+
+    #[test]
+    fn each_mesh_has_one_collector() {
+        let mut topology = vpn();
+        let names = |t: &Topology| collectors(t).iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&topology), ["cluster1"]);
+        topology.clusters[1].role = crate::topology::Role::Primary;
+        assert_eq!(names(&topology), ["cluster1"]);
+        topology.clusters[1].mesh.id = "mesh2".into();
+        assert_eq!(names(&topology), ["cluster1", "cluster2"]);
+    }
+
+    #[test]
+    fn every_request_is_sampled_and_other_settings_stay() {
+        let mut config = json!({ "defaultProviders": { "metrics": [] }, "defaultConfig": { "a": 1 } });
+        let mut values = json!({ "pilot": { "env": {} } });
+        configure(&mut config, &mut values);
+        assert_eq!(config["defaultProviders"], json!({ "metrics": [], "tracing": ["zipkin"] }));
+        assert_eq!(config["defaultConfig"], json!({ "a": 1, "tracing": {} }));
+        assert_eq!(values["pilot"]["traceSampling"], 100);
+    }
+}
