@@ -15,13 +15,13 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::redact;
 
@@ -111,64 +111,50 @@ fn printed(tail: &str) -> String {
     if tail.is_empty() { "; it printed nothing".to_owned() } else { format!("; its last lines:\n{tail}") }
 }
 
-/// A program that is waited for, and what it has printed so far. Dropped before its end (a time limit, Ctrl-C, a failed
-/// sibling), it is killed with all that it started, and recorded all the same.
+/// How long a program that was killed may take to be gone, with all that it started, before its output is given up.
+const AFTER_KILL: Duration = Duration::from_secs(1);
+
+/// A program that is waited for. Dropped before its end (Ctrl-C, a failed sibling), it is killed with all that it started,
+/// and recorded all the same.
 struct Waiting {
     command: String,
     started: Instant,
-    child: tokio::process::Child,
-    stdout: Arc<Mutex<Vec<u8>>>,
-    stderr: Arc<Mutex<Vec<u8>>>,
+    handle: Arc<duct::Handle>,
     ended: bool,
 }
 
 impl Waiting {
-    /// Feeds and reads it until it ends.
-    async fn end(&mut self, stdin: Option<Vec<u8>>) -> std::io::Result<Output> {
-        let (to, out, err) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
-        let feed = async {
-            if let (Some(bytes), Some(mut to)) = (stdin, to) {
-                // A program may end without reading all of it.
-                let _ = to.write_all(&bytes).await;
-            }
-            Ok(())
-        };
-        let reads = (read_into(out, &self.stdout), read_into(err, &self.stderr));
-        let (status, ..) = tokio::try_join!(self.child.wait(), feed, reads.0, reads.1)?;
-        self.ended = true;
-        let printed =
-            |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
-        let (stdout, stderr, duration) = (printed(&self.stdout), printed(&self.stderr), self.started.elapsed());
-        Ok(Output { status, stdout, stderr, duration })
+    /// Waits until it ends; `None`: it was still running after `limit`.
+    async fn end(&mut self, limit: Duration) -> std::io::Result<Option<Output>> {
+        let handle = self.handle.clone();
+        let wait = tokio::task::spawn_blocking(move || handle.wait_timeout(limit).map(|o| o.cloned()));
+        let output = wait.await.map_err(std::io::Error::other)??;
+        self.ended = output.is_some();
+        Ok(output.map(|o| Output {
+            status: o.status,
+            stdout: o.stdout,
+            stderr: o.stderr,
+            duration: self.started.elapsed(),
+        }))
     }
 
-    /// What it printed until now.
-    fn so_far(&self) -> (String, String) {
-        let text = |bytes: &Mutex<Vec<u8>>| lossy(&bytes.lock().unwrap_or_else(PoisonError::into_inner));
-        (text(&self.stdout), text(&self.stderr))
+    /// Kills it and its process group, records it, and answers what it had printed until then.
+    fn kill(&mut self) -> (String, String) {
+        for pid in self.handle.pids().into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.ended = true;
+        let printed = self.handle.wait_timeout(AFTER_KILL).ok().flatten();
+        let (stdout, stderr) = printed.map_or_else(Default::default, |o| (lossy(&o.stdout), lossy(&o.stderr)));
+        record(&self.command, self.started.elapsed(), None, &stdout, &stderr);
+        (stdout, stderr)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        if let Some(group) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-        let (stdout, stderr) = self.so_far();
-        record(&self.command, self.started.elapsed(), None, &stdout, &stderr);
-    }
-}
-
-async fn read_into(from: Option<impl AsyncRead + Unpin>, to: &Mutex<Vec<u8>>) -> std::io::Result<()> {
-    let Some(mut from) = from else { return Ok(()) };
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match from.read(&mut buffer).await? {
-            0 => return Ok(()),
-            read => to.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..read]),
+        if !self.ended {
+            self.kill();
         }
     }
 }
@@ -312,23 +298,41 @@ impl Tool {
     ///
     /// # Errors
     /// [`ToolError`] when it cannot be started or exceeds its time limit.
-    pub async fn run_unchecked(mut self) -> Result<Output, ToolError> {
-        let (limit, stdin) = (self.timeout, self.stdin.take());
-        let argv = die_with_parent(&self.program, self.argv());
-        let feed = if stdin.is_some() { Stdio::piped() } else { Stdio::null() };
-        let spawned = self.streams(&argv, feed, Stdio::piped(), Stdio::piped()).and_then(|mut c| c.spawn());
-        let child = spawned.map_err(|source| self.not_started(source))?;
+    pub async fn run_unchecked(self) -> Result<Output, ToolError> {
+        let handle = self.expression().start().map_err(|source| self.not_started(source))?;
         let (command, started) = (self.command_line(), Instant::now());
-        let mut waiting =
-            Waiting { command, started, child, stdout: Arc::default(), stderr: Arc::default(), ended: false };
-        let Ok(ended) = tokio::time::timeout(limit, waiting.end(stdin)).await else {
-            let (stdout, stderr) = waiting.so_far();
+        let mut waiting = Waiting { command, started, handle: Arc::new(handle), ended: false };
+        let ended = waiting.end(self.timeout).await.map_err(|source| self.not_started(source))?;
+        let Some(output) = ended else {
+            let (stdout, stderr) = waiting.kill();
             let tail = redact::text(&last_lines(&stdout, &stderr, TAIL));
-            return Err(ToolError::TimedOut { command: waiting.command.clone(), limit, tail });
+            return Err(ToolError::TimedOut { command: waiting.command.clone(), limit: self.timeout, tail });
         };
-        let output = ended.map_err(|source| self.not_started(source))?;
         record(&waiting.command, output.duration, Some(output.status), &output.text(), &output.error_text());
         Ok(output)
+    }
+
+    fn expression(&self) -> duct::Expression {
+        let mut argv = die_with_parent(&self.program, self.argv()).into_iter();
+        let mut expression =
+            duct::cmd(argv.next().unwrap_or_default(), argv).stdout_capture().stderr_capture().unchecked();
+        expression = match &self.stdin {
+            Some(bytes) => expression.stdin_bytes(bytes.clone()),
+            None => expression.stdin_null(),
+        };
+        if let Some(dir) = &self.cwd {
+            expression = expression.dir(dir);
+        }
+        if self.clear_env {
+            expression = expression.full_env(std::iter::empty::<(OsString, OsString)>());
+        }
+        for (name, value) in &self.env {
+            expression = expression.env(name, value);
+        }
+        expression.before_spawn(|command| {
+            std::os::unix::process::CommandExt::process_group(command, 0);
+            Ok(())
+        })
     }
 
     /// Starts it and leaves it running; what it prints is appended to `log`. It ends when the value
@@ -525,6 +529,8 @@ pub fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use rstest::rstest;
 
