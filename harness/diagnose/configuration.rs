@@ -80,7 +80,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
     }
     let proxy = envoy::of(&facts.cluster, info.reference());
     let (intended, held) = tokio::join!(
-        within("what istiod would send", plane.plane.intended(*at, &connected.id)),
+        within("what istiod would send", plane.plane.intended(*at, &connected.connection)),
         within(format!("the proxy of {what}"), envoy::held(&proxy)),
     );
     let (intended, (held, refused)) = match (intended, held) {
@@ -177,7 +177,12 @@ mod tests {
     fn connected(last_error: &str) -> Connected {
         let sync = Sync { sent: "2".into(), acked: "1".into(), last_error: last_error.into() };
         let kind = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
-        Connected { id: "sleep-1.app1".into(), cluster: "cluster1".into(), sync: [(kind, sync)].into() }
+        Connected {
+            id: "sleep-1.app1".into(),
+            cluster: "cluster1".into(),
+            connection: String::new(),
+            sync: [(kind, sync)].into(),
+        }
     }
 
     #[test]

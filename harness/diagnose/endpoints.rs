@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use futures::future::join_all;
 
 use super::RungId;
+use super::expected::{Gateway, Serving, expected, serving};
 use super::facts::Facts;
 use super::live::Plane;
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::Scene;
-use crate::gate::endpoints::{Gateway, Serving, expected, serving};
 use crate::observe::snapshot::Host;
 
 /// Envoy's name for a service's port, or one subset of it.

@@ -9,7 +9,7 @@ use super::rung::{Answer, PATIENCE, within};
 use crate::apply::Reason;
 use crate::observe::NAMESPACE;
 use crate::observe::admin::{Admin, AdminError};
-use crate::observe::istiod::{Connected, ControlPlane, DEBUG_PORT, ReadCluster};
+use crate::observe::istiod::{self, Connected, ControlPlane, DEBUG_PORT, ReadCluster};
 use crate::observe::pods::is_ready;
 use crate::observe::snapshot::ProxySnapshot;
 use crate::probe::Observations;
@@ -62,7 +62,7 @@ pub(super) async fn plane(facts: &Facts) -> Option<Plane> {
     if pods.is_empty() {
         return None;
     }
-    let plane = ControlPlane { cluster: facts.cluster.clone(), pods };
+    let plane = ControlPlane { cluster: facts.cluster.clone(), pods, debounce: istiod::DEBOUNCE };
     let reads = join_all(plane.pods.iter().map(|istiod| async {
         let what = format!("/debug/clusterz of {}", istiod.place());
         let answer = match tokio::time::timeout(PATIENCE, istiod.json("/debug/clusterz")).await {

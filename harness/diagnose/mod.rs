@@ -41,6 +41,7 @@ mod by_hand;
 mod configuration;
 mod control_plane;
 mod endpoints;
+mod expected;
 mod facts;
 mod injection;
 mod live;

@@ -4,10 +4,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
 use super::RungId;
+use super::expected::address;
 use super::routing::choose;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::{Scene, Server};
-use crate::gate::endpoints::address;
 use crate::observe::snapshot::{Host, ProxySnapshot, list, text};
 
 /// What a server's listener takes on a port.

@@ -8,11 +8,11 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
 use super::RungId;
+use super::expected::in_full;
 use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Climbed, Part, within};
 use super::scene::Scene;
-use crate::gate::endpoints::in_full;
 use crate::observe::snapshot::{Host, ProxySnapshot, list};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {

@@ -1,84 +1,55 @@
 //! Has the new configuration reached each proxy concerned?
 //!
-//! [`before`] is called ahead of a change, [`after`] behind it. `docs/gate.md` says what is compared, and why an
-//! answer of "yes" cannot rest on old configuration.
+//! [`before`] is called before a change, [`after`] after it. Two questions are asked: has istiod read the change, and does each
+//! proxy hold what istiod intends for it, from a push that is younger? `docs/gate.md` says what is compared, and why a "yes"
+//! cannot rest on old configuration.
 //!
-//! **Never**: pass on old configuration.
+//! | file | job |
+//! |---|---|
+//! | `change` | what is changed: one record per object |
+//! | `kubernetes` | has Kubernetes carried out what was asked, and which endpoints does it offer |
+//! | `seen` | has istiod read it |
+//! | `proxies` | which proxies, and what each held before |
+//! | `holds` | does a proxy hold what istiod intends for it |
+//! | `passage` | the wait: check after check |
+//! | `ignored` | objects that istiod or Envoy ignores |
+//!
+//! **Never**: pass on old configuration, or compute what istiod decides.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::apply::Manifest;
-use crate::observe::{ObjectRef, ObserveError};
+use crate::observe::istiod::ControlPlane;
+use crate::observe::{ObserveError, pods};
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
 
-mod config;
-pub(crate) mod endpoints;
+mod change;
+mod holds;
+mod ignored;
+mod kubernetes;
+mod passage;
+mod proxies;
 mod pushed;
-mod serving;
-mod subsets;
+mod seen;
 
+pub use change::Change;
 pub use pushed::{Pushes, pushed_since, pushes};
 
-/// Between two looks. A look costs a proxy a few milliseconds.
+/// Between two checks. A check costs a proxy a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(75);
 
-/// How long taking down what the proxies hold may take: seconds on a machine at its limit, and for ever where an API server
-/// takes questions and never answers.
+/// How long a snapshot of what the proxies hold may take: seconds on a machine at its limit, and for ever where an API server
+/// accepts connections and does not respond.
 const BEFORE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is about to change.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Objects of a control plane's configuration that are applied to or deleted from a cluster.
-    config: Option<(String, Vec<ObjectRef>)>,
-    /// Namespaces whose services may get other endpoints, in any cluster.
-    endpoints: BTreeSet<String>,
-}
-
-impl Change {
-    /// Manifests that are applied to, or deleted from, the cluster of that name.
-    ///
-    /// Services and workloads among them change the endpoints of their namespace; objects that no proxy ever sees
-    /// (a ConfigMap) change nothing.
-    pub fn manifests(cluster: &str, manifests: &[Manifest]) -> Self {
-        let (config, others): (Vec<_>, Vec<_>) = manifests.iter().map(object).partition(ObjectRef::is_config);
-        let serving = ["Service", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"];
-        let endpoints = others.into_iter().filter(|o| serving.contains(&o.kind.as_str()));
-        Self {
-            config: (!config.is_empty()).then(|| (cluster.to_owned(), config)),
-            endpoints: endpoints.map(|o| o.namespace).collect(),
-        }
-    }
-
-    /// Pods come or go, or a cluster comes or goes: the endpoints of these namespaces.
-    pub fn endpoints<N: Into<String>>(namespaces: impl IntoIterator<Item = N>) -> Self {
-        Self { config: None, endpoints: namespaces.into_iter().map(Into::into).collect() }
-    }
-}
-
-/// The object that a manifest describes.
-fn object(manifest: &Manifest) -> ObjectRef {
-    // As in `apply`: namespaced objects without a namespace go to `default`.
-    let whole = matches!(manifest.kind(), "GatewayClass" | "Namespace" | "CustomResourceDefinition");
-    let namespace = manifest.namespace().unwrap_or(if whole { "" } else { "default" });
-    ObjectRef {
-        api_version: manifest.api_version().to_owned(),
-        kind: manifest.kind().to_owned(),
-        namespace: namespace.to_owned(),
-        name: manifest.name().to_owned(),
-    }
-}
-
-/// What the proxies held ahead of a change.
+/// What the proxies held before a change.
 pub struct Before {
     clusters: Vec<Cluster>,
-    change: Change,
-    config: Option<config::Before>,
+    snapshot: passage::Snapshot,
 }
 
 /// Every proxy concerned has the change.
@@ -86,8 +57,11 @@ pub struct Before {
 pub struct GateReport {
     /// Each proxy.
     pub proxies: Vec<ProxyReady>,
-    /// What a reader of the report should know.
-    pub notes: Vec<String>,
+    /// What a person should know: an object that changed nothing at any proxy, and why as far as it is known.
+    pub warnings: Vec<String>,
+    /// Proxies that the change does not concern, because their istiod does not read the cluster that it was made in, as
+    /// `CLUSTER/NAMESPACE/POD`.
+    pub not_concerned: Vec<String>,
     /// How long all of them took, counted from the call of [`after`].
     pub took: Duration,
 }
@@ -116,15 +90,15 @@ pub struct ProxyReady {
     pub changed: Vec<String>,
 }
 
-/// Why the gate stays shut.
+/// Why the gate does not open.
 #[derive(Debug, Error)]
 pub enum GateError {
     /// Time is over.
     #[error("after {waited:.1?} the change has not reached every proxy:\n{missing}")]
     TimedOut {
-        /// For how long was waited.
+        /// For how long the gate waited.
         waited: Duration,
-        /// One line per proxy: cluster, pod and what it lacks.
+        /// One line per proxy: cluster, pod and what is missing.
         missing: String,
     },
     /// A proxy rejected its new configuration.
@@ -134,29 +108,37 @@ pub enum GateError {
         proxy: String,
         /// The type of resource.
         kind: String,
-        /// What Envoy said.
+        /// Envoy's error.
+        words: String,
+    },
+    /// istiod reports an error about an object: it ignores it, or a part of it.
+    #[error("istiod ignores {object}, or a part of it: {words}")]
+    Ignored {
+        /// The object and its cluster.
+        object: String,
+        /// istiod's words, and where they are.
         words: String,
     },
     /// Something could not be read.
     #[error(transparent)]
     Observe(#[from] ObserveError),
-    /// Somebody takes questions and never answers.
+    /// Something accepts connections and does not respond.
     #[error(
-        "what the proxies hold ahead of a change was not told within {limit:?}: something takes questions and never answers \
-         (which API server: `kubectl get --raw /livez` in each of {clusters})"
+        "could not take a snapshot of what the proxies hold within {limit:?}: something accepts connections and does not respond \
+         (run `kubectl get --raw /livez` in each of {clusters} to see which API server)"
     )]
     Silent {
-        /// For how long was waited.
+        /// For how long the gate waited.
         limit: Duration,
         /// The clusters that were asked.
         clusters: String,
     },
-    /// The change names a cluster that is not there.
-    #[error("no cluster {name} (there are: {known})")]
+    /// The change names a cluster that does not exist.
+    #[error("no cluster {name} (known: {known})")]
     NoCluster {
         /// The name.
         name: String,
-        /// The clusters that there are.
+        /// The clusters that exist.
         known: String,
     },
 }
@@ -173,55 +155,34 @@ fn waited(error: WaitError<GateError>) -> GateError {
     }
 }
 
-/// Takes down what the proxies concerned hold now.
+/// Takes a snapshot of what the proxies hold now.
 ///
 /// # Errors
-/// When a cluster, a control plane or a proxy does not answer.
+/// When a cluster, an istiod or a proxy does not respond.
 pub async fn before(clusters: &[Cluster], change: Change) -> Result<Before, GateError> {
+    if let Some((name, _)) = change.objects.iter().find(|(name, _)| clusters.iter().all(|c| c.name != *name)) {
+        return Err(GateError::NoCluster { name: name.clone(), known: names(clusters) });
+    }
     let silent = |_| GateError::Silent { limit: BEFORE_LIMIT, clusters: names(clusters) };
-    tokio::time::timeout(BEFORE_LIMIT, take_down(clusters, change)).await.map_err(silent)?
-}
-
-async fn take_down(clusters: &[Cluster], change: Change) -> Result<Before, GateError> {
-    let config = match &change.config {
-        None => None,
-        Some((name, objects)) => {
-            let cluster = clusters
-                .iter()
-                .find(|c| c.name == *name)
-                .ok_or_else(|| GateError::NoCluster { name: name.clone(), known: names(clusters) })?;
-            config::before(clusters, cluster, objects.clone()).await?
-        }
-    };
-    Ok(Before { clusters: clusters.to_vec(), change, config })
+    let snapshot = tokio::time::timeout(BEFORE_LIMIT, passage::snapshot(clusters, change)).await.map_err(silent)??;
+    Ok(Before { clusters: clusters.to_vec(), snapshot })
 }
 
 /// Waits until every proxy concerned has the change that was made since [`before`].
 ///
 /// # Errors
-/// [`GateError::Rejected`] as soon as a proxy rejects it, [`GateError::TimedOut`] when `limit` is over.
+/// [`GateError::Rejected`] as soon as a proxy rejects it, [`GateError::Ignored`] when istiod reports an error about an object of
+/// the change, [`GateError::TimedOut`] when `limit` is over.
 pub async fn after(before: Before, limit: Duration) -> Result<GateReport, GateError> {
     let started = Instant::now();
-    let mut report = GateReport::default();
-    match (&before.change.config, before.config) {
-        (Some(_), Some(config)) => report.proxies = config::after(&before.clusters, config, started, limit).await?,
-        (Some((cluster, objects)), None) => report.notes.push(format!(
-            "{cluster} runs no control plane: nothing reads {} there",
-            objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        )),
-        (None, _) => {}
-    }
-    if !before.change.endpoints.is_empty() {
-        let left = limit.saturating_sub(started.elapsed());
-        let ready = serving::after(&before.clusters, &before.change.endpoints, started, left).await?;
-        report.proxies = merge(report.proxies, ready);
-    }
-    report.took = started.elapsed();
-    Ok(report)
+    let passed = passage::pass(&before.clusters, before.snapshot, started, limit).await?;
+    let warnings = ignored::judge(&passed, started).await?;
+    let passage::Passed { proxies, not_concerned, .. } = passed;
+    Ok(GateReport { proxies, warnings, not_concerned, took: started.elapsed() })
 }
 
-/// Waits until every proxy that `cluster`'s control plane serves is connected to it and has acknowledged all: after the
-/// control plane has been away.
+/// Waits until every proxy that `cluster`'s istiod serves is connected to it and has acknowledged all: after istiod was
+/// replaced.
 ///
 /// # Errors
 /// [`GateError::TimedOut`] names the proxies that are not.
@@ -243,41 +204,55 @@ async fn until_connected(
     limit: Duration,
     in_step: bool,
 ) -> Result<(), GateError> {
-    let look = || async {
-        match config::not_connected(clusters, cluster, in_step).await {
+    let check = || async {
+        match not_connected(clusters, cluster, in_step).await {
             Ok(missing) if missing.is_empty() => Poll::Ready(()),
             Ok(missing) => Poll::NotYet(missing.join("\n")),
             Err(error) => Poll::Failed(error),
         }
     };
-    wait::until("the proxies to be connected", limit, INTERVAL, look).await.map_err(waited)
+    wait::until("the proxies to be connected", limit, INTERVAL, check).await.map_err(waited)
 }
 
-/// One entry per proxy, with the later time.
-fn merge(one: Vec<ProxyReady>, two: Vec<ProxyReady>) -> Vec<ProxyReady> {
-    let mut all: BTreeMap<(String, String, String), ProxyReady> = BTreeMap::new();
-    for proxy in one.into_iter().chain(two) {
-        let key = (proxy.cluster.clone(), proxy.pod.namespace.clone(), proxy.pod.name.clone());
-        match all.get_mut(&key) {
-            None => drop(all.insert(key, proxy)),
-            Some(known) => {
-                known.seconds = known.seconds.max(proxy.seconds);
-                known.changed.extend(proxy.changed);
+/// The proxies that `cluster`'s istiod serves and that are not connected to it or, if `in_step`, have not acknowledged all.
+async fn not_connected(clusters: &[Cluster], cluster: &Cluster, in_step: bool) -> Result<Vec<String>, GateError> {
+    let Some(plane) = ControlPlane::of(cluster).await? else {
+        return Ok(vec![format!("{}: no istiod pod is ready", cluster.name)]);
+    };
+    let connected = match plane.connected().await {
+        Ok(connected) => connected,
+        Err(error) => return Ok(vec![plane.error(error).to_string()]),
+    };
+    let watched = plane.watched().await?;
+    let own = try_join_all(clusters.iter().map(ControlPlane::of)).await?;
+    let served = clusters.iter().zip(&own).filter(|(c, own)| c.name == cluster.name || own.is_none());
+    let served: Vec<&str> = served.map(|(c, _)| c.name.as_str()).filter(|name| watched.contains(*name)).collect();
+    let pods = proxies::list(clusters).await?;
+    let missing = pods.iter().filter_map(|(key, (home, pod))| {
+        let place = || key.clone();
+        match connected.iter().find(|(_, c)| proxies::key_of(c) == *key) {
+            None if served.contains(&home.name.as_str()) && pods::is_ready(pod) => {
+                Some(format!("{}: not connected to istiod in {}", place(), cluster.name))
             }
+            Some((_, c)) if in_step && !c.waiting().is_empty() => {
+                Some(format!("{}: has not acknowledged {}", place(), c.waiting().join(", ")))
+            }
+            _ => None,
         }
-    }
-    all.into_values().collect()
+    });
+    Ok(missing.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::Manifest;
     use crate::apply::tests::served_by;
     use axum::Router;
     use axum::http::StatusCode;
 
     #[tokio::test(start_paused = true)]
-    async fn an_api_server_that_never_answers_is_told() {
+    async fn an_api_server_that_never_responds_is_named() {
         let silent = Router::new().fallback(|| async { std::future::pending::<StatusCode>().await });
         let object = serde_json::json!({ "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
             "metadata": { "name": "v", "namespace": "app1" } });

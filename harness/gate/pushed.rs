@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use super::config::key_of;
+use super::proxies::key_of;
 use super::{GateError, INTERVAL, waited};
 use crate::observe::Version;
 use crate::observe::istiod::ControlPlane;

@@ -1,14 +1,13 @@
 //! One proxy, by Envoy's admin interface.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::Value;
 
 use super::admin::{Admin, AdminError};
-use super::held::{Held, Refused, by_envoy};
+use super::held::{Held, Refused, by_envoy, endpoints_by_envoy, healths};
 use super::pods::PROXY;
 use crate::provider::{Cluster, PodRef};
 
@@ -20,7 +19,7 @@ pub(crate) fn of(cluster: &Cluster, pod: PodRef) -> Admin {
     Admin::new(cluster, pod, ADMIN_PORT)
 }
 
-/// What it holds, and what it has refused.
+/// What it holds, endpoints among it, and what it has rejected.
 pub(crate) async fn held(proxy: &Admin) -> Result<(Held, Vec<Refused>), AdminError> {
     let (mut held, mut refused) = (Held::new(), Vec::new());
     for part in ["dynamic_active_clusters", "dynamic_listeners", "dynamic_route_configs"] {
@@ -30,6 +29,14 @@ pub(crate) async fn held(proxy: &Admin) -> Result<(Held, Vec<Refused>), AdminErr
             dump => dump?,
         };
         by_envoy(&dump, &mut held, &mut refused);
+    }
+    match proxy.json::<Value>("/config_dump?resource=dynamic_endpoint_configs&include_eds").await {
+        Err(AdminError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
+        Err(error) => return Err(error),
+        Ok(endpoints) => {
+            let status: Value = proxy.json("/clusters?format=json").await?;
+            endpoints_by_envoy(&endpoints, &healths(&status), &mut held);
+        }
     }
     Ok((held, refused))
 }
@@ -49,50 +56,4 @@ pub(crate) async fn rejections(proxy: &Admin) -> Result<BTreeMap<String, u64>, A
 pub(crate) async fn last_rejection(proxy: &Admin, since: Duration) -> Option<String> {
     let log = proxy.cluster.logs(&proxy.pod, PROXY, Some(since + Duration::from_secs(1))).await.ok()?;
     log.lines().rev().find(|line| line.contains(" rejected: ")).map(str::to_owned)
-}
-
-/// The healthy endpoints of each of its clusters.
-pub(crate) async fn endpoints(proxy: &Admin) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>, AdminError> {
-    let status: Value = proxy.json("/clusters?format=json").await?;
-    Ok(healthy(&status))
-}
-
-/// Reads `/clusters?format=json`. An endpoint that is not ready stays in the list, as `UNHEALTHY`.
-fn healthy(status: &Value) -> BTreeMap<String, BTreeSet<SocketAddr>> {
-    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    let host = |host: &Value| {
-        let health = host.pointer("/health_status/eds_health_status").and_then(Value::as_str).unwrap_or("HEALTHY");
-        let address = host.pointer("/address/socket_address")?;
-        let ip = address.get("address")?.as_str()?.parse().ok()?;
-        let port = address.get("port_value")?.as_u64()?.try_into().ok()?;
-        matches!(health, "HEALTHY" | "UNKNOWN").then(|| SocketAddr::new(ip, port))
-    };
-    let clusters = list(status, "cluster_statuses").into_iter().filter_map(|cluster| {
-        let name = cluster.get("name")?.as_str()?.to_owned();
-        Some((name, list(&cluster, "host_statuses").iter().filter_map(host).collect()))
-    });
-    clusters.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_endpoints_that_are_ready_count() {
-        let status = serde_json::json!({"cluster_statuses": [
-            {"name": "outbound|5000||helloworld.app1.svc.cluster.local", "host_statuses": [
-                {"address": {"socket_address": {"address": "10.10.0.5", "port_value": 5000}},
-                 "health_status": {"eds_health_status": "HEALTHY"}},
-                {"address": {"socket_address": {"address": "10.20.0.5", "port_value": 5000}},
-                 "health_status": {"eds_health_status": "UNHEALTHY"}},
-                {"address": {"socket_address": {"address": "10.20.0.6", "port_value": 5000}},
-                 "health_status": {"eds_health_status": "DRAINING"}},
-                {"address": {"pipe": {"path": "/var/run/x"}}}]},
-            {"name": "outbound|80||empty.app1.svc.cluster.local"}]});
-        let healthy = healthy(&status);
-        let of = |name: &str| healthy[name].iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(of("outbound|5000||helloworld.app1.svc.cluster.local"), ["10.10.0.5:5000"]);
-        assert!(of("outbound|80||empty.app1.svc.cluster.local").is_empty());
-    }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Kinds of resources that are compared.
@@ -20,6 +20,8 @@ pub enum Kind {
     Listener,
     /// Tables that choose a cluster for an HTTP request.
     Route,
+    /// The endpoints of one Envoy cluster.
+    Endpoints,
 }
 
 /// One resource of a proxy.
@@ -36,7 +38,7 @@ pub struct Resource {
 /// All resources of a proxy.
 pub type Held = BTreeMap<(Kind, String), Resource>;
 
-/// A control plane's dump for one proxy: the push that the proxy was last part of, and what it would get.
+/// istiod's dump for one proxy: the push that the proxy was last part of, and what istiod intends for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intended {
     /// The push's version; `None`: this istiod does not tell.
@@ -103,8 +105,11 @@ pub(crate) fn by_istiod(dump: &Value) -> Intended {
         if let Some(version) = config.get("versionInfo").and_then(Value::as_str) {
             intended.version = Version::parse(version);
         }
-        for key in ["dynamicActiveClusters", "dynamicListeners", "dynamicRouteConfigs"] {
+        for key in ["dynamicActiveClusters", "dynamicListeners", "dynamicRouteConfigs", "dynamicEndpointConfigs"] {
             for entry in list(config, key) {
+                if let Some(assignment) = entry.get("endpointConfig") {
+                    add_endpoints(assignment, &Healths::new(), &mut intended.held);
+                }
                 add_entry(entry, &mut intended.held);
                 let versioned = entry.get("activeState").unwrap_or(entry);
                 if let Some(version) = versioned.get("versionInfo").and_then(Value::as_str) {
@@ -114,6 +119,92 @@ pub(crate) fn by_istiod(dump: &Value) -> Intended {
         }
     }
     intended
+}
+
+/// The health that istiod gave each endpoint, by Envoy cluster and address: Envoy's dump mixes it with what Envoy found out by
+/// itself (outlier detection).
+pub(crate) type Healths = BTreeMap<(String, String), String>;
+
+/// Reads Envoy's `/clusters?format=json`.
+pub(crate) fn healths(status: &Value) -> Healths {
+    let mut healths = Healths::new();
+    for cluster in list(status, "cluster_statuses") {
+        for host in list(cluster, "host_statuses") {
+            let address = host.get("address").map(|a| same_form(a, &mut Vec::new()).to_string()).unwrap_or_default();
+            let health = host.pointer("/health_status/eds_health_status").and_then(Value::as_str);
+            healths.insert((text(cluster, "name"), address), health.unwrap_or("HEALTHY").to_owned());
+        }
+    }
+    healths
+}
+
+/// Reads Envoy's `/config_dump?resource=dynamic_endpoint_configs&include_eds`.
+pub(crate) fn endpoints_by_envoy(dump: &Value, healths: &Healths, held: &mut Held) {
+    for assignment in list(dump, "configs").iter().filter_map(|entry| entry.get("endpoint_config")) {
+        add_endpoints(assignment, healths, held);
+    }
+}
+
+/// The endpoints of one Envoy cluster, by address: what of them decides where a request goes.
+fn add_endpoints(assignment: &Value, healths: &Healths, held: &mut Held) {
+    let assignment = same_form(assignment, &mut Vec::new());
+    let name = text(&assignment, "clustername");
+    let mut by_address = BTreeMap::new();
+    for group in list(&assignment, "endpoints") {
+        for endpoint in list(group, "lbendpoints") {
+            let address = endpoint.pointer("/endpoint/address").cloned().unwrap_or_default().to_string();
+            let own = endpoint.get("healthstatus").and_then(Value::as_str).unwrap_or("HEALTHY");
+            let health = healths.get(&(name.clone(), address.clone())).map_or(own, String::as_str);
+            let metadata = |path: &str| endpoint.pointer(path).cloned().unwrap_or_default();
+            let facts = json!({
+                "health": if health == "UNKNOWN" { "HEALTHY" } else { health },
+                "locality": group.get("locality").filter(|l| l.as_object().is_none_or(|l| !l.is_empty())),
+                "priority": group.get("priority").cloned().unwrap_or_else(|| json!(0.0)),
+                "localityweight": group.get("loadbalancingweight"),
+                "weight": endpoint.get("loadbalancingweight").cloned().unwrap_or_else(|| json!(1.0)),
+                "workload": metadata("/metadata/filtermetadata/istio/workload"),
+                "tls": metadata("/metadata/filtermetadata/envoy.transportsocketmatch/tlsmode"),
+            });
+            by_address.insert(address, facts);
+        }
+    }
+    let text = json!(by_address).to_string();
+    let hash = hex::encode(Sha256::digest(text.as_bytes()));
+    held.insert((Kind::Endpoints, name), Resource { hash, text, made_from: Vec::new() });
+}
+
+/// How the endpoints of an Envoy cluster differ, as `10.20.0.5:5000 missing`.
+fn endpoint_difference(intended: &str, held: &str) -> String {
+    let read = |text: &str| serde_json::from_str::<BTreeMap<String, Value>>(text).unwrap_or_default();
+    let (intended, held) = (read(intended), read(held));
+    let mut found = Vec::new();
+    for (address, facts) in &intended {
+        match held.get(address) {
+            None => found.push(format!("{} missing", short_address(address))),
+            Some(other) if other != facts => {
+                let fields =
+                    facts.as_object().into_iter().flatten().filter(|(key, value)| other.get(key) != Some(value));
+                let fields: Vec<&str> = fields.map(|(key, _)| key.as_str()).collect();
+                found.push(format!("{} has an old {}", short_address(address), fields.join(" and ")));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = held.keys().filter(|address| !intended.contains_key(*address));
+    found.extend(gone.map(|address| format!("{} not yet removed", short_address(address))));
+    found.join(", ")
+}
+
+/// `10.20.0.5:5000`, or the address as it is where it is of another form.
+fn short_address(address: &str) -> String {
+    let value: Value = serde_json::from_str(address).unwrap_or_default();
+    let socket = value.get("socketaddress");
+    let ip = socket.and_then(|s| s.get("address")).and_then(Value::as_str);
+    let port = socket.and_then(|s| s.get("portvalue")).and_then(Value::as_f64);
+    match (ip, port) {
+        (Some(ip), Some(port)) => format!("{ip}:{port}"),
+        _ => address.to_owned(),
+    }
 }
 
 fn add_entry(entry: &Value, held: &mut Held) {
@@ -175,11 +266,15 @@ pub(crate) fn differences(intended: &Held, held: &Held) -> Vec<String> {
     for ((kind, name), resource) in intended {
         match held.get(&(*kind, name.clone())) {
             None => found.push(format!("{} {name} (missing)", word(*kind))),
+            Some(other) if other.hash != resource.hash && *kind == Kind::Endpoints => {
+                found.push(format!("endpoints of {name} ({})", endpoint_difference(&resource.text, &other.text)));
+            }
             Some(other) if other.hash != resource.hash => found.push(format!("{} {name} (old)", word(*kind))),
             Some(_) => {}
         }
     }
-    let gone = held.keys().filter(|key| !intended.contains_key(key));
+    // Envoy also lists the endpoints of clusters that istiod gives no endpoints.
+    let gone = held.keys().filter(|key| key.0 != Kind::Endpoints && !intended.contains_key(key));
     found.extend(gone.map(|(kind, name)| format!("{} {name} (not yet removed)", word(*kind))));
     found
 }
@@ -189,6 +284,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Cluster => "cluster",
         Kind::Listener => "listener",
         Kind::Route => "route",
+        Kind::Endpoints => "endpoints of",
     }
 }
 

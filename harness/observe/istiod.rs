@@ -1,7 +1,10 @@
 //! istiod, by its debug endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
@@ -48,6 +51,31 @@ pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, Observe
 pub(crate) struct ControlPlane {
     pub cluster: Cluster,
     pub pods: Vec<Admin>,
+    /// For how long istiod gathers changes before it pushes them (`PILOT_DEBOUNCE_AFTER`).
+    pub debounce: Duration,
+}
+
+/// istiod's default for `PILOT_DEBOUNCE_AFTER`.
+pub(crate) const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// `PILOT_DEBOUNCE_AFTER` of an istiod pod, if it is set there.
+fn debounce(pod: &Pod) -> Option<Duration> {
+    let env = pod.spec.iter().flat_map(|s| &s.containers).flat_map(|c| c.env.iter().flatten());
+    let value = env.filter(|e| e.name == "PILOT_DEBOUNCE_AFTER").find_map(|e| e.value.as_deref())?;
+    go_duration(value)
+}
+
+/// A duration as Go writes it with one unit: `25ms`, `1s`.
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let number: f64 = text[..digits].parse().ok()?;
+    let seconds = match &text[digits..] {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// One proxy that is connected to a control plane.
@@ -57,6 +85,9 @@ pub(crate) struct Connected {
     pub id: String,
     /// Its cluster.
     pub cluster: String,
+    /// istiod's name for the connection. istiod looks a proxy up by a part of that name, so an identifier alone may find
+    /// another proxy (`a.app1` is a part of `aa.app1-7`).
+    pub connection: String,
     /// Per type of resource (`type.googleapis.com/envoy.config.cluster.v3.Cluster`).
     pub sync: BTreeMap<String, Sync>,
 }
@@ -116,7 +147,32 @@ impl From<Synced> for Connected {
                 }
             }
         }
-        Connected { id: synced.proxy, cluster: synced.cluster_id, sync }
+        Connected { connection: synced.proxy.clone(), id: synced.proxy, cluster: synced.cluster_id, sync }
+    }
+}
+
+/// `/debug/adsz`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Connections {
+    clients: Vec<Connection>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Connection {
+    connection_id: String,
+    metadata: Value,
+}
+
+impl Connections {
+    /// The connection of a proxy: its identifier, `-` and a number.
+    fn of(&self, proxy: &Connected) -> Option<&str> {
+        let is_its = |c: &&Connection| {
+            let cluster = c.metadata.get("CLUSTER_ID").and_then(Value::as_str).unwrap_or_default();
+            c.connection_id.rsplit_once('-').is_some_and(|(id, _)| id == proxy.id) && cluster == proxy.cluster
+        };
+        self.clients.iter().rfind(is_its).map(|c| c.connection_id.as_str())
     }
 }
 
@@ -126,14 +182,24 @@ impl ControlPlane {
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
         let list = pods.list(&ListParams::default().labels("app=istiod")).await;
         let list = list.map_err(kube_error(cluster, "list istiod's pods"))?;
-        let pods: Vec<Admin> = list
-            .items
-            .into_iter()
-            .filter(super::pods::is_ready)
-            .filter_map(|pod| pod.metadata.name)
-            .map(|name| at(cluster, PodRef { namespace: NAMESPACE.into(), name }))
-            .collect();
-        Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods }))
+        let ready: Vec<Pod> = list.items.into_iter().filter(super::pods::is_ready).collect();
+        let debounce = ready.iter().filter_map(debounce).max().unwrap_or(DEBOUNCE);
+        let names = ready.into_iter().filter_map(|pod| pod.metadata.name);
+        let pods: Vec<Admin> = names.map(|name| at(cluster, PodRef { namespace: NAMESPACE.into(), name })).collect();
+        Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods, debounce }))
+    }
+
+    /// Whether the cluster is to run istiod, be its pods ready or not; `None`: it has no Deployment of one.
+    pub async fn is_wanted(cluster: &Cluster) -> Result<Option<bool>, ObserveError> {
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+        let list = deployments.list(&ListParams::default().labels("app=istiod")).await;
+        let list = list.map_err(kube_error(cluster, "list istiod's Deployments"))?.items;
+        Ok((!list.is_empty()).then(|| list.iter().any(|d| d.spec.replicas != Some(0))))
+    }
+
+    /// Where its pods are.
+    pub fn places(&self) -> Vec<String> {
+        self.pods.iter().map(Admin::place).collect()
     }
 
     /// An error of one of its pods.
@@ -147,26 +213,51 @@ impl ControlPlane {
         let mut all = Vec::new();
         for (index, pod) in self.pods.iter().enumerate() {
             let synced: Option<Vec<Synced>> = pod.json("/debug/syncz").await?;
-            all.extend(synced.into_iter().flatten().map(|s| (index, s.into())));
+            let connections: Connections = pod.json("/debug/adsz").await.unwrap_or_default();
+            let named = |synced: Synced| {
+                let mut connected = Connected::from(synced);
+                if let Some(connection) = connections.of(&connected) {
+                    connected.connection = connection.to_owned();
+                }
+                (index, connected)
+            };
+            all.extend(synced.into_iter().flatten().map(named));
         }
         Ok(all)
     }
 
-    /// What the proxy would be given now.
+    /// What istiod intends for the proxy with that connection, or of that identifier.
     pub async fn intended(&self, istiod: usize, proxy: &str) -> Result<Intended, AdminError> {
-        let dump: Value = self.pods[istiod].json(&format!("/debug/config_dump?proxyID={proxy}")).await?;
+        let dump: Value = self.pods[istiod].json(&format!("/debug/config_dump?proxyID={proxy}&include_eds")).await?;
         Ok(by_istiod(&dump))
     }
 
-    /// Those of `objects` that some istiod does not hold as they are: `DestinationRule app1/helloworld`.
-    pub async fn lacks(&self, objects: &[(ObjectRef, Option<String>)]) -> Result<Vec<String>, AdminError> {
-        let mut lacking = BTreeSet::new();
-        for pod in &self.pods {
-            let configs: Option<Vec<Value>> = pod.json("/debug/configz").await?;
-            let configs = configs.unwrap_or_default();
-            lacking.extend(objects.iter().filter(|(o, v)| !has(&configs, o, v.as_deref())).map(|(o, _)| o.to_string()));
-        }
-        Ok(lacking.into_iter().collect())
+    /// The objects of its configuration (`/debug/configz`).
+    pub async fn configs(&self, istiod: usize) -> Result<Configs, AdminError> {
+        let configs: Option<Vec<Value>> = self.pods[istiod].json("/debug/configz").await?;
+        Ok(Configs(configs.unwrap_or_default()))
+    }
+
+    /// The services that it knows, those of several clusters merged (`/debug/registryz`).
+    pub async fn services(&self, istiod: usize) -> Result<Vec<RegisteredService>, AdminError> {
+        let services: Option<Vec<RegisteredService>> = self.pods[istiod].json("/debug/registryz").await?;
+        Ok(services.unwrap_or_default())
+    }
+
+    /// The endpoints that it has read (`/debug/endpointShardz`).
+    pub async fn shards(&self, istiod: usize) -> Result<Shards, AdminError> {
+        let shards: Option<Shards> = self.pods[istiod].json("/debug/endpointShardz").await?;
+        Ok(shards.unwrap_or_default())
+    }
+
+    /// The mesh configuration that it uses (`/debug/mesh`).
+    pub async fn mesh_config(&self, istiod: usize) -> Result<Value, AdminError> {
+        self.pods[istiod].json("/debug/mesh").await
+    }
+
+    /// The clusters that it reads (`/debug/clusterz`).
+    pub async fn reads(&self, istiod: usize) -> Result<Vec<ReadCluster>, AdminError> {
+        self.pods[istiod].json("/debug/clusterz").await
     }
 
     /// The clusters whose API servers it is told to watch: its own, and those of the remote secrets.
@@ -180,20 +271,114 @@ impl ControlPlane {
     }
 }
 
-/// Whether istiod's store holds the object at that resource version (`None`: does not hold it at all).
-fn has(configs: &[Value], object: &ObjectRef, version: Option<&str>) -> bool {
-    let text = |config: &Value, path: &str| config.pointer(path).and_then(Value::as_str).map(str::to_owned);
-    let found = configs.iter().find(|config| {
-        let group = text(config, "/apiVersion").unwrap_or_default();
-        text(config, "/kind").as_deref() == Some(object.kind.as_str())
-            && group.split('/').next() == object.api_version.split('/').next()
-            && text(config, "/metadata/name").as_deref() == Some(object.name.as_str())
-            && text(config, "/metadata/namespace").unwrap_or_default() == object.namespace
-    });
-    match (found, version) {
-        (None, None) => true,
-        (Some(config), Some(version)) => text(config, "/metadata/resourceVersion").as_deref() == Some(version),
-        _ => false,
+/// The objects of an istiod's configuration.
+pub(crate) struct Configs(Vec<Value>);
+
+impl Configs {
+    /// Whether it holds the object at that resource version (`None`: does not hold it at all).
+    pub fn has(&self, object: &ObjectRef, version: Option<&str>) -> bool {
+        let text = |config: &Value, path: &str| config.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let found = self.0.iter().find(|config| {
+            let group = text(config, "/apiVersion").unwrap_or_default();
+            text(config, "/kind").as_deref() == Some(object.kind.as_str())
+                && group.split('/').next() == object.api_version.split('/').next()
+                && text(config, "/metadata/name").as_deref() == Some(object.name.as_str())
+                && text(config, "/metadata/namespace").unwrap_or_default() == object.namespace
+        });
+        match (found, version) {
+            (None, None) => true,
+            (Some(config), Some(version)) => text(config, "/metadata/resourceVersion").as_deref() == Some(version),
+            _ => false,
+        }
+    }
+}
+
+/// A service as istiod knows it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RegisteredService {
+    pub hostname: String,
+    #[serde(rename = "Attributes")]
+    pub attributes: ServiceAttributes,
+    #[serde(rename = "clusterVIPs")]
+    pub addresses: ClusterAddresses,
+    /// Of the first cluster's Service where several are merged.
+    #[serde(rename = "ResourceVersion")]
+    pub resource_version: String,
+}
+
+/// What is known of a service beside its ports.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ServiceAttributes {
+    /// `Kubernetes`, or `External` for one of a ServiceEntry.
+    pub service_registry: String,
+    pub name: String,
+    pub namespace: String,
+    export_to: Option<BTreeMap<String, Value>>,
+}
+
+/// The service's addresses, by cluster.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ClusterAddresses {
+    addresses: Option<BTreeMap<String, Value>>,
+}
+
+impl RegisteredService {
+    /// Whether it is the Kubernetes Service of that name.
+    pub fn is(&self, namespace: &str, name: &str) -> bool {
+        self.attributes.service_registry == "Kubernetes"
+            && self.attributes.namespace == namespace
+            && self.attributes.name == name
+    }
+
+    /// Whether it is exported to no namespace at all: istiod then reads no endpoints of it.
+    pub fn is_exported_to_nobody(&self) -> bool {
+        self.attributes.export_to.iter().flatten().any(|(to, _)| to == "~")
+    }
+
+    /// The clusters that have it.
+    pub fn clusters(&self) -> BTreeSet<&str> {
+        self.addresses.addresses.iter().flatten().map(|(cluster, _)| cluster.as_str()).collect()
+    }
+}
+
+/// Endpoints by host name, namespace and registry (`Kubernetes/cluster1`).
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Shards(BTreeMap<String, BTreeMap<String, ServiceShards>>);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ServiceShards {
+    shards: Option<BTreeMap<String, Option<Vec<ShardEndpoint>>>>,
+}
+
+/// One endpoint that istiod has read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ShardEndpoint {
+    pub labels: Option<BTreeMap<String, String>>,
+    addresses: Option<Vec<String>>,
+    endpoint_port: u16,
+    health_status: i32,
+}
+
+/// `HealthStatus` of an endpoint that is ready (`pilot/pkg/model/service.go`).
+const HEALTHY: i32 = 1;
+
+impl Shards {
+    /// The healthy endpoints of a Kubernetes Service in one cluster, by address.
+    pub fn healthy(&self, host: &str, namespace: &str, cluster: &str) -> BTreeMap<SocketAddr, &ShardEndpoint> {
+        let shards =
+            self.0.get(host).and_then(|by_namespace| by_namespace.get(namespace)).and_then(|s| s.shards.as_ref());
+        let shard = shards.and_then(|shards| shards.get(&format!("Kubernetes/{cluster}")));
+        let healthy = shard.into_iter().flatten().flatten().filter(|e| e.health_status == HEALTHY);
+        let addresses = healthy.flat_map(|endpoint| {
+            let addresses = endpoint.addresses.iter().flatten().filter_map(|a| a.parse().ok());
+            addresses.map(move |ip| (SocketAddr::new(ip, endpoint.endpoint_port), endpoint))
+        });
+        addresses.collect()
     }
 }
 
@@ -242,8 +427,8 @@ mod tests {
         #[case] version: Option<&str>,
         #[case] expected: bool,
     ) {
-        let configs = [json!({"kind": "VirtualService", "apiVersion": "networking.istio.io/v1",
-            "metadata": {"name": "helloworld", "namespace": "app1", "resourceVersion": "7"}})];
+        let configs = Configs(vec![json!({"kind": "VirtualService", "apiVersion": "networking.istio.io/v1",
+            "metadata": {"name": "helloworld", "namespace": "app1", "resourceVersion": "7"}})]);
         let object = ObjectRef {
             // istiod tells the version that it reads, whatever version was applied.
             api_version: "networking.istio.io/v1beta1".into(),
@@ -251,6 +436,6 @@ mod tests {
             namespace: namespace.into(),
             name: name.into(),
         };
-        assert_eq!(has(&configs, &object, version), expected);
+        assert_eq!(configs.has(&object, version), expected);
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn ways<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<&'a Call> {
 /// pod that does not answer is the environment's.
 pub(super) fn verdict_of(error: &GateError) -> Class {
     match error {
-        GateError::Rejected { .. } | GateError::TimedOut { .. } => Class::Fail,
+        GateError::Rejected { .. } | GateError::TimedOut { .. } | GateError::Ignored { .. } => Class::Fail,
         _ => Class::Broken,
     }
 }

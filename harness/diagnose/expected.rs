@@ -1,4 +1,5 @@
-//! The endpoints that every client should hold, by what Kubernetes says in each cluster.
+//! The endpoints that a client of a plain Service should hold, by what Kubernetes says in each cluster. Where Istio filters,
+//! merges or groups them, what istiod intends is another matter: rung `configuration`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,16 +11,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use super::GateError;
 use crate::observe::pods::{is_ending, is_ready, selects};
-use crate::observe::{NAMESPACE, kube_error};
+use crate::observe::{NAMESPACE, ObserveError, kube_error};
 use crate::provider::Cluster;
 
 /// Label of the control plane's namespace that names the cluster's network.
 const NETWORK_LABEL: &str = "topology.istio.io/network";
 
 /// What one cluster says about the services of some namespaces.
-pub(crate) struct Serving {
+pub(super) struct Serving {
     pub cluster: String,
     pub network: String,
     /// Ready endpoints by Envoy's name of the cluster (`outbound|5000||helloworld.app1.svc.cluster.local`).
@@ -31,14 +31,14 @@ pub(crate) struct Serving {
 /// A gateway that endpoints of another network are reached through.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Gateway {
+pub(super) struct Gateway {
     pub network: String,
     pub addr: String,
     pub port: u16,
 }
 
 /// Asks a cluster about the services of `namespaces`.
-pub(crate) async fn serving(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Serving, GateError> {
+pub(super) async fn serving(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Serving, ObserveError> {
     let all: Api<Namespace> = Api::all(cluster.client.clone());
     let home = all.get_opt(NAMESPACE).await.map_err(kube_error(cluster, "read the control plane's namespace"))?;
     let mut serving = Serving {
@@ -57,7 +57,7 @@ pub(crate) async fn serving(cluster: &Cluster, namespaces: &BTreeSet<String>) ->
 async fn of_namespace(
     cluster: &Cluster,
     namespace: &str,
-) -> Result<(BTreeMap<String, BTreeSet<SocketAddr>>, Vec<String>), GateError> {
+) -> Result<(BTreeMap<String, BTreeSet<SocketAddr>>, Vec<String>), ObserveError> {
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
@@ -86,11 +86,11 @@ async fn of_namespace(
 
 /// A host as a rule in `namespace` means it: a short name is one of the rule's own namespace.
 /// <https://istio.io/latest/docs/reference/config/networking/destination-rule/#DestinationRule>
-pub(crate) fn in_full(host: &str, namespace: &str) -> String {
+pub(super) fn in_full(host: &str, namespace: &str) -> String {
     if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
 }
 
-pub(crate) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
+pub(super) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
     let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
     let number = match &port.target_port {
         None => port.port,
@@ -125,7 +125,7 @@ fn unsettled(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
 
 /// What a client in `network` should hold, by Envoy's names: its own network's endpoints as they are, another
 /// network's gateways where that network has an endpoint.
-pub(crate) fn expected(
+pub(super) fn expected(
     watched: &[&Serving],
     network: &str,
     gateways: &[Gateway],
@@ -144,26 +144,6 @@ pub(crate) fn expected(
         }
     }
     expected
-}
-
-/// How a client's healthy endpoints differ from those expected, in words; `None`: not at all.
-pub(crate) fn difference(
-    service: &str,
-    expected: &BTreeMap<SocketAddr, String>,
-    healthy: &BTreeSet<SocketAddr>,
-) -> Option<String> {
-    let lacks = expected.iter().filter(|(address, _)| !healthy.contains(address));
-    let lacks: Vec<String> = lacks.map(|(address, from)| format!("{address} ({from})")).collect();
-    let extra: Vec<String> =
-        healthy.iter().filter(|address| !expected.contains_key(address)).map(ToString::to_string).collect();
-    let mut words = Vec::new();
-    if !lacks.is_empty() {
-        words.push(format!("lacks endpoint {}", lacks.join(", ")));
-    }
-    if !extra.is_empty() {
-        words.push(format!("still holds endpoint {}", extra.join(", ")));
-    }
-    (!words.is_empty()).then(|| format!("{service} {}", words.join(" and ")))
 }
 
 #[cfg(test)]
@@ -209,17 +189,5 @@ mod tests {
     fn a_cluster_without_ready_pods_needs_no_gateway() {
         let gateways = [Gateway { network: "n2".into(), addr: "172.18.0.3".into(), port: 15443 }];
         assert!(expected(&[&serving("c2", "n2", &[])], "n1", &gateways)[HELLO].is_empty());
-    }
-
-    #[test]
-    fn a_difference_names_address_and_cluster() {
-        let one = serving("c1", "n1", &["10.10.0.5:5000"]);
-        let expected = &expected(&[&one], "n1", &[])[HELLO];
-        let held = BTreeSet::from(["10.20.0.5:5000".parse().unwrap()]);
-        assert_eq!(
-            difference("helloworld", expected, &held).unwrap(),
-            "helloworld lacks endpoint 10.10.0.5:5000 (c1) and still holds endpoint 10.20.0.5:5000"
-        );
-        assert_eq!(difference("helloworld", expected, &BTreeSet::from(["10.10.0.5:5000".parse().unwrap()])), None);
     }
 }

@@ -1,0 +1,226 @@
+//! Has Kubernetes carried out what was asked, and which endpoints does it offer to istiod?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+
+use super::GateError;
+use crate::observe::kube_error;
+use crate::observe::pods::{is_ending, is_ready, selects};
+use crate::provider::Cluster;
+
+/// The Services of some namespaces of one cluster.
+pub(super) struct Offered {
+    pub cluster: String,
+    pub services: Vec<OfferedService>,
+    /// What Kubernetes has not carried out yet.
+    pub unsettled: Vec<String>,
+}
+
+/// One Service, by its EndpointSlices.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OfferedService {
+    pub namespace: String,
+    pub name: String,
+    /// The ready endpoints.
+    pub ready: BTreeSet<SocketAddr>,
+    /// The labels of the pods at these addresses.
+    pub labels: BTreeMap<IpAddr, BTreeMap<String, String>>,
+}
+
+impl OfferedService {
+    /// The same Service without endpoints.
+    pub fn nothing(service: &Self) -> Self {
+        let (namespace, name) = (service.namespace.clone(), service.name.clone());
+        Self { namespace, name, ready: BTreeSet::new(), labels: BTreeMap::new() }
+    }
+}
+
+/// Reads the Services of `namespaces` in `cluster`.
+pub(super) async fn offered(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Offered, GateError> {
+    let mut offered = Offered { cluster: cluster.name.clone(), services: Vec::new(), unsettled: Vec::new() };
+    for (services, unsettled) in try_join_all(namespaces.iter().map(|ns| of_namespace(cluster, ns))).await? {
+        offered.services.extend(services);
+        offered.unsettled.extend(unsettled.into_iter().map(|what| format!("{}: {what}", cluster.name)));
+    }
+    Ok(offered)
+}
+
+async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<(Vec<OfferedService>, Vec<String>), GateError> {
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let all = ListParams::default();
+    let (services, slices, pods, deployments) =
+        tokio::try_join!(services.list(&all), slices.list(&all), pods.list(&all), deployments.list(&all))
+            .map_err(kube_error(cluster, "list services, endpoint slices, pods and deployments"))?;
+    let mut unsettled: Vec<String> = deployments.items.iter().filter_map(|d| deployment(d, &pods.items)).collect();
+    let mut offered = Vec::new();
+    for service in &services.items {
+        let of_service: Vec<&EndpointSlice> = slices.items.iter().filter(|s| is_of(s, service)).collect();
+        unsettled.extend(endpoint_slices(service, &of_service, &pods.items));
+        offered.push(offer(service, &of_service, &pods.items));
+    }
+    Ok((offered, unsettled))
+}
+
+/// Whether istiod takes the slice for one of the Service. Those that mirror another cluster's (MCS) it leaves alone
+/// (`pilot/pkg/serviceregistry/kube/controller/endpointslice.go`).
+fn is_of(slice: &EndpointSlice, service: &Service) -> bool {
+    let labels = slice.labels();
+    labels.get("kubernetes.io/service-name") == Some(&service.name_any())
+        && !labels.contains_key("multicluster.kubernetes.io/service-name")
+        && slice.address_type != "FQDN"
+}
+
+fn offer(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> OfferedService {
+    let mut ready = BTreeSet::new();
+    for slice in slices {
+        let ports = slice.ports.iter().flatten().filter_map(|p| p.port?.try_into().ok());
+        let ports: Vec<u16> = ports.collect();
+        for address in ready_addresses(slice) {
+            ready.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
+        }
+    }
+    let labels = pods
+        .iter()
+        .filter(|p| !is_ending(p) && !on_host_network(p))
+        .flat_map(|pod| addresses(pod).into_iter().map(|ip| (ip, pod.labels().clone())).collect::<Vec<_>>());
+    let labels = labels.filter(|(ip, _)| ready.iter().any(|a| a.ip() == *ip)).collect();
+    OfferedService { namespace: service.namespace().unwrap_or_default(), name: service.name_any(), ready, labels }
+}
+
+fn ready_addresses(slice: &EndpointSlice) -> Vec<IpAddr> {
+    let ready =
+        |e: &&k8s_openapi::api::discovery::v1::Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+    slice.endpoints.iter().flatten().filter(ready).flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok()).collect()
+}
+
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let status = pod.status.as_ref();
+    let all = status.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.as_str());
+    let all: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
+    if !all.is_empty() {
+        return all;
+    }
+    status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()).into_iter().collect()
+}
+
+fn on_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)
+}
+
+/// How the EndpointSlices of a Service differ from the ready pods that it selects: Kubernetes has yet to update them.
+fn endpoint_slices(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    let selector = spec.selector.as_ref().filter(|s| !s.is_empty())?;
+    // The pods need not be ready, or there are no slices of its own.
+    if spec.publish_not_ready_addresses == Some(true) || spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let listed: BTreeSet<IpAddr> = slices.iter().flat_map(|s| ready_addresses(s)).collect();
+    let selected: Vec<(String, Vec<IpAddr>)> = pods
+        .iter()
+        .filter(|p| is_ready(p) && selects(selector, p.labels()))
+        .map(|p| (p.name_any(), addresses(p)))
+        .filter(|(_, ips)| !ips.is_empty())
+        .collect();
+    let missing = selected.iter().find(|(_, ips)| !ips.iter().any(|ip| listed.contains(ip)));
+    let extra = listed.iter().find(|ip| !selected.iter().any(|(_, ips)| ips.contains(ip)));
+    let name = format!("EndpointSlices of Service {}/{}", service.namespace().unwrap_or_default(), service.name_any());
+    match (missing, extra) {
+        (Some((pod, _)), _) => Some(format!("{name} do not list pod {pod} yet")),
+        (None, Some(ip)) => Some(format!("{name} still list {ip}, which is not a ready pod")),
+        (None, None) => None,
+    }
+}
+
+/// What a Deployment was asked for and its controller has not done yet; readiness is not part of it.
+fn deployment(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
+    let name = format!("Deployment {}", deployment.name_any());
+    let status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation < deployment.metadata.generation {
+        return Some(format!("{name}: its controller has not observed its latest generation"));
+    }
+    // Pods that cannot be created (a quota, a webhook that fails) will not come: those that exist count.
+    let mut conditions = status.conditions.iter().flatten();
+    if conditions.any(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")) {
+        return None;
+    }
+    let spec = &deployment.spec;
+    let selector = spec.selector.match_labels.clone().unwrap_or_default();
+    let running = pods.iter().filter(|p| !is_ending(p) && selects(&selector, p.labels())).count();
+    let asked = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    (running != asked).then(|| format!("{name}: {running} of {asked} pods exist"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    /// Pods that cannot be created do not hold the gate up: those that exist count.
+    #[rstest]
+    #[case::expected(json!([]), Some("Deployment d: 0 of 1 pods exist"))]
+    #[case::refused(json!([{ "type": "ReplicaFailure", "status": "True" }]), None)]
+    #[case::refused_before(json!([{ "type": "ReplicaFailure", "status": "False" }]), Some("Deployment d: 0 of 1 pods exist"))]
+    fn what_a_deployment_has_not_done(#[case] conditions: Value, #[case] expected: Option<&str>) {
+        let object = json!({ "metadata": { "name": "d", "generation": 1 },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "d" } }, "template": {} },
+            "status": { "observedGeneration": 1, "conditions": conditions } });
+        assert_eq!(deployment(&serde_json::from_value(object).unwrap(), &[]).as_deref(), expected);
+    }
+
+    fn service(spec: Value) -> Service {
+        serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "app1" }, "spec": spec })).unwrap()
+    }
+
+    fn pod(name: &str, ip: &str) -> Pod {
+        serde_json::from_value(json!({ "metadata": { "name": name, "labels": { "app": "a" } },
+            "status": { "podIP": ip, "conditions": [{ "type": "Ready", "status": "True" }] } }))
+        .unwrap()
+    }
+
+    fn slice(addresses: &[(&str, bool)]) -> EndpointSlice {
+        let endpoints =
+            addresses.iter().map(|(a, ready)| json!({ "addresses": [a], "conditions": { "ready": ready } }));
+        let endpoints: Vec<Value> = endpoints.collect();
+        serde_json::from_value(json!({ "metadata": { "labels": { "kubernetes.io/service-name": "s" } },
+            "addressType": "IPv4", "ports": [{ "port": 5000 }], "endpoints": endpoints }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::listed(json!({ "selector": { "app": "a" } }), &[("10.0.0.1", true)], None)]
+    #[case::not_yet(json!({ "selector": { "app": "a" } }), &[], Some("do not list pod p yet"))]
+    #[case::not_ready_yet(json!({ "selector": { "app": "a" } }), &[("10.0.0.1", false)], Some("do not list pod p yet"))]
+    #[case::one_too_many(json!({ "selector": { "app": "a" } }), &[("10.0.0.1", true), ("10.0.0.2", true)], Some("still list 10.0.0.2"))]
+    #[case::no_selector(json!({}), &[("10.9.0.2", true)], None)]
+    #[case::ready_or_not(json!({ "selector": { "app": "a" }, "publishNotReadyAddresses": true }), &[], None)]
+    fn slices_that_kubernetes_has_yet_to_update(
+        #[case] spec: Value,
+        #[case] listed: &[(&str, bool)],
+        #[case] expected: Option<&str>,
+    ) {
+        let slice = slice(listed);
+        let found = endpoint_slices(&service(spec), &[&slice], &[pod("p", "10.0.0.1")]);
+        assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
+        assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
+
+    #[test]
+    fn only_ready_endpoints_are_offered() {
+        let slice = slice(&[("10.0.0.1", true), ("10.0.0.2", false)]);
+        let offered = offer(&service(json!({})), &[&slice], &[pod("p", "10.0.0.1")]);
+        assert_eq!(offered.ready, BTreeSet::from(["10.0.0.1:5000".parse().unwrap()]));
+        assert_eq!(offered.labels[&"10.0.0.1".parse::<IpAddr>().unwrap()]["app"], "a");
+    }
+}

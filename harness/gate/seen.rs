@@ -1,0 +1,343 @@
+//! Has istiod read the change? Its inputs are compared with what the API servers hold, per cluster that it reads.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::GateError;
+use super::change::{Fate, Object, Role};
+use super::kubernetes::{Offered, OfferedService};
+use crate::observe::AdminError;
+use crate::observe::istiod::{ControlPlane, ReadCluster, RegisteredService, Shards};
+
+/// A Service that istiod does not list within this time is one that it does not read (`discoverySelectors`).
+const NOT_READ: Duration = Duration::from_secs(5);
+
+/// Where istiod does not show that it has read an object, so much time passes instead: its watches bring changes within
+/// milliseconds.
+const UNSHOWN: Duration = Duration::from_secs(1);
+
+/// One istiod, and what it reads.
+pub(super) struct Reader {
+    pub plane: ControlPlane,
+    /// The cluster that it reads its configuration from.
+    pub config_cluster: String,
+    /// The clusters whose Services and endpoints it reads, by its own account.
+    reads: Vec<ReadCluster>,
+}
+
+impl Reader {
+    /// What the istiod says that it reads.
+    pub async fn of(plane: ControlPlane) -> Result<Self, GateError> {
+        let reads = plane.reads(0).await.map_err(|error| plane.error(error))?;
+        let own = reads.iter().find(|r| r.secret_name.is_empty()).map(|r| r.id.clone());
+        Ok(Self { config_cluster: own.unwrap_or_else(|| plane.cluster.name.clone()), plane, reads })
+    }
+
+    /// The clusters whose Services and endpoints it reads.
+    pub fn clusters(&self) -> BTreeSet<&str> {
+        self.reads.iter().map(|r| r.id.as_str()).collect()
+    }
+
+    /// Whether it reads the object at all.
+    pub fn reads(&self, object: &Object) -> bool {
+        let cluster = object.cluster.name.as_str();
+        match object.role {
+            Role::Config | Role::MeshConfig => cluster == self.config_cluster,
+            Role::Service | Role::Unseen => self.clusters().contains(cluster),
+        }
+    }
+
+    /// What it has not read yet, one line each. `waited`: since the change.
+    pub async fn unread(
+        &self,
+        objects: &[Object],
+        offered: &[Offered],
+        waited: Duration,
+    ) -> Result<Vec<String>, GateError> {
+        let mut missing = Vec::new();
+        if !offered.is_empty() {
+            missing.extend(self.not_synced().await?);
+        }
+        for istiod in 0..self.plane.pods.len() {
+            let unread = self.unread_by(istiod, objects, offered, waited).await;
+            missing.extend(unread.map_err(|error| self.plane.error(error))?);
+        }
+        missing.dedup();
+        Ok(missing)
+    }
+
+    /// Clusters that it has a remote secret for and has not synced.
+    async fn not_synced(&self) -> Result<Vec<String>, GateError> {
+        let synced = |name: &String| self.reads.iter().any(|r| r.id == *name && r.sync_status == "synced");
+        let told = self.plane.watched().await?;
+        let missing = told.iter().filter(|name| **name != self.plane.cluster.name && !synced(name));
+        Ok(missing.map(|name| format!("istiod in {} has not synced {name}", self.plane.cluster.name)).collect())
+    }
+
+    async fn unread_by(
+        &self,
+        istiod: usize,
+        objects: &[Object],
+        offered: &[Offered],
+        waited: Duration,
+    ) -> Result<Vec<String>, AdminError> {
+        let own: Vec<&Object> = objects.iter().filter(|o| self.reads(o) && o.fate() != Fate::Same).collect();
+        let has = |role: Role| own.iter().any(|o| o.role == role);
+        let mut missing = Vec::new();
+        let here = &self.plane.cluster.name;
+        if has(Role::Config) {
+            let configs = self.plane.configs(istiod).await?;
+            let unread = own
+                .iter()
+                .filter(|o| o.role == Role::Config)
+                .filter(|o| !configs.has(&o.reference, o.version().as_deref()));
+            missing.extend(unread.map(|o| format!("istiod in {here} does not hold {} as applied yet", o.reference)));
+        }
+        if has(Role::MeshConfig) {
+            let mesh = self.plane.mesh_config(istiod).await?;
+            for object in own.iter().filter(|o| o.role == Role::MeshConfig) {
+                let text =
+                    object.object.as_ref().and_then(|o| o.data.pointer("/data/mesh")?.as_str().map(str::to_owned));
+                if let Some(field) = text.and_then(|text| not_in_force(&text, &mesh)) {
+                    missing.push(format!("istiod in {here} does not use `{field}` of {} yet", object.reference));
+                }
+            }
+        }
+        if waited < UNSHOWN && has(Role::Unseen) {
+            missing.push(format!("istiod in {here} shows nothing about {}", names(&own, Role::Unseen)));
+        }
+        if has(Role::Service) || !offered.is_empty() {
+            let services = self.plane.services(istiod).await?;
+            for object in own.iter().filter(|o| o.role == Role::Service) {
+                if !self.holds_service(object, &services, waited) {
+                    missing.push(format!("istiod in {here} does not hold {object} as applied yet"));
+                }
+            }
+            if !offered.is_empty() {
+                let shards = self.plane.shards(istiod).await?;
+                missing.extend(self.endpoints(&services, &shards, offered, waited));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// istiod shows the version of one Service only where it merges those of several clusters: that of its config cluster if
+    /// there is one (`pilot/pkg/serviceregistry/aggregate/controller.go`).
+    fn holds_service(&self, object: &Object, services: &[RegisteredService], waited: Duration) -> bool {
+        let cluster = object.cluster.name.as_str();
+        let known = services.iter().find(|s| s.is(&object.reference.namespace, &object.reference.name));
+        match (known, object.version()) {
+            (None, None) => true,
+            (Some(known), None) => !known.clusters().contains(cluster),
+            (Some(known), Some(version)) if known.resource_version == version => true,
+            (Some(known), Some(_)) => {
+                let alone = known.clusters().iter().all(|c| *c == cluster);
+                cluster != self.config_cluster && !alone && waited >= UNSHOWN
+            }
+            (None, Some(_)) => waited >= NOT_READ,
+        }
+    }
+
+    /// The endpoints that Kubernetes offers and istiod has not read, or the other way round.
+    fn endpoints(
+        &self,
+        services: &[RegisteredService],
+        shards: &Shards,
+        offered: &[Offered],
+        waited: Duration,
+    ) -> Vec<String> {
+        let reads = self.clusters();
+        let here = &self.plane.cluster.name;
+        let mut missing = Vec::new();
+        for cluster in offered {
+            for service in &cluster.services {
+                let Some(known) = services.iter().find(|s| s.is(&service.namespace, &service.name)) else {
+                    if reads.contains(cluster.cluster.as_str()) && waited < NOT_READ && !service.ready.is_empty() {
+                        missing
+                            .push(format!("istiod in {here} does not list {}/{} yet", service.namespace, service.name));
+                    }
+                    continue;
+                };
+                if known.is_exported_to_nobody() {
+                    continue;
+                }
+                let nothing = OfferedService::nothing(service);
+                let wanted = if reads.contains(cluster.cluster.as_str()) { service } else { &nothing };
+                if let Some(what) = differs(wanted, &cluster.cluster, known, shards) {
+                    missing.push(format!("istiod in {here} {what}"));
+                }
+            }
+        }
+        missing
+    }
+}
+
+fn names(objects: &[&Object], role: Role) -> String {
+    objects.iter().filter(|o| o.role == role).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// How istiod's endpoints of a Service in one cluster differ from those that Kubernetes offers.
+fn differs(service: &OfferedService, cluster: &str, known: &RegisteredService, shards: &Shards) -> Option<String> {
+    let healthy = shards.healthy(&known.hostname, &service.namespace, cluster);
+    let name = format!("{}/{}", service.namespace, service.name);
+    // Of a pod with addresses of both families istiod may know the first one only.
+    let both = service.ready.iter().any(std::net::SocketAddr::is_ipv4);
+    let wanted = || service.ready.iter().filter(|a| a.is_ipv4() || !both);
+    if let Some(address) = wanted().find(|a| !healthy.contains_key(a)) {
+        return Some(format!("has not read endpoint {address} of {name} in {cluster}"));
+    }
+    if let Some(address) = healthy.keys().find(|a| !service.ready.contains(a)) {
+        return Some(format!("still holds endpoint {address} of {name} in {cluster}"));
+    }
+    // An address may have gone to another pod.
+    let other = healthy.iter().find(|(address, endpoint)| {
+        let labels = service.labels.get(&address.ip()).into_iter().flatten();
+        let held = |key: &String| endpoint.labels.as_ref().and_then(|l| l.get(key));
+        labels.filter(|(key, _)| !is_set_by_istiod(key)).any(|(key, value)| held(key) != Some(value))
+    });
+    other.map(|(address, _)| format!("has old labels of endpoint {address} of {name} in {cluster}"))
+}
+
+/// Labels that istiod sets on endpoints itself (`pilot/pkg/serviceregistry/util/label/label.go`).
+fn is_set_by_istiod(label: &str) -> bool {
+    label.starts_with("topology.")
+        || label == "kubernetes.io/hostname"
+        || label.starts_with("security.istio.io/tlsMode")
+}
+
+/// The first field of a mesh configuration that is not in force.
+fn not_in_force(text: &str, mesh: &Value) -> Option<String> {
+    let wanted: Value = serde_saphyr::from_str(text).ok()?;
+    first_difference(&wanted, mesh, "")
+}
+
+/// The first field of `wanted` that is not in `found`: proto3's JSON leaves out what is zero, false or empty.
+fn first_difference(wanted: &Value, found: &Value, path: &str) -> Option<String> {
+    let path_of = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match (wanted, found) {
+        (Value::Object(wanted), _) => wanted.iter().find_map(|(key, value)| {
+            let name = camel(key);
+            first_difference(value, found.get(&name).unwrap_or(&Value::Null), &path_of(&name))
+        }),
+        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => wanted
+            .iter()
+            .zip(found)
+            .enumerate()
+            .find_map(|(at, (wanted, found))| first_difference(wanted, found, &format!("{path}[{at}]"))),
+        (wanted, Value::Null) if is_default(wanted) => None,
+        (wanted, found) if scalar(wanted) == scalar(found) && scalar(wanted).is_some() => None,
+        _ => Some(path.to_owned()),
+    }
+}
+
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty() || text == "0s",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_default),
+        Value::Bool(true) => false,
+    }
+}
+
+/// Durations are compared by their length: `1m` is `60s`.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::String(text) => match crate::observe::istiod::go_duration(text) {
+            Some(duration) => Some(format!("{duration:?}")),
+            None => Some(text.clone()),
+        },
+        _ => None,
+    }
+}
+
+/// `access_log_file` is `accessLogFile`: protobuf's JSON takes both.
+fn camel(key: &str) -> String {
+    let mut out = String::with_capacity(key.len());
+    for (at, part) in key.split('_').enumerate() {
+        match part.chars().next() {
+            Some(first) if at > 0 => {
+                out.extend(first.to_uppercase());
+                out.push_str(&part[first.len_utf8()..]);
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::in_force("outboundTrafficPolicy: { mode: REGISTRY_ONLY }", None)]
+    #[case::old("outboundTrafficPolicy: { mode: ALLOW_ANY }", Some("outboundTrafficPolicy.mode"))]
+    #[case::other_spelling("outbound_traffic_policy: { mode: REGISTRY_ONLY }", None)]
+    #[case::a_default("enablePrometheusMerge: false", None)]
+    #[case::a_duration("connectTimeout: 1m", None)]
+    #[case::a_list("serviceSettings: [{ hosts: [a], settings: { clusterLocal: true } }]", None)]
+    #[case::an_older_list(
+        "serviceSettings: [{ hosts: [b], settings: { clusterLocal: true } }]",
+        Some("serviceSettings[0].hosts[0]")
+    )]
+    #[case::missing("accessLogFile: /dev/stdout", Some("accessLogFile"))]
+    fn mesh_configuration(#[case] text: &str, #[case] expected: Option<&str>) {
+        let mesh = json!({ "outboundTrafficPolicy": { "mode": "REGISTRY_ONLY" }, "connectTimeout": "60s",
+            "serviceSettings": [{ "hosts": ["a"], "settings": { "clusterLocal": true } }] });
+        assert_eq!(not_in_force(text, &mesh).as_deref(), expected);
+    }
+
+    const HOST: &str = "helloworld.app1.svc.cluster.local";
+
+    /// As `/debug/endpointShardz` and `/debug/registryz` of Istio 1.31 wrote them, cut down.
+    fn istiod(address: &str, health: i32, version: &str) -> (RegisteredService, Shards) {
+        let service = json!({ "hostname": HOST, "ResourceVersion": "371",
+            "Attributes": { "ServiceRegistry": "Kubernetes", "Name": "helloworld", "Namespace": "app1", "ExportTo": null },
+            "clusterVIPs": { "Addresses": { "cluster1": ["10.110.87.215"], "cluster2": ["10.120.27.175"] } } });
+        let shards = json!({ HOST: { "app1": { "Shards": { "Kubernetes/cluster2": [{
+            "Labels": { "version": version, "topology.istio.io/cluster": "cluster2" }, "Addresses": [address], "EndpointPort": 5000,
+            "HealthStatus": health }] }, "ServiceAccounts": {} } } });
+        (serde_json::from_value(service).unwrap(), serde_json::from_value(shards).unwrap())
+    }
+
+    #[rstest]
+    #[case::read("10.20.0.2", 1, "v2", None)]
+    #[case::not_yet("10.20.0.9", 1, "v2", Some("has not read endpoint 10.20.0.2:5000 of app1/helloworld in cluster2"))]
+    #[case::not_healthy_yet(
+        "10.20.0.2",
+        2,
+        "v2",
+        Some("has not read endpoint 10.20.0.2:5000 of app1/helloworld in cluster2")
+    )]
+    #[case::the_address_of_another_pod(
+        "10.20.0.2",
+        1,
+        "v1",
+        Some("has old labels of endpoint 10.20.0.2:5000 of app1/helloworld in cluster2")
+    )]
+    fn endpoints_that_istiod_has_read(
+        #[case] address: &str,
+        #[case] health: i32,
+        #[case] version: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let (known, shards) = istiod(address, health, version);
+        let service = OfferedService {
+            namespace: "app1".into(),
+            name: "helloworld".into(),
+            ready: BTreeSet::from(["10.20.0.2:5000".parse().unwrap()]),
+            labels: [("10.20.0.2".parse().unwrap(), [("version".to_owned(), "v2".to_owned())].into())].into(),
+        };
+        assert_eq!(differs(&service, "cluster2", &known, &shards).as_deref(), expected);
+        let gone = OfferedService::nothing(&service);
+        let left = differs(&gone, "cluster2", &known, &shards);
+        assert_eq!(left.is_some(), health == 1, "a cluster that is no longer read leaves no endpoints");
+    }
+}
