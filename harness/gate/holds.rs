@@ -271,7 +271,8 @@ mod tests {
     #[case::a_kind_without_a_mark("EnvoyFilter", Fate::Created, intended(19, "v2"), false, false)]
     #[case::a_kind_without_a_mark_settled("EnvoyFilter", Fate::Created, intended(19, "v2"), true, true)]
     #[case::unchanged("VirtualService", Fate::Same, intended(18, "v1"), false, true)]
-    fn old_configuration_never_passes(
+    #[tokio::test]
+    async fn old_configuration_never_passes(
         #[case] kind: &str,
         #[case] fate: Fate,
         #[case] now: Intended,
@@ -291,7 +292,8 @@ mod tests {
     #[case::created(Fate::Created, 19, "v1", false, true)]
     #[case::not_created_yet(Fate::Created, 19, "", false, false)]
     #[case::deleted(Fate::Deleted, 19, "", false, false)]
-    fn a_proxy_that_connected_later(
+    #[tokio::test]
+    async fn a_proxy_that_connected_later(
         #[case] fate: Fate,
         #[case] number: u64,
         #[case] content: &str,
@@ -302,8 +304,8 @@ mod tests {
         assert_eq!(decide(&all, None, Some(18), &intended(number, content), settled, false), expected);
     }
 
-    #[test]
-    fn a_change_that_istiod_makes_no_push_of_is_not_waited_for_without_end() {
+    #[tokio::test]
+    async fn a_change_that_istiod_makes_no_push_of_is_not_waited_for_without_end() {
         let all = [Object::fake(object("VirtualService"), Fate::Changed)];
         let (before, now) = (intended(18, "v1"), intended(18, "v1"));
         assert!(!decide(&all, Some(&before), None, &now, true, false));
@@ -319,7 +321,8 @@ mod tests {
     #[case::its_name_has_not_come(Fate::Created, Fate::Changed, "", "", false)]
     #[case::its_name_is_gone(Fate::Deleted, Fate::Changed, "v1", "", true)]
     #[case::its_name_is_still_there(Fate::Deleted, Fate::Deleted, "v1", "v2", false)]
-    fn changes_of_one_resource_do_not_vouch_for_each_other(
+    #[tokio::test]
+    async fn changes_of_one_resource_do_not_vouch_for_each_other(
         #[case] fate: Fate,
         #[case] of_the_other: Fate,
         #[case] was: &str,

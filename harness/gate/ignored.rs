@@ -101,7 +101,8 @@ mod tests {
     #[case::of_another_one("app1/bad2", "error", false)]
     #[case::of_another_namespace("app11/bad", "error", false)]
     #[case::no_error("app1/bad", "info", false)]
-    fn lines_of_istiod_s_log(#[case] name: &str, #[case] level: &str, #[case] expected: bool) {
+    #[tokio::test]
+    async fn lines_of_istiod_s_log(#[case] name: &str, #[case] level: &str, #[case] expected: bool) {
         let reference = ObjectRef {
             api_version: "networking.istio.io/v1alpha3".into(),
             kind: "EnvoyFilter".into(),

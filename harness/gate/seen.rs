@@ -236,7 +236,10 @@ fn is_default(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty() || text == "0s",
+        // The first name of an enumeration is its default: `REGISTRY_ONLY`.
+        Value::String(text) => {
+            text.is_empty() || text == "0s" || text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        }
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.values().all(is_default),
         Value::Bool(true) => false,
@@ -281,6 +284,7 @@ mod tests {
     #[case::old("outboundTrafficPolicy: { mode: ALLOW_ANY }", Some("outboundTrafficPolicy.mode"))]
     #[case::other_spelling("outbound_traffic_policy: { mode: REGISTRY_ONLY }", None)]
     #[case::a_default("enablePrometheusMerge: false", None)]
+    #[case::a_default_of_an_enumeration("localityLbSetting: { mode: REGISTRY_ONLY }", None)]
     #[case::a_duration("connectTimeout: 1m", None)]
     #[case::a_list("serviceSettings: [{ hosts: [a], settings: { clusterLocal: true } }]", None)]
     #[case::an_older_list(

@@ -162,6 +162,12 @@ pub struct StepReport {
     pub control: Option<Finding>,
     /// For a change: when each proxy had it.
     pub gate: Vec<GateTiming>,
+    /// For a change: an object that changed nothing at any proxy, say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// For a change: proxies that it does not concern, because their istiod does not read the cluster that it was made in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_concerned: Vec<String>,
     /// After a failed call: the rungs between the two workloads, first to last.
     pub ladder: Vec<Rung>,
     /// Why it could not be carried out: the environment's fault.

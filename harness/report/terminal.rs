@@ -120,6 +120,13 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
         let told = format!("in force at {n} {what}, the last ({} in {}) after {after}", slowest.proxy, slowest.cluster);
         let _ = writeln!(text, "      {}", painted(DIM, told));
     }
+    for warning in &step.warnings {
+        let _ = writeln!(text, "      {} {warning}", painted(style(Class::Inconclusive), "warning:"));
+    }
+    if !step.not_concerned.is_empty() {
+        let told = format!("not concerned (their istiod reads another cluster): {}", step.not_concerned.join(", "));
+        let _ = writeln!(text, "      {}", painted(DIM, told));
+    }
     // Findings that passed on the same numbers share a line. That every reply had its status goes without saying.
     let mut passed: Vec<(&str, Vec<&str>)> = Vec::new();
     let told = |f: &&Finding| f.class == Class::Pass && (f.expectation != "status" || step.findings.len() == 1);

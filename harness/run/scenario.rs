@@ -225,7 +225,11 @@ impl<'a> ScenarioRun<'a> {
             }
         }
         match self.patience().within(self.change(index, step)).await? {
-            Ok(gate) => told.gate = timings(&gate),
+            Ok(gate) => {
+                told.gate = timings(&gate);
+                told.warnings = gate.warnings;
+                told.not_concerned = gate.not_concerned;
+            }
             Err(shut) => told.findings.push(Finding::at(
                 step,
                 "gate",

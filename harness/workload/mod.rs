@@ -22,8 +22,8 @@ use crate::scenario::{Located, MeshOptions, Workload};
 use crate::ui;
 use crate::wait::WaitError;
 use desired::{Desired, Expected, desired};
-use inventory::Item;
 pub use inventory::namespace as inventory_namespace;
+use inventory::{Item, Items};
 
 mod desired;
 mod inventory;
@@ -229,27 +229,54 @@ async fn reconcile_one(
 ) -> Result<Vec<RunningWorkload>, WorkloadError> {
     let objects = desired.objects.get(&cluster.name).map(Vec::as_slice).unwrap_or_default();
     let expected: Vec<&Expected> = desired.expected.iter().filter(|e| e.cluster == cluster.name).collect();
-    let wanted: BTreeSet<Item> = objects.iter().map(Item::of).collect();
+    let wanted: Items = objects.iter().map(|m| (Item::of(m), inventory::digest(m))).collect();
     let before = inventory::read(cluster, owner).await?;
-    let both: BTreeSet<Item> = before.union(&wanted).cloned().collect();
+    let mut both = before.clone();
+    for item in wanted.keys() {
+        both.entry(item.clone()).or_default();
+    }
     if both != before {
         inventory::write(cluster, owner, &both).await?;
     }
+    let different = before.iter().filter(|(item, digest)| !item.stays() && recreated(digest, wanted.get(*item)));
+    let different: Vec<Manifest> = different.map(|(item, _)| item.manifest()).collect::<Result<_, _>>()?;
+    if !different.is_empty() {
+        apply::delete(cluster, &different).await?;
+        ready::gone(cluster, &different).await?;
+    }
     apply::apply(cluster, objects, Some(owner)).await?;
-    let left: Vec<&Item> = before.difference(&wanted).filter(|item| !item.stays()).collect();
+    let left: Vec<&Item> = before.keys().filter(|item| !wanted.contains_key(*item)).collect();
     if !left.is_empty() {
-        let left = left.into_iter().map(Item::manifest).collect::<Result<Vec<_>, _>>()?;
-        apply::delete(cluster, &left).await?;
-        let kept = both.into_iter().filter(|item| item.stays() || wanted.contains(item)).collect();
-        inventory::write(cluster, owner, &kept).await?;
+        // What an earlier scenario set on a namespace (its injection label) is not what this one says.
+        let (stays, goes): (Vec<&Item>, Vec<&Item>) = left.into_iter().partition(|item| item.stays());
+        let bare = stays.into_iter().map(Item::bare).collect::<Result<Vec<_>, _>>()?;
+        apply::apply(cluster, &bare, Some(owner)).await?;
+        let goes = goes.into_iter().map(Item::manifest).collect::<Result<Vec<_>, _>>()?;
+        apply::delete(cluster, &goes).await?;
+    }
+    let mut now = wanted.clone();
+    now.extend(
+        before
+            .iter()
+            .filter(|(item, _)| item.stays() && !wanted.contains_key(*item))
+            .map(|(i, d)| (i.clone(), d.clone())),
+    );
+    if now != both {
+        inventory::write(cluster, owner, &now).await?;
     }
     let namespaces = left_or_wanted(&before, &wanted);
     ready::running(cluster, &expected, &namespaces).await
 }
 
+/// Whether an object of an earlier scenario is deleted and created again instead of being changed: what a field of the earlier
+/// manifest caused would outlive it (`serviceAccountName` leaves `serviceAccount`, a Service cannot become headless).
+fn recreated(before: &str, now: Option<&String>) -> bool {
+    now.is_some_and(|now| !before.is_empty() && before != now)
+}
+
 /// Where pods of ours are or were.
-fn left_or_wanted(before: &BTreeSet<Item>, wanted: &BTreeSet<Item>) -> BTreeSet<String> {
-    before.union(wanted).filter_map(Item::workload_namespace).collect()
+fn left_or_wanted(before: &Items, wanted: &Items) -> BTreeSet<String> {
+    before.keys().chain(wanted.keys()).filter_map(Item::workload_namespace).collect()
 }
 
 /// Waits until the Deployments, StatefulSets, DaemonSets and Pods among `manifests`, which were applied, have their pods ready.
@@ -276,7 +303,7 @@ pub async fn namespaces(clusters: &[Cluster], owner: &str) -> Result<BTreeSet<St
         match look {
             Ok(Ok(items)) => {
                 answered = true;
-                all.extend(items.iter().filter_map(Item::workload_namespace));
+                all.extend(items.keys().filter_map(Item::workload_namespace));
             }
             Ok(Err(error)) => failed = Some(error),
             Err(_) => {}

@@ -11,6 +11,7 @@ use kube::api::{Api, ListParams};
 use super::desired::{Expected, Maker, WORKLOAD_LABEL};
 use super::pods::{Readiness, pods_ready, readiness};
 use super::{RunningWorkload, WorkloadError};
+use crate::apply::{self, Manifest};
 use crate::observe::PodInfo;
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
@@ -80,6 +81,23 @@ pub(super) async fn scaled(cluster: &Cluster, namespace: &str, name: &str) -> Re
         }
     });
     finish(waited.await, cluster, namespaces).await
+}
+
+/// Waits until objects that were deleted are gone, so that they can be created again.
+pub(super) async fn gone(cluster: &Cluster, deleted: &[Manifest]) -> Result<(), WorkloadError> {
+    let what = format!("objects of the scenario before to be gone from cluster {}", cluster.name);
+    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
+        let mut left = Vec::new();
+        for manifest in deleted {
+            match apply::get(cluster, manifest).await {
+                Ok(None) => {}
+                Ok(Some(_)) => left.push(manifest.label()),
+                Err(error) => return Poll::Failed(error.into()),
+            }
+        }
+        if left.is_empty() { Poll::Ready(()) } else { Poll::NotYet(left.join(", ")) }
+    });
+    finish(waited.await, cluster, &BTreeSet::new()).await
 }
 
 /// The failure itself, or the time-out with what Kubernetes warned of.

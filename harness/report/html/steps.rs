@@ -44,6 +44,7 @@ pub(super) fn step(scenario: &ScenarioReport, step: &StepReport, topology: Optio
                 div {
                     @for finding in step.all_findings() { (self::finding(scenario, finding)) }
                     (gate(&step.gate))
+                    @for warning in &step.warnings { p { b { "warning: " } (warning) } }
                     (ladder(&step.ladder))
                 }
                 @if let Some((calls, topology)) = picture { (drawing::topology(topology, Some(calls))) }
