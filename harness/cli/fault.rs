@@ -103,7 +103,7 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
         Ok(took) => {
             task.done();
             told(&format!("{name} is in {cluster}"), took);
-            ui::say(format!("clear it: {}", fault::clear_command(&environment.dir, name, cluster)));
+            ui::say(format!("to clear it, run: {}", fault::clear_command(&environment.dir, name, cluster)));
             Ok(0)
         }
         Err(error) => {
@@ -157,7 +157,10 @@ fn not_cleared(env: &EnvDir, failed: Vec<(&Broken, FaultError)>) -> Result<u8, F
 }
 
 fn note_stays(env: &EnvDir, name: &str, cluster: &str) -> String {
-    format!("the note of {name} in {cluster} is kept; clear it: {}", fault::clear_command(env, name, cluster))
+    format!(
+        "{name} in {cluster} is still noted as active; to clear it, run: {}",
+        fault::clear_command(env, name, cluster)
+    )
 }
 
 /// The kept environment, with its lock.
@@ -187,7 +190,7 @@ mod tests {
     use rstest::rstest;
 
     fn input() -> FaultError {
-        FaultError::NotBroken { name: "x".into(), cluster: "cluster1".into(), known: "nothing".into() }
+        FaultError::NotActive { name: "x".into(), cluster: "cluster1".into(), known: "nothing".into() }
     }
 
     #[rstest]
@@ -202,6 +205,8 @@ mod tests {
         .unwrap();
         let failed = errors.into_iter().map(|error| (&broken, error)).collect();
         assert_eq!(not_cleared(&env, failed).ok(), expected);
-        assert!(note_stays(&env, "x", "cluster1").ends_with("`meshproof fault clear x --cluster cluster1 --env e1`"));
+        assert!(
+            note_stays(&env, "x", "cluster1").ends_with("run: meshproof fault clear x --cluster cluster1 --env e1")
+        );
     }
 }

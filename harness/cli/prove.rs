@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{INTERRUPTED, Making};
 use crate::failure::Failure;
-use crate::fault::{self, Entry};
+use crate::fault::{self, Fault};
 use crate::project::Project;
 use crate::prove::{self, Column, FaultRow, Matrix};
 use crate::report;
@@ -51,7 +51,7 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
     });
     let interrupted = ended.await.is_err();
     let ended = session.close(interrupted).await?;
-    let row = |entry: &Entry| FaultRow { name: entry.name.into(), breaks: entry.breaks.into(), rung: entry.rung };
+    let row = |fault: &Fault| FaultRow { name: fault.name.into(), breaks: fault.breaks.into(), rung: fault.rung };
     let matrix = Matrix {
         schema: prove::SCHEMA,
         run: ended.report.run,
@@ -59,7 +59,7 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
         seconds: started.elapsed().as_secs_f64(),
         provider: ended.report.provider,
         versions: ended.report.versions,
-        faults: faults.iter().map(row).collect(),
+        faults: faults.iter().copied().map(row).collect(),
         scenarios: columns,
     };
     let json = serde_json::to_string_pretty(&matrix).map_err(|e| miette::miette!("{e}"))?;
@@ -78,10 +78,10 @@ pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
 }
 
 /// The faults of those names, in the catalogue's order; all if none is named.
-fn chosen_faults(names: &[String]) -> miette::Result<Vec<Entry>> {
+fn chosen_faults(names: &[String]) -> miette::Result<Vec<&'static Fault>> {
     if let Some(unknown) = names.iter().find(|name| fault::find(name).is_none()) {
         return Err(miette::miette!(help = known(unknown, "faults", fault::names()), "unknown fault `{unknown}`"));
     }
-    let wanted = |entry: &Entry| names.is_empty() || names.iter().any(|name| name == entry.name);
-    Ok(fault::catalogue().into_iter().filter(wanted).collect())
+    let wanted = |fault: &&Fault| names.is_empty() || names.iter().any(|name| name == fault.name);
+    Ok(fault::catalogue().iter().filter(wanted).collect())
 }

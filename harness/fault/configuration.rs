@@ -2,32 +2,79 @@
 
 use std::collections::BTreeSet;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::kube_error;
-use super::{Answer, Fault, FaultError, LIMIT, World, note, state};
+use super::effect::LIMIT;
+use super::error::FaultError;
+use super::notes::state;
+use super::objects::{self, Objects};
+use super::record::{Fault, act, plan};
+use super::world::{At, World};
 use crate::apply::{self, Manifest};
 use crate::diagnose::RungId;
 use crate::gate::{self, Change, GateError};
 use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 
-mod broken;
+mod specs;
 
 /// A fault made of objects that the control plane reads in its own cluster.
-pub(super) struct Configuration {
-    name: &'static str,
-    breaks: &'static str,
-    rung: RungId,
-    find: Find,
-    /// Whether proxies must reject it: that is the effect.
-    rejected: bool,
-}
+const BASE: Fault = Fault {
+    applies: |world, cluster| world.has_control_plane(cluster),
+    restores: |swaps| {
+        let named = |swap: Swap| format!("{} {}/{}", swap.kind, swap.namespace, swap.name);
+        Ok(state::<Vec<Swap>>(swaps)?.into_iter().map(named).collect())
+    },
+    inject: |at, swaps| act(at, swaps, |at, swaps| put(at, swaps, Side::Broken)),
+    clear: |at, swaps| act(at, swaps, |at, swaps| put(at, swaps, Side::Whole)),
+    ..Fault::BASE
+};
+
+pub(super) const SUBSET_LABEL_WRONG: Fault = Fault {
+    name: "subset-label-wrong",
+    breaks: "The subsets of this cluster's DestinationRules select a label value that no pod has.",
+    rung: Some(RungId::Route),
+    plan: |at| plan(at, |at| note(at, Find::Each { kind: "DestinationRule", broken: specs::no_such_version })),
+    ..BASE
+};
+
+pub(super) const WEIGHTS_DIFFER: Fault = Fault {
+    name: "weights-differ",
+    breaks: "The weights in this cluster's VirtualServices are swapped: the first destination gets the last one's share.",
+    rung: Some(RungId::Route),
+    plan: |at| plan(at, |at| note(at, Find::Each { kind: "VirtualService", broken: specs::exchanged })),
+    ..BASE
+};
+
+pub(super) const VIRTUAL_SERVICE_ELSEWHERE: Fault = Fault {
+    name: "virtual-service-elsewhere",
+    breaks: "This cluster's VirtualServices are in another namespace, where the short host names in them mean other services.",
+    rung: Some(RungId::Route),
+    plan: |at| plan(at, |at| note(at, Find::Moved { kind: "VirtualService", broken: specs::with_short_names })),
+    ..BASE
+};
+
+pub(super) const MTLS_MISMATCH: Fault = Fault {
+    name: "mtls-mismatch",
+    breaks: "Clients send plain text to the workloads' services, because of DestinationRules in this cluster; servers require mutual TLS.",
+    rung: Some(RungId::Mtls),
+    plan: |at| plan(at, |at| note(at, Find::Policies { spec: specs::in_plain_text })),
+    ..BASE
+};
+
+pub(super) const REJECTED: Fault = Fault {
+    name: "configuration-rejected",
+    breaks: "An EnvoyFilter of this cluster creates routes that Envoy rejects (NACK): proxies keep the routes that they have.",
+    rung: Some(RungId::Configuration),
+    plan: |at| plan(at, |at| note(at, Find::New { kind: "EnvoyFilter", spec: specs::impossible_retries })),
+    inject: |at, swaps| act(at, swaps, put_rejected),
+    clear: |at, swaps| act(at, swaps, take_rejected),
+    ..BASE
+};
 
 /// Where the objects to break come from.
 enum Find {
@@ -84,12 +131,9 @@ impl Swap {
     async fn put(&self, cluster: &Cluster, side: Side) -> Result<(), FaultError> {
         match (self.spec(side), self.whole.is_some() && self.broken.is_some()) {
             (None, _) => apply::delete(cluster, &[self.manifest(&Value::Null)?]).await?,
-            // A merge patch replaces lists as a whole, and leaves the fields' owner alone.
             (Some(spec), true) => {
-                let patch = Patch::Merge(json!({ "spec": replacing(self.whole.as_ref(), self.broken.as_ref(), spec) }));
-                let api = api(cluster, &self.kind, &self.namespace);
-                let patched = api.patch(&self.name, &PatchParams::default(), &patch).await;
-                patched.map_err(kube_error(cluster, "change an object"))?;
+                let patch = json!({ "spec": replacing(self.whole.as_ref(), self.broken.as_ref(), spec) });
+                all(cluster, &self.kind, &self.namespace).merge(&self.name, patch).await?;
             }
             (Some(spec), false) => drop(apply::apply(cluster, &[self.manifest(spec)?], None).await?),
         }
@@ -113,28 +157,22 @@ fn api_version(kind: &str) -> &'static str {
     if kind == "EnvoyFilter" { "networking.istio.io/v1alpha3" } else { "networking.istio.io/v1" }
 }
 
-fn api(cluster: &Cluster, kind: &str, namespace: &str) -> Api<DynamicObject> {
-    let (group, version) = api_version(kind).split_once('/').unwrap_or_default();
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    Api::namespaced_with(cluster.client.clone(), namespace, &resource)
-}
-
-async fn list(cluster: &Cluster, kind: &str, namespace: &str) -> Result<Vec<DynamicObject>, FaultError> {
-    let list = api(cluster, kind, namespace).list(&ListParams::default()).await;
-    Ok(list.map_err(kube_error(cluster, "list objects of the mesh's configuration"))?.items)
+fn all(cluster: &Cluster, kind: &str, namespace: &str) -> Objects<DynamicObject> {
+    objects::named(cluster, api_version(kind), kind, namespace)
 }
 
 fn spec_of(object: &DynamicObject) -> Value {
     object.data.get("spec").cloned().unwrap_or_default()
 }
 
-impl Configuration {
-    async fn find(&self, world: World<'_>, cluster: &Cluster) -> Result<Vec<Swap>, FaultError> {
+impl Find {
+    async fn swaps(&self, at: At<'_>) -> Result<Vec<Swap>, FaultError> {
+        let (world, cluster) = (at.world, at.cluster);
         let mut swaps = Vec::new();
         for namespace in world.namespaces {
-            match self.find {
+            match *self {
                 Find::Each { kind, broken } => {
-                    let objects = list(cluster, kind, namespace).await?;
+                    let objects = all(cluster, kind, namespace).list().await?;
                     swaps.extend(objects.iter().filter_map(|object| {
                         let whole = spec_of(object);
                         let broken = broken(&whole)?;
@@ -143,7 +181,7 @@ impl Configuration {
                 }
                 Find::Moved { kind, broken } => {
                     let elsewhere = ["default", "kube-public"].into_iter().find(|n| !world.namespaces.contains(*n));
-                    for object in list(cluster, kind, namespace).await? {
+                    for object in all(cluster, kind, namespace).list().await? {
                         let whole = spec_of(&object);
                         let (Some(broken), Some(elsewhere)) = (broken(&whole), elsewhere) else { continue };
                         let named = || named(kind, &object);
@@ -153,13 +191,13 @@ impl Configuration {
                     }
                 }
                 Find::Policies { spec } => {
-                    self.is_strict(cluster).await?;
+                    is_strict(at).await?;
                     swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
                 Find::New { kind, spec } => swaps.push(Swap {
                     kind: kind.to_owned(),
                     namespace: namespace.clone(),
-                    name: format!("meshproof-{}", self.name),
+                    name: format!("meshproof-{}", at.fault),
                     labels: json!({}),
                     annotations: json!({}),
                     whole: None,
@@ -170,43 +208,62 @@ impl Configuration {
         Ok(swaps)
     }
 
-    fn does_not_apply(&self, cluster: &Cluster, why: impl Into<String>) -> FaultError {
-        FaultError::DoesNotApply { name: self.name, cluster: cluster.name.clone(), why: why.into() }
+    /// Why there is nothing to break.
+    fn missing(&self) -> String {
+        match self {
+            Self::Each { kind, .. } | Self::Moved { kind, .. } => format!("no {kind} there can be broken in this way"),
+            Self::Policies { .. } => "no service of a workload is there".to_owned(),
+            Self::New { .. } => "no workload is there".to_owned(),
+        }
     }
+}
 
-    async fn is_strict(&self, cluster: &Cluster) -> Result<(), FaultError> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("security.istio.io", "v1", "PeerAuthentication"));
-        let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), NAMESPACE, &resource);
-        let found = api.get_opt("default").await.map_err(kube_error(cluster, "read how mutual TLS is set"))?;
-        let mode = found.and_then(|o| o.data.pointer("/spec/mtls/mode")?.as_str().map(str::to_owned));
-        match mode.as_deref() {
-            Some("STRICT") => Ok(()),
-            _ => Err(self.does_not_apply(cluster, "mutual TLS is not strict there: servers take plain text as well")),
-        }
+async fn is_strict(at: At<'_>) -> Result<(), FaultError> {
+    let all = objects::named(at.cluster, "security.istio.io/v1", "PeerAuthentication", NAMESPACE);
+    let found = all.find("default").await?;
+    let mode = found.and_then(|o| o.data.pointer("/spec/mtls/mode")?.as_str().map(str::to_owned));
+    match mode.as_deref() {
+        Some("STRICT") => Ok(()),
+        _ => Err(at.does_not_apply("mutual TLS is not strict there: servers accept plain text as well")),
     }
+}
 
-    async fn put(&self, world: World<'_>, cluster: &Cluster, swaps: &Value, side: Side) -> Result<(), FaultError> {
-        let swaps: Vec<Swap> = state(swaps)?;
-        let manifests: Vec<Manifest> =
-            swaps.iter().map(|s| s.manifest(s.spec(side).unwrap_or(&Value::Null))).collect::<Result<_, _>>()?;
-        let before = gate::before(world.clusters, Change::manifests(&cluster.name, &manifests)).await?;
-        for swap in &swaps {
-            swap.put(cluster, side).await?;
-        }
-        let mut told = gate::after(before, LIMIT).await;
-        if self.rejected && side == Side::Whole && matches!(told, Err(GateError::Rejected { .. })) {
-            // That rejection was on its way already; what was sent after it counts.
-            let again = gate::before(world.clusters, Change::manifests(&cluster.name, &manifests)).await?;
-            told = gate::after(again, LIMIT).await;
-        }
-        match (told, self.rejected && side == Side::Broken) {
-            (Ok(_), false) | (Err(GateError::Rejected { .. }), true) => Ok(()),
-            (Ok(_), true) => {
-                Err(FaultError::NoEffect("every proxy took the configuration, none rejected it".to_owned()))
-            }
-            (Err(error), _) => Err(error.into()),
-        }
+/// Each object as it is and as it will be.
+async fn note(at: At<'_>, find: Find) -> Result<Vec<Swap>, FaultError> {
+    at.some(find.swaps(at).await?, &find.missing())
+}
+
+async fn put(at: At<'_>, swaps: Vec<Swap>, side: Side) -> Result<(), FaultError> {
+    change(at, &swaps, side).await?.map_err(Into::into)
+}
+
+/// As [`put`]; the effect is that proxies reject the configuration.
+async fn put_rejected(at: At<'_>, swaps: Vec<Swap>) -> Result<(), FaultError> {
+    match change(at, &swaps, Side::Broken).await? {
+        Err(GateError::Rejected { .. }) => Ok(()),
+        Ok(()) => Err(FaultError::NoEffect("every proxy accepted the configuration, none rejected it".to_owned())),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The reverse of [`put_rejected`].
+async fn take_rejected(at: At<'_>, swaps: Vec<Swap>) -> Result<(), FaultError> {
+    match change(at, &swaps, Side::Whole).await? {
+        // That rejection was on its way already; what was sent after it counts.
+        Err(GateError::Rejected { .. }) => put(at, swaps, Side::Whole).await,
+        gated => gated.map_err(Into::into),
+    }
+}
+
+/// Writes that side of every object; answers how the change passed the gate.
+async fn change(at: At<'_>, swaps: &[Swap], side: Side) -> Result<Result<(), GateError>, FaultError> {
+    let manifests: Vec<Manifest> =
+        swaps.iter().map(|s| s.manifest(s.spec(side).unwrap_or(&Value::Null))).collect::<Result<_, _>>()?;
+    let before = gate::before(at.world.clusters, Change::manifests(&at.cluster.name, &manifests)).await?;
+    for swap in swaps {
+        swap.put(at.cluster, side).await?;
+    }
+    Ok(gate::after(before, LIMIT).await.map(drop))
 }
 
 /// The object without a specification.
@@ -230,13 +287,12 @@ async fn policies(
     spec: fn(&str, Option<&Value>) -> Value,
 ) -> Result<Vec<Swap>, FaultError> {
     const KIND: &str = "DestinationRule";
-    let rules = list(cluster, KIND, namespace).await?;
+    let rules = all(cluster, KIND, namespace).list().await?;
     // A service may be in other clusters only: rules of this one are about it all the same.
     let mut services = BTreeSet::new();
     for cluster in world.clusters {
-        let api: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
-        let list = api.list(&ListParams::default()).await.map_err(kube_error(cluster, "list services"))?;
-        services.extend(list.items.iter().map(ResourceExt::name_any));
+        let list = objects::of::<Service>(cluster, namespace).list().await?;
+        services.extend(list.iter().map(ResourceExt::name_any));
     }
     let of_service = |name: &String| {
         let host = format!("{name}.{namespace}.svc.cluster.local");
@@ -256,56 +312,6 @@ async fn policies(
         changed.collect()
     };
     Ok(services.iter().flat_map(of_service).collect())
-}
-
-impl Fault for Configuration {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn breaks(&self) -> &'static str {
-        self.breaks
-    }
-
-    fn rung(&self) -> Option<RungId> {
-        Some(self.rung)
-    }
-
-    fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        world.has_control_plane(cluster)
-    }
-
-    /// Each object as it is and as it will be.
-    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
-        async move {
-            let swaps = self.find(world, cluster).await?;
-            if !swaps.is_empty() {
-                return note(&swaps);
-            }
-            let kind = match self.find {
-                Find::Each { kind, .. } | Find::Moved { kind, .. } => {
-                    format!("no {kind} there could break in this way")
-                }
-                Find::Policies { .. } => "no service of a workload is there".to_owned(),
-                Find::New { .. } => "no workload is there".to_owned(),
-            };
-            Err(self.does_not_apply(cluster, kind))
-        }
-        .boxed_local()
-    }
-
-    fn restores(&self, swaps: &Value) -> Result<Vec<String>, FaultError> {
-        let named = |swap: Swap| format!("{} {}/{}", swap.kind, swap.namespace, swap.name);
-        Ok(state::<Vec<Swap>>(swaps)?.into_iter().map(named).collect())
-    }
-
-    fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
-        self.put(world, cluster, swaps, Side::Broken).boxed_local()
-    }
-
-    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, swaps: &'a Value) -> Answer<'a, ()> {
-        self.put(world, cluster, swaps, Side::Whole).boxed_local()
-    }
 }
 
 #[cfg(test)]

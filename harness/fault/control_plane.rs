@@ -1,69 +1,59 @@
 //! A control plane's pods: ending them, and waiting for new ones.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::error::{kube_error, no_effect};
-use super::{FaultError, LIMIT, World};
+use super::effect::{LIMIT, until};
+use super::error::FaultError;
+use super::objects;
+use super::world::World;
 use crate::gate;
 use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
-use crate::wait::{self, Poll};
+use crate::wait::Poll;
 
 /// The control plane's Deployment.
 const NAME: &str = "istiod";
-/// It drains for ten seconds if it is let, which proxies do not need: they connect again as soon as they are cut off.
+/// istiod drains for ten seconds if it may, which proxies do not need: they reconnect as soon as they are cut off.
 const GRACE: u32 = 1;
-const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The names of its pods.
 pub(super) async fn pods(cluster: &Cluster) -> Result<BTreeSet<String>, FaultError> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let list = pods.list(&ListParams::default().labels("app=istiod")).await;
-    Ok(list.map_err(kube_error(cluster, "list istiod's pods"))?.items.iter().map(ResourceExt::name_any).collect())
+    let pods = objects::of::<Pod>(cluster, NAMESPACE).list_by("app=istiod").await?;
+    Ok(pods.iter().map(ResourceExt::name_any).collect())
 }
 
-/// Ends pods, and returns when they are gone.
+/// Deletes pods, and returns when they are gone.
 pub(super) async fn end(cluster: &Cluster, names: &BTreeSet<String>) -> Result<(), FaultError> {
-    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     for name in names {
-        match api.delete(name, &DeleteParams::default().grace_period(GRACE)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => drop(deleted.map_err(kube_error(cluster, "delete istiod's pod"))?),
-        }
+        objects::of::<Pod>(cluster, NAMESPACE).delete(name, Some(GRACE)).await?;
     }
-    let gone = wait::until(format!("istiod's pods in {} to be gone", cluster.name), LIMIT, INTERVAL, || async {
+    until(format!("istiod's pods in {} to be gone", cluster.name), || async {
         match pods(cluster).await {
             Ok(left) if left.is_disjoint(names) => Poll::Ready(()),
-            Ok(left) => Poll::NotYet(format!("{} is there", left.into_iter().collect::<Vec<_>>().join(", "))),
+            Ok(left) => Poll::NotYet(format!("{} still exists", left.into_iter().collect::<Vec<_>>().join(", "))),
             Err(error) => Poll::Failed(error),
         }
-    });
-    gone.await.map_err(no_effect)
+    })
+    .await
 }
 
-/// How many pods it is to have.
+/// How many pods its Deployment asks for.
 pub(super) async fn replicas(cluster: &Cluster) -> Result<i32, FaultError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let istiod = deployments.get(NAME).await.map_err(kube_error(cluster, "read istiod's deployment"))?;
+    let istiod = objects::of::<Deployment>(cluster, NAMESPACE).get(NAME).await?;
     Ok(istiod.spec.replicas.unwrap_or(1))
 }
 
-/// Changes how many pods it is to have.
+/// Changes how many pods its Deployment asks for.
 pub(super) async fn scale(cluster: &Cluster, replicas: i32) -> Result<(), FaultError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-    let scaled = deployments.patch(NAME, &PatchParams::default(), &patch).await;
-    scaled.map(drop).map_err(kube_error(cluster, "scale istiod"))
+    objects::of::<Deployment>(cluster, NAMESPACE).merge(NAME, json!({ "spec": { "replicas": replicas } })).await
 }
 
-/// Ends its pods, and returns when new ones serve all its proxies.
+/// Deletes its pods, and returns when new ones serve all its proxies.
 pub(super) async fn restart(world: World<'_>, cluster: &Cluster) -> Result<(), FaultError> {
     end(cluster, &pods(cluster).await?).await?;
     Ok(gate::connected(world.clusters, cluster, LIMIT).await?)

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Broken, names};
 use crate::apply::ApplyError;
 use crate::gate::GateError;
 use crate::istio::MeshError;
 use crate::journal::JournalError;
-use crate::provider::{Cluster, ProviderError};
+use crate::provider::ProviderError;
 use crate::source::known;
-use crate::wait::WaitError;
 
 /// Why a fault could not be injected or cleared.
 #[derive(Debug, Error)]
 pub enum FaultError {
     /// There is no such fault.
-    #[error("no fault is named `{name}` ({})", known(name, "faults", names()))]
+    #[error("no fault is named `{name}` ({hint})")]
     Unknown {
         /// The name.
         name: String,
+        /// The names that exist.
+        hint: String,
     },
     /// There is no such cluster.
     #[error("no cluster `{name}` ({})", known(name, "clusters", clusters.iter().map(String::as_str)))]
@@ -41,8 +41,8 @@ pub enum FaultError {
         /// Why.
         why: String,
     },
-    /// It has happened already.
-    #[error("fault {name} is in {cluster} already (clear it: {next})")]
+    /// It is active already.
+    #[error("fault {name} is already active in {cluster} (to clear it, run: {next})")]
     Already {
         /// The fault.
         name: String,
@@ -51,45 +51,46 @@ pub enum FaultError {
         /// The command for it.
         next: String,
     },
-    /// It has not happened.
-    #[error("fault {name} is not in {cluster}: nothing to clear (broken now: {known})")]
-    NotBroken {
+    /// It is not active.
+    #[error("fault {name} is not active in {cluster} (active now: {known})")]
+    NotActive {
         /// The fault.
         name: String,
         /// The cluster.
         cluster: String,
-        /// What is broken.
+        /// What is active.
         known: String,
     },
-    /// Another one was put on top of it.
+    /// A later fault changed the same object.
     #[error(
-        "fault {name} in {cluster} cannot be cleared ahead of {first}, which was put on top of it and would bring {object} back as \
-         it is now; clear {first} first: {next}"
+        "fault {name} in {cluster} cannot be cleared before {first}, which was injected later and would restore {object} in its \
+         broken form; clear {first} first, run: {next}"
     )]
     ClearFirst {
         /// The fault.
         name: String,
         /// The cluster.
         cluster: String,
-        /// What is to be cleared first.
+        /// What must be cleared first.
         first: String,
         /// An object that both change.
         object: String,
         /// The command for it.
         next: String,
     },
-    /// Breaking or clearing it did not come to an end.
+    /// Injecting or clearing it did not end.
     #[error(
-        "waited {limit:?} for {name} to be {wanted} in {cluster}: an API server or a node takes questions and never answers; {next}"
+        "waited {limit:?} for {name} to be {wanted} in {cluster}: an API server or a node accepts connections but does not respond; \
+         {next}"
     )]
     Overdue {
         /// The fault.
         name: String,
         /// The cluster.
         cluster: String,
-        /// What it was to be.
+        /// What was to be done.
         wanted: &'static str,
-        /// For how long was waited.
+        /// The limit.
         limit: Duration,
         /// What to do.
         next: String,
@@ -111,19 +112,19 @@ pub enum FaultError {
         node: String,
         /// What was run.
         command: String,
-        /// What it said.
+        /// What it printed.
         why: String,
     },
-    /// The effect did not come.
+    /// The effect did not arrive.
     #[error("{0}")]
     NoEffect(String),
-    /// An API server said no, or nothing.
+    /// An API server refused, or did not respond.
     #[error("{cluster}: cannot {what}: {source}")]
     Kube {
         /// The cluster.
         cluster: String,
-        /// What was asked.
-        what: &'static str,
+        /// What was tried.
+        what: String,
         /// What came back.
         source: Box<kube::Error>,
     },
@@ -133,10 +134,10 @@ pub enum FaultError {
     /// The effect has not reached the proxies.
     #[error(transparent)]
     Gate(#[from] GateError),
-    /// A piece of the mesh could not be taken away or put back.
+    /// A part of the mesh could not be removed or restored.
     #[error(transparent)]
     Mesh(#[from] MeshError),
-    /// Objects could not be put back.
+    /// Objects could not be restored.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The workloads' pods could not be listed.
@@ -148,7 +149,7 @@ pub enum FaultError {
 }
 
 impl FaultError {
-    /// Whether it is about what was asked for: nothing was changed.
+    /// Whether the request itself is wrong: nothing was changed.
     pub fn is_input(&self) -> bool {
         matches!(
             self,
@@ -156,26 +157,8 @@ impl FaultError {
                 | Self::NoCluster { .. }
                 | Self::DoesNotApply { .. }
                 | Self::Already { .. }
-                | Self::NotBroken { .. }
+                | Self::NotActive { .. }
                 | Self::ClearFirst { .. }
         )
-    }
-
-    pub(super) fn not_broken(name: &str, cluster: &str, all: &[Broken]) -> Self {
-        let known: Vec<String> = all.iter().map(|b| format!("{} in {}", b.name, b.cluster)).collect();
-        let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-        Self::NotBroken { name: name.into(), cluster: cluster.into(), known }
-    }
-}
-
-pub(super) fn kube_error(cluster: &Cluster, what: &'static str) -> impl FnOnce(kube::Error) -> FaultError {
-    let cluster = cluster.name.clone();
-    move |source| FaultError::Kube { cluster, what, source: Box::new(source) }
-}
-
-pub(super) fn no_effect(error: WaitError<FaultError>) -> FaultError {
-    match error {
-        WaitError::Failed { source, .. } => source,
-        late => FaultError::NoEffect(late.to_string()),
     }
 }

@@ -1,11 +1,11 @@
-//! Packets between clusters come late.
+//! Packets between clusters are late.
 
-use futures::FutureExt;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::error::FaultError;
 use super::nodes::{can_be_entered, run, succeeds};
-use super::{Answer, Fault, FaultError, World, note, state};
+use super::record::{Fault, act, plan};
+use super::world::At;
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
 
@@ -13,7 +13,16 @@ use crate::provider::Cluster;
 ///
 /// A token bucket (htb) that counts 6,250 bytes more than each packet has, at 42 kbit/s, does it on every kernel that has
 /// traffic control at all. (netem would delay each packet by itself, but not every kernel has it.)
-pub(super) struct Latency;
+pub(super) const LATENCY: Fault = Fault {
+    name: "latency",
+    breaks: "Packets from this cluster's pods to those of the others leave more than a second apart: replies are late.",
+    rung: Some(RungId::PodToPod),
+    applies: |world, cluster| can_be_entered(cluster).and_then(|()| world.has_peers(cluster)),
+    plan: |at| plan(at, links),
+    inject: |at, links| act(at, links, slow_down),
+    clear: |at, links| act(at, links, restore),
+    ..Fault::BASE
+};
 
 /// The handle of our queueing discipline: `mp`.
 const HANDLE: &str = "4d50:";
@@ -56,73 +65,42 @@ fn commands(device: &str, cluster: &Cluster, peers: &[&Cluster]) -> Vec<String> 
     commands
 }
 
-impl Fault for Latency {
-    fn name(&self) -> &'static str {
-        "latency"
-    }
-
-    fn breaks(&self) -> &'static str {
-        "Packets from this cluster's pods to those of the others leave more than a second apart: replies come late."
-    }
-
-    fn rung(&self) -> Option<RungId> {
-        Some(RungId::PodToPod)
-    }
-
-    fn applies(&self, world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        can_be_entered(cluster)?;
-        world.has_peers(cluster)
-    }
-
-    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
-        async move {
-            let does_not_apply =
-                |why| FaultError::DoesNotApply { name: self.name(), cluster: cluster.name.clone(), why };
-            let mut links = Vec::new();
-            let Some(far) = world.peers(cluster).first().and_then(|p| p.nodes.first()) else { return note(&links) };
-            for node in &cluster.nodes {
-                let route = run(cluster, &node.name, &["ip", "-4", "route", "get", &far.address.to_string()]).await?;
-                let device = device(&route)
-                    .ok_or_else(|| does_not_apply(format!("node {} has no route to {}", node.name, far.address)))?;
-                let qdiscs = run(cluster, &node.name, &["tc", "qdisc", "show", "dev", device]).await?;
-                if !is_default(&qdiscs) {
-                    let why = format!("{device} of node {} is shaped already: {qdiscs}", node.name);
-                    return Err(does_not_apply(why));
-                }
-                links.push(Link { node: node.name.clone(), device: device.to_owned() });
-            }
-            note(&links)
+async fn links(at: At<'_>) -> Result<Vec<Link>, FaultError> {
+    let (cluster, mut links) = (at.cluster, Vec::new());
+    let Some(far) = at.world.peers(cluster).first().and_then(|p| p.nodes.first()) else { return Ok(links) };
+    for node in &cluster.nodes {
+        let route = run(cluster, &node.name, &["ip", "-4", "route", "get", &far.address.to_string()]).await?;
+        let device = device(&route)
+            .ok_or_else(|| at.does_not_apply(format!("node {} has no route to {}", node.name, far.address)))?;
+        let qdiscs = run(cluster, &node.name, &["tc", "qdisc", "show", "dev", device]).await?;
+        if !is_default(&qdiscs) {
+            return Err(at.does_not_apply(format!("{device} of node {} is shaped already: {qdiscs}", node.name)));
         }
-        .boxed_local()
+        links.push(Link { node: node.name.clone(), device: device.to_owned() });
     }
+    Ok(links)
+}
 
-    fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, links: &'a Value) -> Answer<'a, ()> {
-        async move {
-            for Link { node, device } in state::<Vec<Link>>(links)? {
-                for command in commands(&device, cluster, &world.peers(cluster)) {
-                    run(cluster, &node, &command.split(' ').collect::<Vec<_>>()).await?;
-                }
-            }
-            Ok(())
+async fn slow_down(at: At<'_>, links: Vec<Link>) -> Result<(), FaultError> {
+    for Link { node, device } in links {
+        for command in commands(&device, at.cluster, &at.world.peers(at.cluster)) {
+            run(at.cluster, &node, &command.split(' ').collect::<Vec<_>>()).await?;
         }
-        .boxed_local()
     }
+    Ok(())
+}
 
-    fn clear<'a>(&'a self, _world: World<'a>, cluster: &'a Cluster, links: &'a Value) -> Answer<'a, ()> {
-        async move {
-            for Link { node, device } in state::<Vec<Link>>(links)? {
-                // Ours only, and none if it never came to be.
-                let delete = ["tc", "qdisc", "del", "dev", &device, "root", "handle", HANDLE];
-                succeeds(cluster, &node, &delete).await?;
-                let left = run(cluster, &node, &["tc", "qdisc", "show", "dev", &device]).await?;
-                if !is_default(&left) {
-                    return Err(FaultError::NoEffect(format!("{device} of node {node} is still shaped: {left}")));
-                }
-            }
-            Ok(())
+async fn restore(at: At<'_>, links: Vec<Link>) -> Result<(), FaultError> {
+    for Link { node, device } in links {
+        // Only the fault's own, if it was added at all.
+        let delete = ["tc", "qdisc", "del", "dev", &device, "root", "handle", HANDLE];
+        succeeds(at.cluster, &node, &delete).await?;
+        let left = run(at.cluster, &node, &["tc", "qdisc", "show", "dev", &device]).await?;
+        if !is_default(&left) {
+            return Err(FaultError::NoEffect(format!("{device} of node {node} is still shaped: {left}")));
         }
-        .boxed_local()
     }
+    Ok(())
 }
 
 #[cfg(test)]

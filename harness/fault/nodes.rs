@@ -1,10 +1,11 @@
-//! Programs on nodes.
+//! Programs and packet filter rules on nodes.
 
-use super::{FaultError, World};
+use super::error::FaultError;
+use super::world::World;
 use crate::provider::{Cluster, PodAt};
 use crate::workload;
 
-/// Why nothing can be run on its nodes.
+/// Fails where nothing can be run on the cluster's nodes.
 pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
     if cluster.created_here() {
         return Ok(());
@@ -26,30 +27,38 @@ pub(super) async fn run(cluster: &Cluster, node: &str, argv: &[&str]) -> Result<
     })
 }
 
-/// Whether `argv` ends well on a node.
+/// Whether `argv` succeeds on a node.
 pub(super) async fn succeeds(cluster: &Cluster, node: &str, argv: &[&str]) -> Result<bool, FaultError> {
     Ok(cluster.node_exec(node, argv).await?.status.success())
 }
 
-/// Adds an iptables rule at the head of its chain, unless it is there.
-pub(super) async fn add_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Result<(), FaultError> {
-    if !succeeds(cluster, node, &rule.argv("-C")).await? {
-        run(cluster, node, &rule.argv("-I")).await?;
+/// Adds iptables rules at the head of their chains on every node, unless they are there.
+pub(super) async fn add_rules(cluster: &Cluster, rules: &[Rule]) -> Result<(), FaultError> {
+    for node in &cluster.nodes {
+        for rule in rules {
+            if !succeeds(cluster, &node.name, &rule.argv("-C")).await? {
+                run(cluster, &node.name, &rule.argv("-I")).await?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Takes an iptables rule out, if it is there.
-pub(super) async fn remove_rule(cluster: &Cluster, node: &str, rule: &Rule) -> Result<(), FaultError> {
-    while succeeds(cluster, node, &rule.argv("-C")).await? {
-        run(cluster, node, &rule.argv("-D")).await?;
+/// Removes iptables rules from every node, if they are there.
+pub(super) async fn remove_rules(cluster: &Cluster, rules: &[Rule]) -> Result<(), FaultError> {
+    for node in &cluster.nodes {
+        for rule in rules {
+            while succeeds(cluster, &node.name, &rule.argv("-C")).await? {
+                run(cluster, &node.name, &rule.argv("-D")).await?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Ends the connections that `filter` (of `ss`) selects among those of the workloads' pods. A kernel that cannot do that
-/// (CONFIG_INET_DIAG_DESTROY) leaves them.
-pub(super) async fn end_sockets(world: &World<'_>, cluster: &Cluster, filter: &[&str]) -> Result<(), FaultError> {
+/// Closes the connections that `filter` (of `ss`) selects among those of the workloads' pods. A kernel that cannot do this
+/// (CONFIG_INET_DIAG_DESTROY) leaves them open.
+pub(super) async fn close_sockets(world: &World<'_>, cluster: &Cluster, filter: &[&str]) -> Result<(), FaultError> {
     let argv: Vec<&str> = ["ss", "-K"].iter().chain(filter).copied().collect();
     for namespace in world.namespaces {
         for pod in workload::pods(cluster, namespace, "").await? {
@@ -69,11 +78,16 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// One whose words are separated by spaces.
+    pub fn new(table: &'static str, chain: &'static str, words: &str) -> Self {
+        Self { table, chain, words: words.split(' ').map(str::to_owned).collect() }
+    }
+
     fn argv(&self, command: &'static str) -> Vec<&str> {
         let mut argv = vec!["iptables", "-w", "-t", self.table, command, self.chain];
         argv.extend(self.words.iter().map(String::as_str));
         argv.extend(["-m", "comment", "--comment", "meshproof-fault"]);
-        // iptables wants the target behind all matches.
+        // iptables expects the target after all matches.
         if let Some(at) = argv.iter().position(|w| *w == "-j") {
             let target: Vec<&str> = argv.splice(at..at + 2, []).collect();
             argv.extend(target);
@@ -87,11 +101,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_stands_behind_all_matches() {
-        let words = ["-s", "10.10.0.0/16", "-j", "DROP"].map(str::to_owned).into();
-        let rule = Rule { table: "filter", chain: "INPUT", words };
+    fn the_target_follows_all_matches() {
         assert_eq!(
-            rule.argv("-I").join(" "),
+            Rule::new("filter", "INPUT", "-s 10.10.0.0/16 -j DROP").argv("-I").join(" "),
             "iptables -w -t filter -I INPUT -s 10.10.0.0/16 -m comment --comment meshproof-fault -j DROP"
         );
     }

@@ -1,4 +1,4 @@
-//! Notes of what is broken, in the environment's folder.
+//! Notes of the faults that are active, in the environment's folder.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::FaultError;
+use super::error::FaultError;
 use crate::journal::{EnvDir, JournalError};
 
-/// Something that is broken now.
+/// A fault that is active.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Broken {
     /// The fault.
     pub name: String,
     /// The cluster that it was given.
     pub cluster: String,
-    /// When it was about to be broken.
+    /// When injecting it began.
     pub(super) since: jiff::Timestamp,
-    /// The namespaces of the workloads then: clearing asks no cluster for them, because one may not answer.
+    /// The namespaces of the workloads then: clearing asks no cluster for them, because one may not respond.
     pub(super) namespaces: BTreeSet<String>,
     /// What is needed to clear it. Holds no key and no token.
     pub(super) state: Value,
@@ -31,7 +31,7 @@ pub(super) fn forget(env: &EnvDir, name: &str, cluster: &str) -> Result<(), Jour
     fs::remove_file(&path).map_err(|source| JournalError::Io { what: "cannot remove", path, source })
 }
 
-/// What is broken in this environment now, newest first: each was broken in the state that those before it had made.
+/// The faults that are active in this environment, newest first: each was injected into what those before it had left.
 ///
 /// # Errors
 /// When a note cannot be read.
@@ -52,7 +52,7 @@ pub fn broken(env: &EnvDir) -> Result<Vec<Broken>, FaultError> {
     Ok(notes)
 }
 
-/// Whether that fault is in that cluster now, whole or half.
+/// Whether that fault is active in that cluster, in whole or in part.
 ///
 /// # Errors
 /// As [`broken`].
@@ -64,7 +64,7 @@ pub(super) fn note_name(fault: &str, cluster: &str) -> String {
     format!("fault-{fault}-{cluster}.json")
 }
 
-/// What [`Fault::plan`] answers, from a type of the fault's own.
+/// The note of a fault, from a type of the fault's own.
 pub(super) fn note<T: Serialize>(state: &T) -> Result<Value, FaultError> {
     serde_json::to_value(state).map_err(|e| FaultError::Note { path: PathBuf::new(), why: e.to_string() })
 }

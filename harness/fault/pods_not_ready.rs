@@ -1,27 +1,35 @@
-//! The servers run, but say that they are not ready.
+//! The servers run, but are not ready.
 
-use std::time::Duration;
-
-use futures::FutureExt;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy};
-use k8s_openapi::api::core::v1::{Pod, Probe};
+use k8s_openapi::api::core::v1::Probe;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::Patch;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::{kube_error, no_effect};
-use super::{Answer, Fault, FaultError, LIMIT, World, note, state, workloads};
+use super::effect::until;
+use super::error::FaultError;
+use super::record::{Fault, act, plan};
+use super::world::At;
+use super::{objects, workloads};
 use crate::diagnose::RungId;
 use crate::provider::Cluster;
-use crate::wait::{self, Poll};
-use crate::workload::{PodInfo, label_selector};
+use crate::wait::Poll;
+use crate::workload::PodInfo;
 
-pub(super) struct PodsNotReady;
+pub(super) const PODS_NOT_READY: Fault = Fault {
+    name: "pods-not-ready",
+    breaks: "The readiness probes of this cluster's servers use a port that nothing listens on: their pods run, but get no calls.",
+    rung: Some(RungId::Workload),
+    plan: |at| plan(at, probed),
+    inject: |at, all| act(at, all, break_probes),
+    clear: |at, all| act(at, all, restore_probes),
+    ..Fault::BASE
+};
 
-/// A Deployment whose containers are asked whether they are ready.
+/// A Deployment whose containers have a readiness probe.
 #[derive(Serialize, Deserialize)]
-struct Asked {
+struct Probed {
     namespace: String,
     name: String,
     strategy: DeploymentStrategy,
@@ -29,7 +37,7 @@ struct Asked {
     probes: Vec<(String, Probe)>,
 }
 
-impl Asked {
+impl Probed {
     fn of(namespace: &str, deployment: &Deployment) -> Option<Self> {
         let containers = &deployment.spec.template.spec.as_ref()?.containers;
         let probes = containers.iter().filter_map(|c| Some((c.name.clone(), c.readiness_probe.clone()?)));
@@ -42,7 +50,7 @@ impl Asked {
         (!asked.probes.is_empty() && deployment.spec.replicas != Some(0)).then_some(asked)
     }
 
-    /// A patch of the probes and of how new pods take the place of the old ones.
+    /// A patch of the probes and of the update strategy.
     fn patch(&self, strategy: &Value, probe: impl Fn(&Probe) -> Value) -> Value {
         let replaced = |mut value: Value| {
             value["$patch"] = json!("replace");
@@ -56,7 +64,7 @@ impl Asked {
         } })
     }
 
-    /// Nobody listens on port 1; the old pods must go before there are new ones, or they would go on serving.
+    /// Nothing listens on port 1. The old pods must end before new ones start, or they would continue to serve.
     fn broken(&self) -> Value {
         self.patch(&json!({ "type": "Recreate" }), |_| json!({ "tcpSocket": { "port": 1 }, "periodSeconds": 1 }))
     }
@@ -66,96 +74,60 @@ impl Asked {
     }
 }
 
-async fn put(cluster: &Cluster, one: &Asked, patch: Value) -> Result<(), FaultError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &one.namespace);
-    let patched = deployments.patch(&one.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-    patched.map(drop).map_err(kube_error(cluster, "change a readiness probe"))
+async fn put(cluster: &Cluster, one: &Probed, patch: Value) -> Result<(), FaultError> {
+    objects::of::<Deployment>(cluster, &one.namespace).patch(&one.name, Patch::Strategic(patch)).await
 }
 
 /// Waits until the Deployment has all its pods, of the newest template, and none is ready.
-async fn unready(cluster: &Cluster, one: &Asked) -> Result<(), FaultError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &one.namespace);
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &one.namespace);
-    let what = format!("the pods of {}/{} in {} to be unready", one.namespace, one.name, cluster.name);
+async fn unready(cluster: &Cluster, one: &Probed) -> Result<(), FaultError> {
     let look = || async {
-        let deployment = deployments.get(&one.name).await?;
-        let labels = deployment.spec.selector.match_labels.clone().unwrap_or_default();
-        let pods = pods.list(&ListParams::default().labels(&label_selector(&labels))).await?.items;
-        Ok::<_, kube::Error>((deployment, pods))
+        let deployment = objects::of::<Deployment>(cluster, &one.namespace).get(&one.name).await?;
+        let pods = workloads::pods_of(cluster, &one.namespace, &deployment).await?;
+        Ok::<_, FaultError>((deployment, pods))
     };
-    let waited = wait::until(what, LIMIT, Duration::from_millis(100), || async {
+    until(format!("the pods of {}/{} in {} to be unready", one.namespace, one.name, cluster.name), || async {
         let (deployment, pods) = match look().await {
             Ok(seen) => seen,
-            Err(error) => return Poll::Failed(kube_error(cluster, "read a deployment and its pods")(error)),
+            Err(error) => return Poll::Failed(error),
         };
         let status = deployment.status.unwrap_or_default();
-        let asked = deployment.spec.replicas.unwrap_or(1);
+        let wanted = deployment.spec.replicas.unwrap_or(1);
         let seen = status.observed_generation >= deployment.metadata.generation;
         let ready = pods.iter().filter(|p| PodInfo::of(p).ready).count();
-        if seen && status.updated_replicas == Some(asked) && usize::try_from(asked) == Ok(pods.len()) && ready == 0 {
+        if seen && status.updated_replicas == Some(wanted) && usize::try_from(wanted) == Ok(pods.len()) && ready == 0 {
             return Poll::Ready(());
         }
         let updated = status.updated_replicas.unwrap_or(0);
-        Poll::NotYet(format!("{updated} of {asked} pods are new, {} are there, {ready} ready", pods.len()))
-    });
-    waited.await.map_err(no_effect)
+        Poll::NotYet(format!("{updated} of {wanted} pods are new, {} exist, {ready} are ready", pods.len()))
+    })
+    .await
 }
 
-impl Fault for PodsNotReady {
-    fn name(&self) -> &'static str {
-        "pods-not-ready"
+async fn probed(at: At<'_>) -> Result<Vec<Probed>, FaultError> {
+    let mut found = Vec::new();
+    for namespace in at.world.namespaces {
+        let deployments = objects::of::<Deployment>(at.cluster, namespace).list().await?;
+        found.extend(deployments.iter().filter_map(|d| Probed::of(namespace, d)));
     }
+    at.some(found, "no workload there has a readiness probe")
+}
 
-    fn breaks(&self) -> &'static str {
-        "The readiness probes of this cluster's servers ask a port that nobody listens on: their pods run, but get no calls."
+async fn break_probes(at: At<'_>, all: Vec<Probed>) -> Result<(), FaultError> {
+    for one in &all {
+        put(at.cluster, one, one.broken()).await?;
     }
+    for one in &all {
+        unready(at.cluster, one).await?;
+    }
+    at.world.endpoints_settle().await
+}
 
-    fn rung(&self) -> Option<RungId> {
-        Some(RungId::Workload)
+async fn restore_probes(at: At<'_>, all: Vec<Probed>) -> Result<(), FaultError> {
+    for one in &all {
+        put(at.cluster, one, one.whole()).await?;
     }
-
-    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
-        async move {
-            let mut found = Vec::new();
-            for namespace in world.namespaces {
-                let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
-                let list = deployments.list(&ListParams::default()).await;
-                let list = list.map_err(kube_error(cluster, "list deployments"))?.items;
-                found.extend(list.iter().filter_map(|d| Asked::of(namespace, d)));
-            }
-            if found.is_empty() {
-                let why = "no workload there has a readiness probe".to_owned();
-                return Err(FaultError::DoesNotApply { name: self.name(), cluster: cluster.name.clone(), why });
-            }
-            note(&found)
-        }
-        .boxed_local()
-    }
-
-    fn inject<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, asked: &'a Value) -> Answer<'a, ()> {
-        async move {
-            let all: Vec<Asked> = state(asked)?;
-            for one in &all {
-                put(cluster, one, one.broken()).await?;
-            }
-            for one in &all {
-                unready(cluster, one).await?;
-            }
-            world.endpoints_settle().await
-        }
-        .boxed_local()
-    }
-
-    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, asked: &'a Value) -> Answer<'a, ()> {
-        async move {
-            for one in state::<Vec<Asked>>(asked)? {
-                put(cluster, &one, one.whole()).await?;
-            }
-            workloads::ready(world, cluster, |_| true, "").await?;
-            world.endpoints_settle().await
-        }
-        .boxed_local()
-    }
+    workloads::ready(at.world, at.cluster, |_| true, "").await?;
+    at.world.endpoints_settle().await
 }
 
 #[cfg(test)]
@@ -172,7 +144,7 @@ mod tests {
                       "readinessProbe": { "tcpSocket": { "port": 5000 }, "periodSeconds": 1 } },
                     { "name": "beside" }] } } } }))
         .unwrap();
-        let asked = Asked::of("app1", &deployment).unwrap();
+        let asked = Probed::of("app1", &deployment).unwrap();
         assert!(!serde_json::to_string(&asked).unwrap().contains("secret"), "the note holds no more than it needs");
         let whole = asked.whole();
         let probe = &whole["spec"]["template"]["spec"]["containers"][0]["readinessProbe"];

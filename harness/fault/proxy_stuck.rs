@@ -2,102 +2,60 @@
 
 use std::net::IpAddr;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
-use serde_json::Value;
 
-use super::nodes::{Rule, add_rule, can_be_entered, end_sockets, remove_rule};
-use super::{Answer, Fault, FaultError, LIMIT, World, kube_error, note, state};
+use super::effect::LIMIT;
+use super::error::FaultError;
+use super::nodes::{Rule, add_rules, can_be_entered, close_sockets, remove_rules};
+use super::objects;
+use super::record::{Fault, act, plan};
+use super::world::At;
 use crate::diagnose::RungId;
 use crate::gate;
-use crate::provider::Cluster;
 use crate::workload::PodInfo;
 
-pub(super) struct ProxyStuck;
+pub(super) const PROXY_STUCK: Fault = Fault {
+    name: "proxy-stuck",
+    breaks: "The proxies of this cluster's workloads cannot reach their control plane: they keep the configuration that they have.",
+    rung: Some(RungId::Configuration),
+    applies: |_, cluster| can_be_entered(cluster),
+    plan: |at| plan(at, proxies),
+    inject: |at, pods| act(at, pods, |at, pods: Vec<IpAddr>| async move { add_rules(at.cluster, &rules(&pods)).await }),
+    clear: |at, pods| act(at, pods, reconnect),
+    ..Fault::BASE
+};
 
 /// Where proxies get their configuration from.
 const XDS_PORT: &str = "15012";
 
-/// Drops what a pod and its control plane send to each other, before any service address is translated. The connection stays open
-/// at both ends until its keep-alive gives up, after half a minute. (Dropping one direction is not enough: what is sent arrives,
-/// and is in force, though it is never acknowledged.)
+/// Drops what pods and their control plane send to each other, before any service address is translated. The connection stays
+/// open at both ends until its keep-alive gives up, after half a minute. (Dropping one direction is not enough: what is sent
+/// arrives and takes effect, though it is never acknowledged.)
 ///
-/// (Stopping pilot-agent would be simpler, but it is the first process of its container, and the kernel lets nobody
-/// inside the container stop that one.)
-fn rules(pod: IpAddr) -> [Rule; 2] {
-    let pod = pod.to_string();
-    [["-s", pod.as_str(), "--dport", XDS_PORT], ["-d", pod.as_str(), "--sport", XDS_PORT]].map(|ends| {
-        let words = ["-p", "tcp"].into_iter().chain(ends).chain(["-j", "DROP"]).map(str::to_owned).collect();
-        Rule { table: "mangle", chain: "PREROUTING", words }
-    })
+/// (Stopping pilot-agent would be simpler, but it is the first process of its container, which the kernel lets no process of
+/// the container stop.)
+fn rules(pods: &[IpAddr]) -> Vec<Rule> {
+    let both = |pod: &IpAddr| [format!("-s {pod} --dport {XDS_PORT}"), format!("-d {pod} --sport {XDS_PORT}")];
+    let rule = |ends| Rule::new("mangle", "PREROUTING", &format!("-p tcp {ends} -j DROP"));
+    pods.iter().flat_map(both).map(rule).collect()
 }
 
-impl Fault for ProxyStuck {
-    fn name(&self) -> &'static str {
-        "proxy-stuck"
+/// The addresses of the pods with a proxy.
+async fn proxies(at: At<'_>) -> Result<Vec<IpAddr>, FaultError> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    for namespace in at.world.namespaces {
+        let pods = objects::of::<Pod>(at.cluster, namespace).list().await?;
+        found.extend(pods.iter().map(PodInfo::of).filter(|p| p.sidecar).filter_map(|p| p.ip));
     }
+    at.some(found, "no pod there has a proxy")
+}
 
-    fn breaks(&self) -> &'static str {
-        "The proxies of this cluster's workloads cannot reach their control plane: they keep the configuration that they have."
-    }
-
-    fn rung(&self) -> Option<RungId> {
-        Some(RungId::Configuration)
-    }
-
-    fn applies(&self, _world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-        can_be_entered(cluster)
-    }
-
-    /// The addresses of the pods with a proxy.
-    fn plan<'a>(&'a self, world: World<'a>, cluster: &'a Cluster) -> Answer<'a, Value> {
-        async move {
-            let mut found: Vec<IpAddr> = Vec::new();
-            for namespace in world.namespaces {
-                let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-                let list = pods.list(&ListParams::default()).await.map_err(kube_error(cluster, "list pods"))?;
-                found.extend(list.items.iter().map(PodInfo::of).filter(|p| p.sidecar).filter_map(|p| p.ip));
-            }
-            if found.is_empty() {
-                let why = "no pod there has a proxy".to_owned();
-                return Err(FaultError::DoesNotApply { name: self.name(), cluster: cluster.name.clone(), why });
-            }
-            note(&found)
-        }
-        .boxed_local()
-    }
-
-    fn inject<'a>(&'a self, _world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
-        async move {
-            for pod in state::<Vec<IpAddr>>(pods)? {
-                for node in &cluster.nodes {
-                    for rule in rules(pod) {
-                        add_rule(cluster, &node.name, &rule).await?;
-                    }
-                }
-            }
-            Ok(())
-        }
-        .boxed_local()
-    }
-
-    /// Returns when every proxy is connected and in step again.
-    fn clear<'a>(&'a self, world: World<'a>, cluster: &'a Cluster, pods: &'a Value) -> Answer<'a, ()> {
-        async move {
-            for pod in state::<Vec<IpAddr>>(pods)? {
-                for node in &cluster.nodes {
-                    for rule in rules(pod) {
-                        remove_rule(cluster, &node.name, &rule).await?;
-                    }
-                }
-            }
-            // A connection that got no answer for long tries again in growing intervals; a new one is there at once.
-            end_sockets(&world, cluster, &["dport", "=", XDS_PORT]).await?;
-            let own = world.topology.cluster(&cluster.name).and_then(|c| c.served_by()).unwrap_or(&cluster.name);
-            gate::connected(world.clusters, world.cluster(own)?, LIMIT).await?;
-            world.endpoints_settle().await
-        }
-        .boxed_local()
-    }
+/// Returns when every proxy is connected and has the current configuration again.
+async fn reconnect(at: At<'_>, pods: Vec<IpAddr>) -> Result<(), FaultError> {
+    remove_rules(at.cluster, &rules(&pods)).await?;
+    // A connection that got no answer for long is retried in growing intervals; a new one is opened at once.
+    close_sockets(&at.world, at.cluster, &["dport", "=", XDS_PORT]).await?;
+    let own = at.world.topology.cluster(&at.cluster.name).and_then(|c| c.served_by()).unwrap_or(&at.cluster.name);
+    gate::connected(at.world.clusters, at.world.cluster(own)?, LIMIT).await?;
+    at.world.endpoints_settle().await
 }

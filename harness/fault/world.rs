@@ -1,47 +1,76 @@
-//! Where a fault happens.
+//! The clusters that a fault acts on.
 
 use std::collections::BTreeSet;
 
-use super::{FaultError, LIMIT};
+use super::effect::LIMIT;
+use super::error::FaultError;
 use crate::gate::{self, Change};
 use crate::provider::Cluster;
 use crate::topology::Topology;
 
-/// Where a fault happens.
+/// The clusters that faults act on, and how they are connected.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     /// The running clusters.
     pub clusters: &'a [Cluster],
-    /// How they hang together.
+    /// How they are connected.
     pub topology: &'a Topology,
     /// The namespaces of the workloads.
     pub namespaces: &'a BTreeSet<String>,
     /// The environment's identifier.
     pub owner: &'a str,
-    /// Whether the mesh was there before this environment, and is used as it is.
+    /// Whether the mesh existed before this environment, and is used as it is.
     pub mesh_was_there: bool,
 }
 
-impl World<'_> {
-    pub(super) fn cluster(&self, name: &str) -> Result<&Cluster, FaultError> {
+/// A fault in one cluster of the world.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub world: World<'a>,
+    /// The cluster that the fault is given.
+    pub cluster: &'a Cluster,
+    /// The fault's name.
+    pub fault: &'static str,
+}
+
+impl At<'_> {
+    /// That the fault cannot happen in this cluster, and why.
+    pub fn does_not_apply(&self, why: impl Into<String>) -> FaultError {
+        FaultError::DoesNotApply { name: self.fault, cluster: self.cluster.name.clone(), why: why.into() }
+    }
+
+    /// `found`, unless it is empty: then the fault does not apply, and `why` says so.
+    pub fn some<T>(&self, found: Vec<T>, why: &str) -> Result<Vec<T>, FaultError> {
+        if found.is_empty() { Err(self.does_not_apply(why)) } else { Ok(found) }
+    }
+}
+
+impl<'a> World<'a> {
+    pub(super) fn cluster(&self, name: &str) -> Result<&'a Cluster, FaultError> {
         self.clusters.iter().find(|c| c.name == name).ok_or_else(|| FaultError::NoCluster {
             name: name.to_owned(),
             clusters: self.clusters.iter().map(|c| c.name.clone()).collect(),
         })
     }
 
-    /// The clusters whose pods reach this one's directly.
-    pub(super) fn peers(&self, cluster: &Cluster) -> Vec<&Cluster> {
+    /// All clusters but this one.
+    pub(super) fn others(&self, cluster: &Cluster) -> impl Iterator<Item = &'a Cluster> {
+        let name = cluster.name.clone();
+        self.clusters.iter().filter(move |c| c.name != name)
+    }
+
+    /// The clusters whose pods this one's reach directly.
+    pub(super) fn peers(&self, cluster: &Cluster) -> Vec<&'a Cluster> {
         let pairs = self.topology.routed_pairs().into_iter().filter(|(from, _)| from.name == cluster.name);
         pairs.filter_map(|(_, to)| self.clusters.iter().find(|c| c.name == to.name)).collect()
     }
 
-    /// Why no other cluster's pods reach this one's directly.
+    /// Fails where no other cluster's pods are reached directly.
     pub(super) fn has_peers(&self, cluster: &Cluster) -> Result<(), String> {
         if self.peers(cluster).is_empty() { Err("no other cluster is on its network".to_owned()) } else { Ok(()) }
     }
 
-    /// Why it runs no control plane.
+    /// Fails where the cluster runs no control plane.
     pub(super) fn has_control_plane(&self, cluster: &Cluster) -> Result<(), String> {
         match self.topology.cluster(&cluster.name) {
             Some(spec) if spec.runs_istiod() => Ok(()),
@@ -50,7 +79,7 @@ impl World<'_> {
         }
     }
 
-    /// Waits until every proxy holds the endpoints that there are now.
+    /// Waits until every proxy has the endpoints that exist now.
     pub(super) async fn endpoints_settle(&self) -> Result<(), FaultError> {
         let change = Change::endpoints(self.namespaces.iter().cloned());
         gate::after(gate::before(self.clusters, change).await?, LIMIT).await?;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Cell, Column, Outcome, expected, judge, text};
-use crate::fault::Entry;
+use crate::fault::Fault;
 use crate::report::ScenarioReport;
 use crate::run::{Chosen, FaultInjection, Injection, RunUnderFault, Session};
 use crate::ui;
@@ -14,7 +14,7 @@ use crate::verdict::Class;
 ///
 /// The runs without a fault are part of the session's reports. Whenever a fault was not cleared, the scenario is run without
 /// one at once: if it does not pass, no further fault is tried.
-pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[Entry], column: &mut Column) {
+pub async fn prove(session: &mut Session, chosen: &Chosen, faults: &[&Fault], column: &mut Column) {
     let started = Instant::now();
     column.before = Some(without(session, chosen, &mut column.trouble).await);
     if column.before == Some(Class::Pass) {
@@ -44,7 +44,7 @@ async fn without(session: &mut Session, chosen: &Chosen, trouble: &mut Option<St
 ///
 /// The first cluster of the topology that the fault applies to: callers are in the primary, which topologies name first. If the
 /// scenario passes there, what is broken may be nothing that it uses: then the next one.
-async fn cell(session: &mut Session, chosen: &Chosen, fault: &Entry) -> (Cell, bool) {
+async fn cell(session: &mut Session, chosen: &Chosen, fault: &Fault) -> (Cell, bool) {
     let blind = chosen.loaded.scenario.blind.get(fault.name).map(|why| why.as_str());
     let mut clusters: Vec<String> = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
     let mut missed: Option<Cell> = None;

@@ -1,9 +1,8 @@
 //! What one cell comes to.
 
 use super::{Cell, Outcome, rung_name};
-use crate::diagnose::Rung;
-use crate::diagnose::RungId;
-use crate::fault::{self, Entry};
+use crate::diagnose::{Rung, RungId};
+use crate::fault::{self, Fault};
 use crate::report::{ScenarioReport, StepReport};
 use crate::run::{Injection, RunUnderFault};
 use crate::scenario::{Located, Step};
@@ -11,7 +10,7 @@ use crate::verdict::Class;
 
 /// The rung that must be the first broken one: the fault's, or that of a fault which the scenario itself put in and had not cleared
 /// when it came to its end, if that is lower.
-pub fn expected(fault: &Entry, steps: &[Located<Step>], report: &ScenarioReport) -> Option<RungId> {
+pub fn expected(fault: &Fault, steps: &[Located<Step>], report: &ScenarioReport) -> Option<RungId> {
     let last = report.steps.last().map_or(0, |step| step.index);
     let mut own: Vec<(&str, &str)> = Vec::new();
     for (index, step) in steps.iter().enumerate().take(last + 1) {

@@ -102,7 +102,7 @@ fn the_scenarios_own_faults_count(#[case] last: usize, #[case] fault: &str, #[ca
     let scenario = crate::scenario::load(&file).unwrap().scenario;
     let mut report = ran(Class::Fail, None);
     report.steps[0].index = last;
-    assert_eq!(expected(&crate::fault::find(fault).unwrap(), &scenario.steps, &report), rung);
+    assert_eq!(expected(crate::fault::find(fault).unwrap(), &scenario.steps, &report), rung);
 }
 
 fn cell(fault: &str, told: RunUnderFault, expected: Option<RungId>, blind: Option<&str>) -> Cell {

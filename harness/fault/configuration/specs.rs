@@ -1,49 +1,8 @@
-//! The faults, and how each breaks an object's specification.
+//! How each fault breaks an object's specification.
 
 use serde_json::{Value, json};
 
-use super::{Configuration, Find};
-use crate::diagnose::RungId;
-
-impl Configuration {
-    pub const SUBSET_LABEL_WRONG: Self = Self {
-        name: "subset-label-wrong",
-        breaks: "The subsets of this cluster's DestinationRules select a label value that no pod has.",
-        rung: RungId::Route,
-        find: Find::Each { kind: "DestinationRule", broken: no_such_version },
-        rejected: false,
-    };
-    pub const WEIGHTS_DIFFER: Self = Self {
-        name: "weights-differ",
-        breaks: "The weights in this cluster's VirtualServices are exchanged: the first arm gets the last one's share.",
-        rung: RungId::Route,
-        find: Find::Each { kind: "VirtualService", broken: exchanged },
-        rejected: false,
-    };
-    pub const VIRTUAL_SERVICE_ELSEWHERE: Self = Self {
-        name: "virtual-service-elsewhere",
-        breaks: "This cluster's VirtualServices are in another namespace, where the short host names in them mean other services.",
-        rung: RungId::Route,
-        find: Find::Moved { kind: "VirtualService", broken: with_short_names },
-        rejected: false,
-    };
-    pub const MTLS_MISMATCH: Self = Self {
-        name: "mtls-mismatch",
-        breaks: "Clients send plain text to the workloads' services, by DestinationRules of this cluster; servers want mutual TLS.",
-        rung: RungId::Mtls,
-        find: Find::Policies { spec: in_plain_text },
-        rejected: false,
-    };
-    pub const REJECTED: Self = Self {
-        name: "configuration-rejected",
-        breaks: "An EnvoyFilter of this cluster makes routes that Envoy rejects (NACK): proxies keep those that they have.",
-        rung: RungId::Configuration,
-        find: Find::New { kind: "EnvoyFilter", spec: impossible_retries },
-        rejected: true,
-    };
-}
-
-fn no_such_version(spec: &Value) -> Option<Value> {
+pub(super) fn no_such_version(spec: &Value) -> Option<Value> {
     let mut spec = spec.clone();
     let subsets = spec.get_mut("subsets")?.as_array_mut().filter(|s| !s.is_empty())?;
     for labels in subsets.iter_mut().filter_map(|s| s.get_mut("labels")?.as_object_mut()) {
@@ -52,7 +11,7 @@ fn no_such_version(spec: &Value) -> Option<Value> {
     Some(spec)
 }
 
-fn exchanged(spec: &Value) -> Option<Value> {
+pub(super) fn exchanged(spec: &Value) -> Option<Value> {
     let mut spec = spec.clone();
     let mut changed = false;
     for route in routes(&mut spec)? {
@@ -71,7 +30,7 @@ fn routes(spec: &mut Value) -> Option<impl Iterator<Item = &mut Vec<Value>>> {
     Some(http.iter_mut().filter_map(|h| h.get_mut("route")?.as_array_mut()))
 }
 
-fn with_short_names(spec: &Value) -> Option<Value> {
+pub(super) fn with_short_names(spec: &Value) -> Option<Value> {
     let mut spec = spec.clone();
     let mut shortened = false;
     for host in spec.get_mut("hosts")?.as_array_mut()? {
@@ -96,7 +55,7 @@ fn shorten(host: &mut Value) -> bool {
     of_cluster
 }
 
-fn in_plain_text(host: &str, rule: Option<&Value>) -> Value {
+pub(super) fn in_plain_text(host: &str, rule: Option<&Value>) -> Value {
     let mut spec = rule.cloned().unwrap_or_else(|| json!({ "host": host }));
     if !spec["trafficPolicy"].is_object() {
         spec["trafficPolicy"] = json!({});
@@ -106,7 +65,7 @@ fn in_plain_text(host: &str, rule: Option<&Value>) -> Value {
 }
 
 /// A pause of no time between retries: a well-formed message, so that istiod sends it, which Envoy's own rules forbid.
-fn impossible_retries() -> Value {
+pub(super) fn impossible_retries() -> Value {
     let pause = json!({ "retry_policy": { "retry_back_off": { "base_interval": "0s" } } });
     json!({ "configPatches": [{
         "applyTo": "VIRTUAL_HOST",

@@ -1,0 +1,58 @@
+//! The table of all faults.
+
+use super::error::FaultError;
+use super::record::Fault;
+use super::{
+    api_server, configuration, injection, istiod, latency, packets, pods_not_ready, proxy_stuck, remote_secret,
+    root_differs, routes, services,
+};
+use crate::source::known;
+
+/// The catalogue, by rung.
+pub(super) static CATALOGUE: &[Fault] = &[
+    routes::ONE_WAY,
+    routes::BOTH_WAYS,
+    packets::MASQUERADE,
+    packets::LOSS,
+    latency::LATENCY,
+    istiod::DOWN,
+    istiod::RESTARTED,
+    api_server::UNREACHABLE,
+    api_server::PAUSED,
+    remote_secret::MISSING,
+    remote_secret::WRONG_TOKEN,
+    remote_secret::LOOPBACK,
+    remote_secret::ROLE_TOO_SMALL,
+    root_differs::ROOT_DIFFERS,
+    injection::WEBHOOK_CA_MISSING,
+    injection::NAMESPACE_LABEL_MISSING,
+    services::STUB_MISSING,
+    services::PORT_UNNAMED,
+    pods_not_ready::PODS_NOT_READY,
+    configuration::REJECTED,
+    proxy_stuck::PROXY_STUCK,
+    configuration::SUBSET_LABEL_WRONG,
+    configuration::WEIGHTS_DIFFER,
+    configuration::VIRTUAL_SERVICE_ELSEWHERE,
+    configuration::MTLS_MISMATCH,
+];
+
+/// All faults, by rung.
+pub fn catalogue() -> &'static [Fault] {
+    CATALOGUE
+}
+
+/// The names of all faults.
+pub fn names() -> Vec<&'static str> {
+    CATALOGUE.iter().map(|fault| fault.name).collect()
+}
+
+/// The fault of that name.
+pub fn find(name: &str) -> Option<&'static Fault> {
+    CATALOGUE.iter().find(|fault| fault.name == name)
+}
+
+/// As [`find`], for a name that somebody typed.
+pub(super) fn named(name: &str) -> Result<&'static Fault, FaultError> {
+    find(name).ok_or_else(|| FaultError::Unknown { name: name.to_owned(), hint: known(name, "faults", names()) })
+}
