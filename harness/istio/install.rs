@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use futures::try_join;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
 use serde_json::json;
 
 use super::{
-    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, injection, options, primary, remote, remote_secret, tracing,
+    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, gateway, injection, node_address, options, primary, readiness,
+    remote, remote_secret, tracing,
 };
 use crate::apply::{self, Manifest};
 use crate::observe::ObserveError;
@@ -21,7 +21,6 @@ use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Role, Topology};
 use crate::ui;
 use crate::wait::{self, Poll};
-use crate::workload::pods::{Readiness, crashed_again, readiness};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -67,16 +66,14 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         }
     });
     let ready = pairs.iter().filter(|(s, _)| s.runs_istiod()).map(|(spec, cluster)| {
-        phases.time(
-            format!("mesh: control plane of {} ready", spec.name),
-            deployment_ready(cluster, "istiod", "the control plane"),
-        )
+        let ready = readiness::deployment_ready(cluster, "istiod", "istiod", LIMIT);
+        phases.time(format!("mesh: istiod in {} ready", spec.name), ready)
     });
     let collectors = if prepared.options.tracing.is_some() { tracing::collectors(topology) } else { Vec::new() };
     let collectors = collectors.into_iter().map(|spec| {
         let phases = &phases;
         async move {
-            let collector = deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, "Zipkin");
+            let collector = readiness::deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, tracing::NAME, LIMIT);
             phases.time(format!("mesh: Zipkin of {} ready", spec.name), collector).await
         }
     });
@@ -86,14 +83,22 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let synced = topology
         .istiods()
         .map(|spec| phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters)));
+    let gateways = pairs.iter().filter(|(spec, _)| spec.gateway).map(|(spec, cluster)| {
+        phases.time(format!("mesh: gateway of {}", spec.name), gateway(prepared, spec, cluster, clusters))
+    });
     let roots =
         clusters.iter().map(|c| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
     try_join!(
         try_join_all(synced),
         try_join_all(roots),
         phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, outbound)),
+        try_join_all(gateways),
         options::verify_outbound(mesh, clusters, outbound),
     )?;
+    if topology.clusters.iter().any(|c| c.gateway) {
+        let known = topology.istiods().map(|istiod| gateway::all_known(topology, istiod, clusters, LIMIT));
+        phases.time("mesh: every istiod knows every gateway", try_join_all(known)).await?;
+    }
     Ok(Installed { mesh: mesh.clone(), phases: phases.into_inner() })
 }
 
@@ -139,58 +144,37 @@ async fn pieces(
     let owner = Some(prepared.mesh.owner.as_str());
     let manifests = prepared.manifests.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
     let manifests = match &spec.role {
-        Role::Remote { served_by } => {
-            remote::at_address(manifests, control_plane_address(cluster_named(clusters, served_by)?)?)
-        }
+        Role::Remote { served_by } => remote::at_address(manifests, node_address(cluster_named(clusters, served_by)?)?),
         Role::Primary | Role::External { .. } => manifests.to_vec(),
     };
     let (definitions, mut rest): (Vec<_>, Vec<_>) =
         manifests.into_iter().partition(|m| m.kind() == "CustomResourceDefinition");
-    if prepared.mesh.topology.has_remotes(&spec.name) {
-        rest.push(primary::load_balancer(control_plane_address(cluster)?)?);
+    let topology = &prepared.mesh.topology;
+    if topology.has_remotes(&spec.name) && !topology.istiod_behind_gateway(spec) {
+        rest.push(primary::load_balancer(node_address(cluster)?)?);
     }
     apply::apply(cluster, &rest, owner).await?;
     apply::apply(cluster, &definitions, owner).await?;
-    if prepared.mesh.topology.config_readers(&spec.name).next().is_some() {
-        apply::apply(cluster, &[options::mutual_tls(prepared.options.mtls)?], owner).await?;
+    if topology.config_readers(&spec.name).next().is_some() {
+        let mut configuration = vec![options::mutual_tls(prepared.options.mtls)?];
+        configuration.extend(gateway::configuration(topology, spec)?);
+        apply::apply(cluster, &configuration, owner).await?;
     }
     Ok(())
 }
 
-/// Where the other clusters reach the control plane in `primary`: the address of its first node.
-fn control_plane_address(primary: &Cluster) -> Result<std::net::IpAddr, MeshError> {
-    let node = primary.nodes.first();
-    node.map(|n| n.address).ok_or_else(|| MeshError::NoControlPlane { cluster: primary.name.clone() })
-}
-
-/// An istiod that was started again this often will not come up: all that it needs, its API server, was there before it.
-const CRASHES: i32 = 3;
-
-/// Waits for a Deployment of the mesh's namespace whose pods have its name as their label `app`.
-async fn deployment_ready(cluster: &Cluster, name: &str, what: &'static str) -> Result<(), MeshError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let selector = ListParams::default().labels(&format!("app={name}"));
-    let (deployments, pods, selector) = (&deployments, &pods, &selector);
-    let waited_for = format!("{what} in cluster {}", cluster.name);
-    wait::until(waited_for, LIMIT, INTERVAL, || async move {
-        let (deployment, pods) = match try_join!(deployments.get_opt(name), pods.list(selector)) {
-            Ok((Some(deployment), pods)) => (deployment, pods.items),
-            Ok((None, _)) => return Poll::NotYet("the deployment does not exist yet".into()),
-            Err(error) => return Poll::Failed(MeshError::kube(cluster, "read the control plane's state", error)),
-        };
-        let failed = |why| Poll::Failed(MeshError::CannotStart { cluster: cluster.name.clone(), what, why });
-        if let Some(crash) = crashed_again(&pods, CRASHES) {
-            return failed(crash);
-        }
-        match readiness(&deployment, &pods) {
-            Readiness::Ready => Poll::Ready(()),
-            Readiness::NotYet(why) => Poll::NotYet(why),
-            Readiness::Never(why) => failed(why),
-        }
-    })
-    .await?;
-    Ok(())
+/// The gateway's pod is an injected proxy: without a webhook that works, it would be one that cannot start.
+async fn gateway(
+    prepared: &Prepared,
+    spec: &ClusterSpec,
+    cluster: &Cluster,
+    clusters: &[Cluster],
+) -> Result<(), MeshError> {
+    injection::await_one(&prepared.mesh, spec, clusters, prepared.options.outbound).await?;
+    let manifests = prepared.gateways.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
+    let manifests = gateway::at_address(manifests, node_address(cluster)?);
+    apply::apply(cluster, &manifests, Some(&prepared.mesh.owner)).await?;
+    gateway::ready(cluster, LIMIT).await
 }
 
 async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -> Result<(), MeshError> {

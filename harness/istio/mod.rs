@@ -6,6 +6,7 @@
 //!
 //! **Never**: know which provider runs the clusters.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -18,11 +19,13 @@ use crate::topology::Topology;
 use crate::wait::WaitError;
 
 pub mod found;
+pub mod gateway;
 pub mod injection;
 mod install;
 pub mod options;
 mod prepare;
 mod primary;
+mod readiness;
 mod remote;
 pub mod remote_secret;
 pub mod tracing;
@@ -114,13 +117,19 @@ pub enum MeshError {
         /// The primary cluster.
         cluster: String,
     },
-    /// A pod of the mesh's namespace cannot start.
-    #[error("cluster {cluster}: {what} cannot start: {why}")]
-    CannotStart {
+    /// A cluster has no node.
+    #[error("cluster {cluster}: it has no node (hint: `kubectl get nodes`)")]
+    NoNode {
         /// The cluster.
         cluster: String,
-        /// The control plane, or a server beside it.
-        what: &'static str,
+    },
+    /// A Deployment of the mesh will not become ready.
+    #[error("cluster {cluster}: Deployment {NAMESPACE}/{name} cannot start: {why}")]
+    NotStarting {
+        /// The cluster.
+        cluster: String,
+        /// The Deployment.
+        name: String,
         /// What its pod says.
         why: String,
     },
@@ -160,6 +169,12 @@ impl MeshError {
     fn kube(cluster: &Cluster, what: &'static str, source: kube::Error) -> Self {
         Self::Kube { cluster: cluster.name.clone(), what, source: Box::new(source) }
     }
+}
+
+/// Where the other clusters reach what a Service of `cluster` exposes: the address of its first node.
+fn node_address(cluster: &Cluster) -> Result<IpAddr, MeshError> {
+    let node = cluster.nodes.first();
+    node.map(|n| n.address).ok_or_else(|| MeshError::NoNode { cluster: cluster.name.clone() })
 }
 
 /// The running cluster of that name.

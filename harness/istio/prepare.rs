@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use futures::try_join;
 use serde_json::Value;
 
 use super::options::MeshOptions;
 use super::trust::Trust;
-use super::{Mesh, MeshError, MeshInputs, NAMESPACE, primary, remote, tracing};
+use super::{Mesh, MeshError, MeshInputs, NAMESPACE, gateway, primary, remote, tracing};
 use crate::apply::{self, Manifest};
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Topology};
@@ -21,6 +22,8 @@ pub struct Prepared {
     pub(super) trust: Trust,
     /// Each cluster's manifests; a remote's do not know the control plane's address yet.
     pub(super) manifests: BTreeMap<String, Vec<Manifest>>,
+    /// The manifests of each cluster's gateway, where it has one; they do not know its address yet.
+    pub(super) gateways: BTreeMap<String, Vec<Manifest>>,
 }
 
 /// Makes the trust and the manifests for every cluster of `topology`, offline.
@@ -33,7 +36,12 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         let manifests = generate(inputs, &operator(topology, spec, options, inputs), &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
     });
-    let mut manifests: BTreeMap<_, Vec<_>> = try_join_all(generated).await?.into_iter().collect();
+    let gateways = topology.clusters.iter().filter(|spec| spec.gateway).map(|spec| async move {
+        let manifests = generate(inputs, &gateway::operator(spec, inputs)?, &spec.name).await?;
+        Ok::<_, MeshError>((spec.name.clone(), manifests))
+    });
+    let (generated, gateways) = try_join!(try_join_all(generated), try_join_all(gateways))?;
+    let mut manifests: BTreeMap<_, Vec<_>> = generated.into_iter().collect();
     if options.tracing.is_some() {
         for collector in tracing::collectors(topology) {
             manifests.entry(collector.name.clone()).or_default().extend(tracing::server(&inputs.zipkin)?);
@@ -44,13 +52,14 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         options: options.clone(),
         trust,
         manifests,
+        gateways: gateways.into_iter().collect(),
     })
 }
 
 impl Prepared {
     /// What [`super::install`] will make in that cluster outside the mesh's namespace.
     pub fn outside_namespace(&self, cluster: &str) -> Vec<&Manifest> {
-        let all = self.manifests.get(cluster).into_iter().flatten();
+        let all = [&self.manifests, &self.gateways].into_iter().filter_map(|m| m.get(cluster)).flatten();
         all.filter(|m| m.namespace() != Some(NAMESPACE) && !(m.kind() == "Namespace" && m.name() == NAMESPACE))
             .collect()
     }
@@ -105,7 +114,7 @@ pub(super) mod tests {
         }
     }
 
-    fn inputs(stock_envoy: bool) -> MeshInputs {
+    pub(in crate::istio) fn inputs(stock_envoy: bool) -> MeshInputs {
         MeshInputs {
             istioctl: "istioctl".into(),
             hub: "registry.istio.io/release".into(),

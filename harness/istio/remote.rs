@@ -35,18 +35,23 @@ pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Value {
 
 /// The manifests with the control plane's real address.
 pub fn at_address(manifests: &[Manifest], control_plane: IpAddr) -> Vec<Manifest> {
+    replaced(manifests, UNKNOWN_YET, control_plane)
+}
+
+/// The manifests with `address` wherever they say `unknown`.
+pub(super) fn replaced(manifests: &[Manifest], unknown: &str, address: IpAddr) -> Vec<Manifest> {
     let mut manifests = manifests.to_vec();
     for manifest in &mut manifests {
-        replace(&mut manifest.object.data, &control_plane.to_string());
+        replace(&mut manifest.object.data, unknown, &address.to_string());
     }
     manifests
 }
 
-fn replace(value: &mut Value, address: &str) {
+fn replace(value: &mut Value, unknown: &str, address: &str) {
     match value {
-        Value::String(text) if text.contains(UNKNOWN_YET) => *text = text.replace(UNKNOWN_YET, address),
-        Value::Array(items) => items.iter_mut().for_each(|v| replace(v, address)),
-        Value::Object(fields) => fields.values_mut().for_each(|v| replace(v, address)),
+        Value::String(text) if text.contains(unknown) => *text = text.replace(unknown, address),
+        Value::Array(items) => items.iter_mut().for_each(|v| replace(v, unknown, address)),
+        Value::Object(fields) => fields.values_mut().for_each(|v| replace(v, unknown, address)),
         _ => {}
     }
 }
