@@ -7,7 +7,7 @@ use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::istio::NAMESPACE;
 use crate::observe::pods::is_ready;
-use crate::workload::pods::{Readiness, readiness};
+use crate::observe::readiness::{Readiness, readiness};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let planes = scene.planes();

@@ -13,8 +13,8 @@ use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
 use crate::observe::pods::is_ending;
 use crate::observe::pods::selects;
+use crate::observe::readiness::{Readiness, readiness};
 use crate::workload::label_selector;
-use crate::workload::pods::{Readiness, readiness};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let Some((name, namespace)) = &scene.service else {

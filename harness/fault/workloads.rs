@@ -11,7 +11,7 @@ use super::objects;
 use super::world::World;
 use crate::provider::Cluster;
 use crate::wait::Poll;
-use crate::workload::pods::{Readiness, readiness};
+use crate::observe::readiness::{Readiness, readiness};
 use crate::workload::{PodInfo, label_selector};
 
 /// A pod's namespace and name.

@@ -6,12 +6,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::readiness::deployment_ready;
-use super::{MeshError, MeshInputs, NAMESPACE, istiod};
+use super::{MeshError, MeshInputs, NAMESPACE};
 use crate::apply::{self, Manifest};
+use crate::observe::istiod::{self, NetworkGateway};
 use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Topology};
 use crate::wait::{self, Poll};
@@ -83,33 +83,6 @@ pub(super) async fn ready(cluster: &Cluster, limit: Duration) -> Result<(), Mesh
     deployment_ready(cluster, NAME, NAME, limit).await
 }
 
-/// A gateway of a network, as an istiod knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct KnownGateway {
-    /// The network.
-    pub network: String,
-    /// Its address.
-    pub addr: String,
-    /// Its port.
-    pub port: u16,
-}
-
-/// The gateways that the istiod in `istiod` knows (`/debug/networkz`).
-///
-/// # Errors
-/// [`MeshError`] when it does not answer.
-pub async fn known(istiod: &Cluster) -> Result<Vec<KnownGateway>, MeshError> {
-    let path = "/debug/networkz";
-    let body = istiod::debug(istiod, path).await?;
-    let known: Option<Vec<KnownGateway>> = serde_json::from_slice(&body).map_err(|e| MeshError::Debug {
-        cluster: istiod.name.clone(),
-        path: path.to_owned(),
-        why: e.to_string(),
-    })?;
-    Ok(known.unwrap_or_default())
-}
-
 /// Waits until the istiod in `istiod` knows the gateways of all clusters of its mesh: without one, it would send the
 /// addresses of pods that cannot be reached.
 ///
@@ -125,27 +98,22 @@ pub(super) async fn all_known(
     let mut expected = Vec::new();
     for spec in topology.read_by(istiod).filter(|c| c.gateway) {
         let address = super::node_address(super::cluster_named(clusters, &spec.name)?)?;
-        expected.push(KnownGateway { network: spec.network.clone(), addr: address.to_string(), port: PORT });
+        expected.push(NetworkGateway { network: spec.network.clone(), addr: address.to_string(), port: PORT });
     }
     let (expected, what) = (&expected, format!("the istiod in {} to know every gateway", istiod.name));
-    wait::until(what, limit, Duration::from_millis(100), || async move {
-        match known(home).await {
+    wait::until::<_, MeshError, _, _>(what, limit, Duration::from_millis(100), || async move {
+        match istiod::gateways(home).await {
             Ok(known) => match expected.iter().find(|gateway| !known.contains(gateway)) {
                 None => Poll::Ready(()),
-                Some(missing) => Poll::NotYet(format!("{} is not in /debug/networkz", missing.in_words())),
+                Some(NetworkGateway { network, addr, port }) => {
+                    Poll::NotYet(format!("the gateway of {network} at {addr}:{port} is not in /debug/networkz"))
+                }
             },
-            Err(error @ (MeshError::Debug { .. } | MeshError::Provider(_))) => Poll::NotYet(error.to_string()),
-            Err(error) => Poll::Failed(error),
+            Err(error) => Poll::NotYet(error.to_string()),
         }
     })
     .await?;
     Ok(())
-}
-
-impl KnownGateway {
-    fn in_words(&self) -> String {
-        format!("the gateway of {} at {}:{}", self.network, self.addr, self.port)
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 
 use super::{MeshError, NAMESPACE};
+use crate::observe::readiness::{Readiness, crashed_again, readiness};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
-use crate::workload::pods::{Readiness, crashed_again, readiness};
 
 /// A pod that was started again this often will not become ready: all that it needs was there before it.
 const CRASHES: i32 = 3;

@@ -47,6 +47,28 @@ pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, Observe
     istiod.json("/debug/clusterz").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
 }
 
+/// A gateway of a network, by an istiod's own account (`/debug/networkz`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkGateway {
+    /// The network that it leads into.
+    pub network: String,
+    /// Its address.
+    pub addr: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// The gateways that the istiod in `cluster` knows, of any network.
+///
+/// # Errors
+/// When it has no ready pod, or does not respond.
+pub(crate) async fn gateways(cluster: &Cluster) -> Result<Vec<NetworkGateway>, ObserveError> {
+    let plane = ControlPlane::of(cluster).await?;
+    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
+    plane.gateways().await.map_err(|source| plane.error(source))
+}
+
 /// The running istiod pods of one cluster.
 pub(crate) struct ControlPlane {
     pub cluster: Cluster,
@@ -224,6 +246,12 @@ impl ControlPlane {
             all.extend(synced.into_iter().flatten().map(named));
         }
         Ok(all)
+    }
+
+    /// The gateways of networks that it knows.
+    pub async fn gateways(&self) -> Result<Vec<NetworkGateway>, AdminError> {
+        let Some(pod) = self.pods.first() else { return Ok(Vec::new()) };
+        Ok(pod.json::<Option<_>>("/debug/networkz").await?.unwrap_or_default())
     }
 
     /// What istiod intends for the proxy with that connection, or of that identifier.

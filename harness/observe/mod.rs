@@ -10,6 +10,7 @@
 //! | `access_log` | the format of the proxies' access logs, and its reader |
 //! | `object` | Kubernetes objects by kind and name |
 //! | `pods` | pods, and whether they have a proxy |
+//! | `readiness` | how far Deployments are |
 //!
 //! **Never**: decide what istiod or a proxy ought to hold.
 
@@ -20,6 +21,7 @@ pub(crate) mod held;
 pub(crate) mod istiod;
 mod object;
 pub mod pods;
+pub mod readiness;
 pub(crate) mod snapshot;
 
 use thiserror::Error;

@@ -27,7 +27,6 @@ use inventory::{Item, Items};
 
 mod desired;
 mod inventory;
-pub mod pods;
 mod ready;
 
 /// How long a cluster may take to answer where its answer can be done without.

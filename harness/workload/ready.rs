@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, ListParams};
 
 use super::desired::{Expected, Maker, WORKLOAD_LABEL};
-use super::pods::{Readiness, pods_ready, readiness};
 use super::{RunningWorkload, WorkloadError};
 use crate::apply::{self, Manifest};
 use crate::observe::PodInfo;
+use crate::observe::readiness::{Readiness, pods_ready, readiness};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
 

@@ -1,8 +1,9 @@
-//! What pods are there, and why they are not ready.
+//! How far Deployments are, and why their pods are not ready.
 
-use crate::observe::pods::has_ready_condition as is_ready;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+
+use super::pods::has_ready_condition as is_ready;
 
 /// How far a Deployment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
 }
 
 /// How far something is that has no status of its own to ask: all its pods ready, and as many as it is to have.
-pub(super) fn pods_ready(label: &str, wanted: Option<usize>, pods: &[Pod]) -> Readiness {
+pub(crate) fn pods_ready(label: &str, wanted: Option<usize>, pods: &[Pod]) -> Readiness {
     let ready = pods.iter().filter(|p| is_ready(p)).count();
     if ready == pods.len() && wanted.map_or(ready > 0, |wanted| ready == wanted) {
         return Readiness::Ready;
