@@ -290,7 +290,9 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {
 fn action(step: &Step, topology: &Topology, changed: bool) -> Action {
     match step {
         Step::Call(call) => Action::Call(Box::new(self::call(call, topology, changed))),
-        Step::Apply(apply) => Action::Apply { cluster: apply.cluster.value.clone(), file: apply.file.value.clone() },
+        Step::Apply(apply) => {
+            Action::Apply { cluster: apply.cluster.names(topology).join(", "), file: apply.file.value.clone() }
+        }
         Step::Scale(scale) => Action::Scale {
             version: scale.version.value.clone(),
             cluster: scale.cluster.value.clone(),

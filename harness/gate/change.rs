@@ -36,6 +36,15 @@ impl Change {
         }
     }
 
+    /// Manifests that are applied to, or deleted from, each of the clusters of those names.
+    pub fn in_each(clusters: &[String], manifests: &[Manifest]) -> Self {
+        clusters.iter().map(|cluster| Self::manifests(cluster, manifests)).fold(Self::default(), |mut all, one| {
+            all.objects.extend(one.objects);
+            all.endpoints.extend(one.endpoints);
+            all
+        })
+    }
+
     /// Pods, or a whole cluster, are added or removed: the endpoints of these namespaces.
     pub fn endpoints<N: Into<String>>(namespaces: impl IntoIterator<Item = N>) -> Self {
         Self { objects: Vec::new(), endpoints: namespaces.into_iter().map(Into::into).collect() }

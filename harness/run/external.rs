@@ -39,7 +39,9 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
     let mut namespaces = namespaces(&all);
     for step in scenario.steps.iter() {
         if let Step::Apply(step) = &step.value {
-            all.entry(step.cluster.value.clone()).or_default().extend(manifests(chosen, step)?);
+            for cluster in step.cluster.names(&environment.topology) {
+                all.entry(cluster).or_default().extend(manifests(chosen, step)?);
+            }
         }
     }
     refused.extend(strays(&all, &namespaces));

@@ -273,13 +273,16 @@ impl<'a> ScenarioRun<'a> {
             Step::Call(_) => return Ok(Ok(GateReport::default())),
             Step::Apply(step) => {
                 let manifests = manifests(self.chosen, step)?;
-                let cluster = self.environment.cluster(&step.cluster)?;
-                before = gate::before(&clusters, Change::manifests(&cluster.name, &manifests)).await?;
-                self.undo.will_apply(cluster, &manifests).await?;
-                self.witness.applies(index, &cluster.name, &manifests);
-                apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
-                // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
-                workload::applied(cluster, &manifests).await?;
+                let names = step.cluster.names(&self.environment.topology);
+                before = gate::before(&clusters, Change::in_each(&names, &manifests)).await?;
+                for name in &names {
+                    let cluster = self.environment.cluster(name)?;
+                    self.undo.will_apply(cluster, &manifests).await?;
+                    self.witness.applies(index, name, &manifests);
+                    apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
+                    // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
+                    workload::applied(cluster, &manifests).await?;
+                }
             }
             Step::Scale(step) => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;

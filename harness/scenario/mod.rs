@@ -6,6 +6,7 @@
 //! **Never**: input or output beyond reading the files that it is asked to read.
 
 mod check;
+mod clusters;
 mod discover;
 mod load;
 pub mod model;
@@ -17,6 +18,7 @@ pub mod values;
 pub use crate::istio::options::{MeshOptions, Mtls, Outbound, Tracing};
 pub use crate::source::Located;
 pub use check::validate;
+pub use clusters::Clusters;
 pub use discover::{Found, discover};
 pub use load::{LoadedScenario, load, open, open_in};
 pub use model::*;

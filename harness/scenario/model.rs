@@ -10,6 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::clusters::Clusters;
 use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
 use crate::istio::options::MeshOptions;
 use crate::source::Located;
@@ -259,8 +260,8 @@ impl Expect {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
-    /// Where it is applied.
-    pub cluster: Located<String>,
+    /// Where it is applied: a cluster, a list of clusters, or `primaries`, every cluster that configuration is read from.
+    pub cluster: Located<Clusters>,
     /// The file, relative to the scenario file's folder or to the folder that `meshproof` was started in.
     pub file: Located<PathBuf>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Apply, Call, FaultStep, Scale, Step, url};
+use super::super::{Apply, Call, Clusters, FaultStep, Scale, Step, url};
 use super::{Checks, Located, expect};
 use crate::fault;
 use crate::source::known;
@@ -49,8 +49,23 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     }
 }
 
+fn check_clusters(checks: &mut Checks<'_>, clusters: &Located<Clusters>) {
+    match &clusters.value {
+        Clusters::One(name) => checks.cluster_named(clusters, name),
+        Clusters::Primaries => {}
+        Clusters::Several(names) => {
+            for (i, name) in names.iter().enumerate() {
+                checks.cluster(name);
+                if names[..i].iter().any(|earlier| earlier.value == name.value) {
+                    checks.wrong(name, format!("`{}` is listed twice", name.value), "list each cluster once");
+                }
+            }
+        }
+    }
+}
+
 fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
-    checks.cluster(&apply.cluster);
+    check_clusters(checks, &apply.cluster);
     checks.manifests(&apply.file);
 }
 
