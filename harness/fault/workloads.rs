@@ -9,9 +9,9 @@ use super::effect::until;
 use super::error::FaultError;
 use super::objects;
 use super::world::World;
+use crate::observe::readiness::{Readiness, readiness};
 use crate::provider::Cluster;
 use crate::wait::Poll;
-use crate::observe::readiness::{Readiness, readiness};
 use crate::workload::{PodInfo, label_selector};
 
 /// A pod's namespace and name.

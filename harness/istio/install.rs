@@ -73,7 +73,8 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let collectors = collectors.into_iter().map(|spec| {
         let phases = &phases;
         async move {
-            let collector = readiness::deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, tracing::NAME, LIMIT);
+            let collector =
+                readiness::deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, tracing::NAME, LIMIT);
             phases.time(format!("mesh: Zipkin of {} ready", spec.name), collector).await
         }
     });
