@@ -43,7 +43,7 @@ impl From<VersionsError> for Failure {
         match error {
             VersionsError::Wrong(problems) => problems.into(),
             error => {
-                let help = "the table `support` of versions.yaml says which pairs are sound; `--istio` and `--kubernetes` choose one";
+                let help = "the table `support` in versions.yaml lists the supported pairs; choose one with `--istio` and `--kubernetes`";
                 miette::miette!(help = help, "{error}").into()
             }
         }

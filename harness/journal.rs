@@ -102,7 +102,7 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// A line of a journal that this version does not understand.
-    #[error("{path}, line {line}: {source} (hint: was it written by a newer meshproof? its things are left alone)")]
+    #[error("{path}, line {line}: {source} (hint: was it written by a newer meshproof? nothing is removed)")]
     Line {
         /// The journal.
         path: PathBuf,

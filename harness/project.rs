@@ -14,7 +14,7 @@ pub struct Project {
 /// No project where one was looked for.
 #[derive(Debug, Error)]
 #[error(
-    "no folder with `kind-configs/` and `versions.yaml` at {from} or above it (hint: change into the project, or name it: meshproof --project DIR …)"
+    "no folder with `kind-configs/` and `versions.yaml` at {from} or above it (hint: change into the project's folder, or run: meshproof --project DIR …)"
 )]
 pub struct NoProject {
     from: PathBuf,

@@ -91,7 +91,7 @@ where
 
 /// What is missing after a look that did not end; `before` is what the one ahead of it found missing.
 fn unanswered(before: &str, looked: Duration) -> String {
-    let silent = format!("an answer to the last look, within {looked:.1?}");
+    let silent = format!("a response to the last check, within {looked:.1?}");
     if before.is_empty() { silent } else { format!("{before}; {silent}") }
 }
 
@@ -132,8 +132,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::first(1, "still missing: an answer to the last look, within 40.0s")]
-    #[case::later(2, "still missing: cheese; an answer to the last look, within 40.0s")]
+    #[case::first(1, "still missing: a response to the last check, within 40.0s")]
+    #[case::later(2, "still missing: cheese; a response to the last check, within 40.0s")]
     #[tokio::test(start_paused = true)]
     async fn a_look_that_never_ends_is_cut_off(#[case] silent_from: u32, #[case] expected: &str) {
         let mut looks = 0;

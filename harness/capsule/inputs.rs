@@ -19,7 +19,7 @@ pub fn save(run: &Path, versions: &Path, loaded: &LoadedScenario) -> std::io::Re
     let folder = run.join(INPUTS);
     std::fs::create_dir_all(&folder)?;
     let mut missing = Vec::new();
-    for (from, name) in files(versions, loaded) {
+    for (from, name) in placed(versions, loaded) {
         if let Err(why) = copy(&from, name, &folder) {
             missing.push(format!("{}: {why}\n", from.display()));
         }
@@ -31,8 +31,13 @@ pub fn save(run: &Path, versions: &Path, loaded: &LoadedScenario) -> std::io::Re
     Ok(())
 }
 
+/// The files that a scenario is made of: itself, the manifests that it names, its topology, and `versions`.
+pub fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<PathBuf> {
+    placed(versions, loaded).into_iter().map(|(path, _)| path).collect()
+}
+
 /// Each file, and where it goes; `None`: another machine would not find it under its name.
-fn files(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathBuf>)> {
+fn placed(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<PathBuf>)> {
     let project = plain(&loaded.project);
     let inside = |path: &Path| plain(path).strip_prefix(&project).ok().map(Path::to_owned);
     let mut files = vec![(versions.to_owned(), Some("versions.yaml".into()))];

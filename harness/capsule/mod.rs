@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use compare::{compare, compare_making};
-pub use inputs::save;
+pub use inputs::{files, save};
 pub use pack::{find_run, pack};
 pub use unpack::{Opened, is_capsule, open};
 

@@ -39,7 +39,10 @@ pub fn open(file: &Path, here: &Path) -> Result<(Opened, Project, Vec<Chosen>), 
     let opened = capsule::open(file).map_err(|error| miette::miette!("{error}"))?;
     let runs = Project::find(here).map_or_else(|_| here.join("target/meshproof"), |project| project.runs().to_owned());
     let project = Project::find(&opened.project()).map_err(|_| {
-        miette::miette!("{}: it holds no `kind-configs/` and `versions.yaml` to run anything with", file.display())
+        miette::miette!(
+            "{}: it has no `kind-configs/` and `versions.yaml`, so nothing in it can be run",
+            file.display()
+        )
     })?;
     let (mut chosen, mut problems) = (Vec::new(), Vec::new());
     for (name, path) in opened.scenarios() {
@@ -53,7 +56,7 @@ pub fn open(file: &Path, here: &Path) -> Result<(Opened, Project, Vec<Chosen>), 
 
 /// Prints what the capsule saw against what was seen now.
 pub fn tell(recorded: &RunReport, now: &RunReport) {
-    anstream::println!("against the capsule of run {}:", recorded.run);
+    anstream::println!("compared with run {} of the capsule:", recorded.run);
     for line in capsule::compare_making(recorded, now) {
         anstream::println!("  {line}");
     }

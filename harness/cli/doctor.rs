@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Making, WRONG_INPUT};
+use super::{EnvOptions, WRONG_INPUT};
 use crate::doctor::{self, install};
 use crate::failure::Failure;
 use crate::finding::{self, Severity};
@@ -12,11 +12,11 @@ use crate::project::Project;
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     #[command(flatten)]
-    making: Making,
+    options: EnvOptions,
     /// The topology to check the addresses of.
     #[arg(long, default_value = "vpn")]
     topology: String,
-    /// Install missing packages of the operating system, after showing what will be run.
+    /// Install missing packages of the operating system, after showing the commands.
     #[arg(long)]
     install: bool,
     /// Print the findings as JSON.
@@ -26,7 +26,7 @@ pub struct DoctorArgs {
 
 /// Exits with 4 when a run would fail.
 pub async fn main(project: &Project, args: DoctorArgs) -> Result<u8, Failure> {
-    let settings = args.making.settings(project.clone())?;
+    let settings = args.options.settings(project.clone())?;
     if args.install {
         let commands = install::commands(&doctor::missing_packages(&settings).await);
         install::run(commands).await.map_err(|e| miette::miette!("{e}"))?;

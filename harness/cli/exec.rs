@@ -13,7 +13,7 @@ use crate::workload;
 
 /// A container of a kept environment.
 #[derive(Debug, Args)]
-struct Target {
+struct InWorkload {
     /// The cluster.
     cluster: String,
     /// The workload: a Deployment's name, such as sleep or helloworld-v1.
@@ -24,7 +24,7 @@ struct Target {
     /// The namespace.
     #[arg(long, short, default_value = "app1")]
     namespace: String,
-    /// The container (default: the first that is no sidecar).
+    /// The container (default: the first one that is not a sidecar).
     #[arg(long, short)]
     container: Option<String>,
 }
@@ -33,11 +33,11 @@ struct Target {
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     #[command(flatten)]
-    target: Target,
-    /// Pass standard input to the program, once it has come to its end.
+    target: InWorkload,
+    /// Pass standard input to the command (read to its end first).
     #[arg(long, short = 'i')]
     stdin: bool,
-    /// The program and its arguments.
+    /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -46,8 +46,8 @@ pub struct ExecArgs {
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     #[command(flatten)]
-    target: Target,
-    /// Only what was logged in this time until now: 30s, 5m.
+    target: InWorkload,
+    /// Only logs newer than a relative duration such as 30s or 5m.
     #[arg(long, value_name = "DURATION", value_parser = str::parse::<Span>)]
     since: Option<Span>,
 }
@@ -59,7 +59,7 @@ struct Running {
     container: String,
 }
 
-impl Target {
+impl InWorkload {
     async fn find(self) -> Result<Running, Failure> {
         let told = |e: &dyn std::fmt::Display| miette::miette!("{e}");
         let record = kept(self.id.as_deref())?;

@@ -22,29 +22,29 @@ pub struct FaultArgs {
 
 #[derive(Debug, Subcommand)]
 enum FaultCommand {
-    /// Every fault by name: what it breaks, and the rung that `meshproof why` must name.
+    /// List the faults: what each breaks, and which rung `meshproof why` must report.
     List {
         /// Print it as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Break one thing in a kept environment; returns when the effect is there.
+    /// Inject a fault into a kept environment; returns when its effect is observed.
     Inject {
         /// The fault (see `meshproof fault list`).
         name: String,
-        /// The cluster that it breaks.
+        /// The cluster to break.
         #[arg(long)]
         cluster: String,
         /// The environment (default: the only one that is kept).
         #[arg(long = "env", value_name = "ID")]
         id: Option<String>,
     },
-    /// Clear what was broken; returns when the effect is gone.
+    /// Clear a fault; returns when its effect is gone.
     Clear {
         /// The fault.
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         name: Option<String>,
-        /// Clear everything.
+        /// Clear all faults.
         #[arg(long)]
         all: bool,
         /// Only in this cluster.
@@ -86,7 +86,7 @@ fn list(json: bool) -> Result<u8, Failure> {
         return Ok(0);
     }
     for fault in catalogue {
-        let rung = fault.rung_name().unwrap_or_else(|| "none: the mesh must survive it".to_owned());
+        let rung = fault.rung_name().unwrap_or_else(|| "none: the mesh must tolerate it".to_owned());
         anstream::println!("{}\n    {}\n    rung: {rung}", fault.name, fault.breaks);
     }
     Ok(0)
@@ -98,11 +98,11 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
     if let Err(error) = fault::applies(environment.world(&namespaces), name, cluster) {
         return refused(error);
     }
-    let task = ui::begin(format!("breaking {name} in {cluster}"), None);
+    let task = ui::begin(format!("injecting {name} in {cluster}"), None);
     match fault::inject(&environment.dir, environment.world(&namespaces), name, cluster).await {
         Ok(took) => {
             task.done();
-            told(&format!("{name} is in {cluster}"), took);
+            told(&format!("{name} is injected in {cluster}"), took);
             ui::say(format!("to clear it, run: {}", fault::clear_command(&environment.dir, name, cluster)));
             Ok(0)
         }
@@ -125,7 +125,7 @@ async fn clear(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> R
         Err(error) => return refused(error),
     };
     if wanted.is_empty() {
-        ui::say("nothing is broken");
+        ui::say("no fault is injected");
     }
     let namespaces = BTreeSet::new();
     let begin = |broken: &Broken| {
@@ -168,7 +168,9 @@ async fn open(id: Option<&str>) -> Result<Environment, Failure> {
     let record = kept(id)?;
     let id = record.id.clone();
     let opened = Environment::reopen(record).await.map_err(|e| miette::miette!("{e}"))?;
-    opened.ok_or_else(|| miette::miette!("environment {id} is in use by another meshproof; end that first").into())
+    opened.ok_or_else(|| {
+        miette::miette!("environment {id} is in use by another meshproof process; end that one first").into()
+    })
 }
 
 fn told(what: &str, took: Duration) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::plan::{self, Part};
@@ -14,15 +15,18 @@ use crate::supply::Versions;
 /// Arguments of `meshproof list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Scenario files, or folders of them.
+    /// Scenario files, or folders with them.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only scenarios whose name holds this.
+    /// Only scenarios whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Only scenarios with this label; may be given several times (all must be there).
+    /// Only scenarios with this label; can be repeated (all labels must match).
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
+    /// Print the list as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Arguments of `meshproof plan`.
@@ -36,20 +40,41 @@ pub struct PlanArgs {
     json: bool,
 }
 
+/// A scenario in the list.
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    file: PathBuf,
+    /// `None`: the file cannot be read.
+    topology: Option<String>,
+    purpose: Option<String>,
+    labels: Vec<String>,
+}
+
 /// Lists scenarios: name, purpose, labels.
 pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
     let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
     let found = selection.find(project)?;
-    for one in &found {
-        let told = match scenario::load(&one.path) {
-            Ok(loaded) => {
-                let labels: Vec<&str> = loaded.scenario.labels.iter().map(|l| l.as_str()).collect();
-                let labels = if labels.is_empty() { String::new() } else { format!("  [{}]", labels.join(", ")) };
-                format!("{}{labels}", loaded.scenario.purpose.value)
-            }
-            Err(_) => format!("cannot be read (meshproof plan {})", one.path.display()),
-        };
-        anstream::println!("{}\n    {told}", one.name);
+    let listed = found.into_iter().map(|one| {
+        let scenario = scenario::load(&one.path).ok().map(|loaded| loaded.scenario);
+        Listed {
+            name: one.name,
+            file: one.path,
+            topology: scenario.as_ref().map(|s| s.topology.value.clone()),
+            purpose: scenario.as_ref().map(|s| s.purpose.value.clone()),
+            labels: scenario.iter().flat_map(|s| s.labels.iter().map(|label| label.value.clone())).collect(),
+        }
+    });
+    let listed: Vec<Listed> = listed.collect();
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&listed).map_err(|e| miette::miette!("{e}"))?);
+        return Ok(0);
+    }
+    for one in listed {
+        let labels = if one.labels.is_empty() { String::new() } else { format!("  [{}]", one.labels.join(", ")) };
+        let purpose =
+            one.purpose.unwrap_or_else(|| format!("cannot be read (run: meshproof plan {})", one.file.display()));
+        anstream::println!("{}\n    {purpose}{labels}", one.name);
     }
     Ok(0)
 }

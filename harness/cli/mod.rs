@@ -27,9 +27,11 @@ mod exec;
 mod fault;
 mod hidden;
 mod look;
+mod new;
 mod prove;
 mod run;
 mod supply;
+mod watch;
 mod why;
 
 /// Wrong input or a missing prerequisite: nothing was started.
@@ -60,31 +62,35 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check every precondition; say what is wrong, why it matters and how to fix it.
+    /// Check every precondition; print what is wrong, why it matters and how to fix it.
     Doctor(doctor::DoctorArgs),
-    /// Get the binaries and images: from a container registry, or built from packages.
+    /// Download or build the programs and images that environments are built from.
     Supply(supply::SupplyArgs),
     /// List the scenarios.
     List(look::ListArgs),
-    /// Show what a scenario would do and how sure its verdict would be. Touches nothing.
+    /// Show what a scenario would do and how reliable its verdict would be. Changes nothing.
     Plan(look::PlanArgs),
-    /// Bring up an environment and keep it.
+    /// Create an environment and keep it.
     Up(environment::UpArgs),
     /// Run scenarios.
     Run(run::RunArgs),
-    /// Put every fault of the catalogue into scenarios, and check that each is noticed.
+    /// Run a scenario whenever one of its files is saved, in an environment that is kept.
+    Watch(watch::WatchArgs),
+    /// Write a project, a scenario or a topology to start from.
+    New(new::NewArgs),
+    /// Inject every fault into the scenarios, and check that each is detected.
     Prove(prove::ProveArgs),
-    /// Pack a run into one file, which `meshproof run FILE` repeats elsewhere.
+    /// Pack a run into one file that `meshproof run FILE` repeats elsewhere.
     Capsule(capsule::CapsuleArgs),
     /// Remove environments.
     Down(environment::DownArgs),
-    /// Print shell commands that point kubectl at a kept environment.
+    /// Print shell commands that point kubectl and istioctl at a kept environment.
     Env(environment::EnvArgs),
-    /// Run a program inside a workload of a kept environment.
+    /// Run a command in a workload of a kept environment.
     Exec(exec::ExecArgs),
     /// Find the first broken rung between a workload and a service.
     Why(why::WhyArgs),
-    /// Print what a workload of a kept environment logged.
+    /// Print the logs of a workload of a kept environment.
     Logs(exec::LogsArgs),
     /// The catalogue of faults; break and clear one in a kept environment.
     Fault(fault::FaultArgs),
@@ -96,28 +102,28 @@ enum Command {
     Hidden(hidden::Hidden),
 }
 
-/// Where clusters come from and what they are made of: shared by all commands that make some.
+/// Where clusters come from and what they are built from: shared by all commands that create some.
 #[derive(Debug, Clone, Args)]
-pub struct Making {
-    /// Who makes the clusters.
+pub struct EnvOptions {
+    /// What creates the clusters.
     #[arg(long, env = "MESHPROOF_PROVIDER", default_value = "auto", value_name = "auto|kind|netns|existing")]
     pub provider: ProviderChoice,
-    /// A cluster that exists, for a cluster of the topology: its context in the kubeconfig (existing only).
+    /// The kubeconfig context of a cluster of the topology (--provider existing only).
     #[arg(long = "context", value_name = "CLUSTER=CONTEXT", value_parser = context)]
     pub contexts: Vec<(String, String)>,
-    /// The kubeconfig with those contexts (default: where kubectl looks).
+    /// The kubeconfig with those contexts (default: the one that kubectl uses).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Put a mesh into clusters that exist, for this run (default: use the one that is there, as it is).
+    /// Install a mesh into existing clusters for this run (default: use their mesh as it is).
     #[arg(long)]
     pub install_mesh: bool,
-    /// Where binaries and images come from.
+    /// Where programs and images come from.
     #[arg(long, env = "MESHPROOF_SOURCE", default_value = "auto", value_enum)]
     pub source: Source,
-    /// Another Istio minor version than versions.yaml starts with (registry only).
+    /// The Istio minor version (registry only; default: the first in versions.yaml).
     #[arg(long, env = "MESHPROOF_ISTIO", value_name = "MINOR", value_parser = str::parse::<Minor>)]
     pub istio: Option<Minor>,
-    /// Another Kubernetes minor version than versions.yaml starts with (registry only).
+    /// The Kubernetes minor version (registry only; default: the first in versions.yaml).
     #[arg(long, env = "MESHPROOF_KUBERNETES", value_name = "MINOR", value_parser = str::parse::<Minor>)]
     pub kubernetes: Option<Minor>,
     /// Run this istiod instead of the supplied one (netns only).
@@ -151,7 +157,7 @@ impl std::str::FromStr for ProviderChoice {
             "kind" => Ok(Self::Fixed(ProviderName::Kind)),
             "netns" => Ok(Self::Fixed(ProviderName::Netns)),
             "existing" => Ok(Self::Fixed(ProviderName::Existing)),
-            _ => Err(format!("`{text}` is no provider (expected auto, kind, netns or existing)")),
+            _ => Err(format!("`{text}` is not a provider (expected auto, kind, netns or existing)")),
         }
     }
 }
@@ -160,7 +166,7 @@ impl std::str::FromStr for ProviderChoice {
 fn context(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(cluster, context)| !cluster.is_empty() && !context.is_empty());
     let pair = pair.map(|(cluster, context)| (cluster.to_owned(), context.to_owned()));
-    pair.ok_or_else(|| format!("`{text}` is no CLUSTER=CONTEXT (such as cluster1=kind-one)"))
+    pair.ok_or_else(|| format!("`{text}` is not CLUSTER=CONTEXT (such as cluster1=kind-one)"))
 }
 
 /// Runs the command line of this process.
@@ -209,6 +215,8 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
             Some(file) => run::repeat(&cli.project, file, &args).await,
             None => run::main(&project()?, &args).await,
         },
+        Command::Watch(args) => watch::main(&project()?, &args).await,
+        Command::New(args) => new::main(args, &cli.project),
         Command::Prove(args) => prove::main(&project()?, args).await,
         Command::Capsule(args) => capsule::main(&project()?, &args),
         Command::Down(args) => environment::down(args).await,
@@ -253,7 +261,7 @@ fn topologies(chosen: &[Chosen]) -> Vec<Topology> {
     topologies
 }
 
-/// Looks whether a run can start at all.
+/// Checks whether a run can start at all.
 ///
 /// # Errors
 /// With every finding that would keep it from starting.
@@ -266,7 +274,7 @@ async fn fit(settings: &Settings, topologies: &[Topology]) -> Result<(), Failure
     Failure::none_of(reports, crate::doctor::in_the_way(settings, topologies).await)
 }
 
-impl Making {
+impl EnvOptions {
     /// What the command asks of a run.
     ///
     /// # Errors
@@ -288,19 +296,19 @@ impl Making {
         let existing = self.existing(provider)?;
         if provider == Some(ProviderName::Existing) && !overrides.is_empty() {
             return Err(miette::miette!(
-                help = "leave them out, or use `--provider netns`",
-                "own binaries run on the netns provider only"
+                help = "remove them, or use `--provider netns`",
+                "your own programs run on the netns provider only"
             ));
         }
         if provider == Some(ProviderName::Kind) && !overrides.is_empty() {
             return Err(miette::miette!(
-                help = "leave out `--provider kind`",
-                "own binaries run on the netns provider only"
+                help = "remove `--provider kind`",
+                "your own programs run on the netns provider only"
             ));
         }
         let (source, istio, kubernetes) = (self.source, self.istio, self.kubernetes);
         let program =
-            std::env::current_exe().map_err(|e| miette::miette!("where this program is cannot be told: {e}"))?;
+            std::env::current_exe().map_err(|e| miette::miette!("cannot find the path of this program: {e}"))?;
         Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project, program) })
     }
 
@@ -322,8 +330,8 @@ impl Making {
         }
         if !existing && (!contexts.is_empty() || self.kubeconfig.is_some() || self.install_mesh) {
             return Err(miette::miette!(
-                help = "add `--provider existing`, or leave them out",
-                "`--context`, `--kubeconfig` and `--install-mesh` are for clusters that exist"
+                help = "add `--provider existing`, or remove them",
+                "`--context`, `--kubeconfig` and `--install-mesh` need `--provider existing`"
             ));
         }
         let given = Given { contexts, kubeconfig: self.kubeconfig.clone() };

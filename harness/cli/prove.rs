@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making};
+use super::{EnvOptions, INTERRUPTED};
 use crate::failure::Failure;
 use crate::fault::{self, Fault};
 use crate::project::Project;
@@ -18,15 +18,15 @@ use crate::source::known;
 /// Arguments of `meshproof prove`.
 #[derive(Debug, Args)]
 pub struct ProveArgs {
-    /// Scenario files, or folders of them.
+    /// Scenario files, or folders with them.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    making: Making,
-    /// Only this fault; may be given several times.
+    options: EnvOptions,
+    /// Only this fault; can be repeated.
     #[arg(long = "fault", value_name = "NAME")]
     faults: Vec<String>,
-    /// Leave the environment running.
+    /// Keep the environment running afterwards.
     #[arg(long)]
     keep: bool,
     /// Write the table as Markdown to this file.
@@ -34,9 +34,9 @@ pub struct ProveArgs {
     docs: Option<PathBuf>,
 }
 
-/// Puts every fault into every scenario; 0 if each was noticed as it should be, else 1.
+/// Runs every scenario with every fault; 0 if each was detected as expected, else 1.
 pub async fn main(project: &Project, args: ProveArgs) -> Result<u8, Failure> {
-    let mut settings = args.making.settings(project.clone())?;
+    let mut settings = args.options.settings(project.clone())?;
     settings.keep = if args.keep { Keep::Always } else { Keep::Never };
     let faults = chosen_faults(&args.faults)?;
     let selection = Selection { files: args.files, ..Selection::default() };

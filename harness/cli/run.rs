@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{INTERRUPTED, Making, capsule};
+use super::{EnvOptions, INTERRUPTED, capsule};
 use crate::capsule::is_capsule;
 use crate::failure::Failure;
 use crate::project::Project;
@@ -16,27 +16,27 @@ use crate::run::{Chosen, Selection, interrupt};
 /// Arguments of `meshproof run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Scenario files, or folders of them; or one capsule, which is repeated and compared.
+    /// Scenario files, or folders with them; or one capsule, which is repeated and compared.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    making: Making,
-    /// Only scenarios whose name holds this.
+    options: EnvOptions,
+    /// Only scenarios whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Only scenarios with this label; may be given several times (all must be there).
+    /// Only scenarios with this label; can be repeated (all labels must match).
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
-    /// Leave the environment running.
+    /// Keep the environment running afterwards.
     #[arg(long)]
     keep: bool,
-    /// Leave the environment running if a scenario does not pass.
+    /// Keep the environment running if a scenario does not pass.
     #[arg(long, conflicts_with = "keep")]
     keep_on_failure: bool,
-    /// Keep evidence of scenarios that pass, too (of others it is always kept).
+    /// Also collect evidence about scenarios that pass.
     #[arg(long)]
     evidence: bool,
-    /// Begin again at this phase on a kept environment.
+    /// Restart at this phase on a kept environment.
     #[arg(long, value_enum)]
     phase: Option<Phase>,
 }
@@ -53,18 +53,20 @@ pub async fn main(project: &Project, args: &RunArgs) -> Result<u8, Failure> {
     let selection = Selection { files: args.files.clone(), filter: args.filter.clone(), labels: args.labels.clone() };
     let chosen = selection.open(project)?;
     if chosen.is_empty() {
-        return Err(
-            miette::miette!(help = "meshproof list", "no scenario is left after `--filter` and `--label`").into()
-        );
+        return Err(miette::miette!(help = "meshproof list", "no scenario matches `--filter` and `--label`").into());
     }
     Ok(play(args, project.clone(), &chosen).await?.map_or(INTERRUPTED, |(code, _)| code))
 }
 
-/// Runs a capsule and tells what differs from what it saw; `here` is the folder whose project, if it is in one, gets the reports.
+/// Runs a capsule and prints what differs from what it recorded; `here` is the folder whose project, if it is in one, gets the reports.
 pub async fn repeat(here: &Path, file: &Path, args: &RunArgs) -> Result<u8, Failure> {
     if args.files.len() > 1 || args.filter.is_some() || !args.labels.is_empty() {
         let help = format!("meshproof run {}", file.display());
-        return Err(miette::miette!(help = help, "a capsule is run alone and whole").into());
+        return Err(miette::miette!(
+            help = help,
+            "a capsule cannot be combined with other files, `--filter` or `--label`"
+        )
+        .into());
     }
     let (opened, project, chosen) = capsule::open(file, here)?;
     let Some((code, report)) = play(args, project, &chosen).await? else { return Ok(INTERRUPTED) };
@@ -74,7 +76,7 @@ pub async fn repeat(here: &Path, file: &Path, args: &RunArgs) -> Result<u8, Fail
 
 /// Runs scenarios; the exit code, and what was seen: nothing when it was interrupted before the first.
 async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Option<(u8, RunReport)>, Failure> {
-    let mut settings = args.making.settings(project)?;
+    let mut settings = args.options.settings(project)?;
     settings.keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (_, true) => Keep::OnFailure,

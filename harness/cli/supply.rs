@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Making;
+use super::EnvOptions;
 use crate::failure::Failure;
 use crate::project::Project;
 use crate::provider::ProviderName;
@@ -14,15 +14,15 @@ use crate::ui;
 #[derive(Debug, Args)]
 pub struct SupplyArgs {
     #[command(flatten)]
-    making: Making,
-    /// For which provider; may be given several times (default: the one that `--provider` chooses).
+    options: EnvOptions,
+    /// The provider to supply; can be repeated (default: the one that `--provider` chooses).
     #[arg(long = "for", value_enum, value_name = "PROVIDER")]
     purposes: Vec<Purpose>,
 }
 
 /// Gets everything that environments are made of.
 pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
-    let mut settings = args.making.settings(project.clone())?;
+    let mut settings = args.options.settings(project.clone())?;
     settings.existing.install_mesh |= args.purposes.contains(&Purpose::Mesh);
     let versions = settings.versions()?;
     let provider_of = |purpose: &Purpose| match purpose {
@@ -36,7 +36,7 @@ pub async fn main(project: &Project, args: SupplyArgs) -> Result<u8, Failure> {
     }
     for provider in providers {
         let kit = Kit::get(&settings, &versions, provider).await.map_err(|e| miette::miette!("{e}"))?;
-        ui::say(format!("everything for {provider} is here, from {}", kit.supplied.origin));
+        ui::say(format!("the supply for {provider} is complete (from {})", kit.supplied.origin));
         for (program, path) in kit.supplied.programs() {
             anstream::println!("{program}\t{}", path.display());
         }

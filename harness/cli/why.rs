@@ -20,23 +20,23 @@ use crate::verdict::Class;
 /// Arguments of `meshproof why`.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// The caller, as NAME@CLUSTER: the name of a Deployment.
+    /// The client, as NAME@CLUSTER: the name of a Deployment.
     from: WorkloadRef,
     /// What is called: a URL, or SERVICE.NAMESPACE:PORT.
     to: Target,
     /// The environment (default: the only one that is kept).
     #[arg(long = "env", value_name = "ID")]
     id: Option<String>,
-    /// The caller's namespace (default: wherever a workload of its name is, that of the service first).
+    /// The client's namespace (default: where a workload of that name exists, the service's namespace first).
     #[arg(long, short)]
     namespace: Option<String>,
-    /// A header of the call, as NAME: VALUE; may be given several times.
+    /// A header of the request, as NAME: VALUE; can be repeated.
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// Look at clusters that were not made here: a context of the kubeconfig for each (may be given several times).
+    /// Check clusters that meshproof did not create: a kubeconfig context for each; can be repeated.
     #[arg(long = "context", value_name = "CLUSTER=CONTEXT", value_parser = context, conflicts_with = "id")]
     contexts: Vec<(String, String)>,
-    /// The kubeconfig that has the contexts (default: where kubectl looks).
+    /// The kubeconfig with those contexts (default: the one that kubectl uses).
     #[arg(long, value_name = "FILE", requires = "contexts")]
     kubeconfig: Option<PathBuf>,
     /// Print the rungs as JSON.
@@ -47,14 +47,14 @@ pub struct WhyArgs {
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once(':')
-        .ok_or_else(|| format!("`{text}` is no header (expected NAME: VALUE, such as end-user: jason)"))?;
+        .ok_or_else(|| format!("`{text}` is not a header (expected NAME: VALUE, such as end-user: jason)"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn context(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((cluster, context)) if !cluster.is_empty() && !context.is_empty() => Ok((cluster.into(), context.into())),
-        _ => Err(format!("`{text}` names no context (expected CLUSTER=CONTEXT, such as cluster1=kind-cluster1)")),
+        _ => Err(format!("`{text}` is not CLUSTER=CONTEXT (expected CLUSTER=CONTEXT, such as cluster1=kind-cluster1)")),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::source::Problem;
 use crate::supply::{Minor, Source};
 use crate::topology::{HostRange, Topology};
 
-/// Everything that `meshproof doctor` tells.
+/// Everything that `meshproof doctor` reports.
 ///
 /// # Errors
 /// When `versions.yaml` or the topology cannot be read.
@@ -49,15 +49,15 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
         Err(error) => Finding::bad(
             "versions",
             error.to_string(),
-            "Istio does not promise to work there",
-            "choose a pair of versions.yaml",
+            "Istio does not support this Kubernetes version",
+            "choose a supported pair: see the table `support` in versions.yaml",
         ),
     });
     findings.extend(leftovers::leftovers(&state_root()));
     Ok(findings)
 }
 
-/// What alone would keep a run on these topologies from starting: a quick look, for every run.
+/// What would prevent a run with these topologies from starting: the quick checks, before every run.
 pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<Finding> {
     let provider = settings.provider().await;
     let mut findings = match provider {
@@ -97,21 +97,21 @@ pub async fn in_the_way(settings: &Settings, topologies: &[Topology]) -> Vec<Pro
     let mut problems = Vec::new();
     for topology in topologies {
         problems.extend(topology.clashes(&used).iter().map(|clash| clash.problem(&configs, topology)));
-        if !stands(topology) {
+        if !is_running(topology) {
             problems.extend(topology.taken_ports(&configs, network::port_taken));
         }
     }
     problems
 }
 
-/// Whether an environment of that topology stands: its ports are in use by itself.
-fn stands(topology: &Topology) -> bool {
+/// Whether an environment of that topology is running: its ports are in use by itself.
+fn is_running(topology: &Topology) -> bool {
     let found = environments(&state_root()).unwrap_or_default();
     found.iter().filter_map(|f| f.record.as_ref()).any(|record| record.topology == *topology)
 }
 
 fn ports(settings: &Settings, topology: &Topology) -> Vec<Finding> {
-    if stands(topology) {
+    if is_running(topology) {
         return Vec::new();
     }
     let taken = topology.taken_ports(&settings.project.topologies(), network::port_taken);
@@ -122,7 +122,7 @@ fn ports(settings: &Settings, topology: &Topology) -> Vec<Finding> {
     taken.iter().map(bad).collect()
 }
 
-/// How much a look may cost.
+/// How much a check may cost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trial {
     /// Well under a second, before every run.
@@ -145,7 +145,7 @@ async fn about_provider(provider: ProviderName, trial: Trial) -> Vec<Finding> {
                 }
                 findings.push(tracing);
             }
-            // Without its programs a trial would only tell that they are missing, in worse words.
+            // Without its programs a trial would only report that they are missing.
             if !missing {
                 findings.extend(netns::preflight().await);
             }
@@ -180,13 +180,13 @@ async fn addresses(topology: &Topology, provider: ProviderName) -> Finding {
     }
     let found: Vec<String> = clashes.iter().map(ToString::to_string).collect();
     if provider == ProviderName::Netns {
-        let harmless = "no matter: nothing of a netns environment shows in this machine's own network";
+        let harmless = "harmless: a netns environment does not use the host's network";
         return Finding::good("addresses", format!("{} ({harmless})", found.join("; ")));
     }
     Finding::bad(
         "addresses",
         found.join("; "),
-        "this machine would send the clusters' traffic elsewhere",
+        "this machine would route the clusters' traffic elsewhere",
         format!(
             "choose other ranges in kind-configs/{}/, or remove the network (`docker network rm`, `ip route del`)",
             topology.name

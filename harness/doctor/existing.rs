@@ -1,4 +1,4 @@
-//! Clusters that were not made here, and the mesh in them.
+//! Existing clusters, and the mesh in them.
 
 use crate::finding::{Finding, Severity};
 use crate::istio::found::{self, FoundMesh};
@@ -27,7 +27,7 @@ pub(super) async fn look(existing: &Existing, topologies: &[Topology]) -> Vec<Fi
 async fn mesh(existing: &Existing, topology: &Topology) -> Finding {
     let clusters = match provider::reach(topology, &existing.given).await {
         Ok(clusters) => clusters,
-        Err(error) => return Finding::bad("mesh", error.to_string(), "scenarios are about it", ""),
+        Err(error) => return Finding::bad("mesh", error.to_string(), "scenarios test it", ""),
     };
     let mesh = Mesh { topology: topology.clone(), owner: String::new() };
     told(found::find(&mesh, &clusters).await, existing.install_mesh)
@@ -38,20 +38,20 @@ fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
         Ok(found) if install => Finding::bad(
             "mesh",
             found.in_words(),
-            "`--install-mesh` never touches a mesh that is there",
-            "leave out `--install-mesh` to use it as it is, or take it away: `istioctl uninstall --purge`",
+            "`--install-mesh` never changes an existing mesh",
+            "remove `--install-mesh` to use it as it is, or uninstall it: `istioctl uninstall --purge`",
         ),
         Ok(found) if found.unreadable_log().is_some() => Finding::warning(
             "mesh",
             format!("as found: istio {}; {}", found.version(), found.unreadable_log().unwrap_or_default()),
-            "scenarios that expect `endpoints_in`, `mtls` or `captured` read the proxies' logs, and are refused",
+            "scenarios that expect `endpoints_in`, `mtls` or `captured` need the proxies' access logs, and are refused",
             "set the mesh's access log as docs/existing.md shows",
         ),
         Ok(found) => Finding::good("mesh", found.in_words()),
         // Whatever is in the way, the installation will name it.
-        Err(MeshError::NotFound { .. }) if install => Finding::good("mesh", "none yet: one is installed for the run"),
+        Err(MeshError::NotFound { .. }) if install => Finding::good("mesh", "none; one will be installed for the run"),
         Err(error) => {
-            Finding::bad("mesh", error.to_string(), "scenarios are about it", "add `--install-mesh`, or fix the mesh")
+            Finding::bad("mesh", error.to_string(), "scenarios test it", "add `--install-mesh`, or fix the mesh")
         }
     }
 }

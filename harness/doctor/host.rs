@@ -39,7 +39,7 @@ pub fn capacity(provider: ProviderName) -> Vec<Finding> {
             "free memory",
             format!("{gib:.1} GiB"),
             format!("two clusters with a mesh need {needed} GiB"),
-            "end other programs, or give the virtual machine more memory",
+            "stop other programs, or give the virtual machine more memory",
         ),
         None => Finding::warning(
             "free memory",
@@ -76,7 +76,7 @@ pub fn disk(folder: &Path, supplied: bool) -> Finding {
                     "free disk",
                     found,
                     format!("{what} need {needed} GiB"),
-                    "make room, or set XDG_CACHE_HOME to a larger disk",
+                    "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
                 )
             }
         }

@@ -24,7 +24,7 @@ const fn needed(program: &'static str, package: &'static str, what_for: &'static
 pub const FOR_NETNS: &[Needed] = &[
     needed("ip", "iproute2", "network namespaces and links"),
     needed("iptables", "iptables", "the sidecars' interception rules, inside the pods' namespaces"),
-    needed("conntrack", "conntrack", "kube-proxy forgets connections to endpoints that are gone"),
+    needed("conntrack", "conntrack", "kube-proxy removes connections to endpoints that no longer exist"),
     needed("curl", "curl", "the client in the sleep workload"),
     needed("nsenter", "util-linux", "entering a pod's namespaces"),
 ];
@@ -62,7 +62,7 @@ pub fn programs(subject: &str, needed: &[Needed]) -> Finding {
         return Finding::good(subject, names.join(", "));
     }
     let found: Vec<String> = missing.iter().map(|n| format!("{} is missing ({})", n.program, n.what_for)).collect();
-    Finding::bad(subject, found.join("; "), "the provider runs them", "meshproof doctor --install".to_string())
+    Finding::bad(subject, found.join("; "), "the provider needs them", "meshproof doctor --install".to_string())
 }
 
 /// The commands that install what is missing, as they will be run. Debian and its kin only.
@@ -87,7 +87,7 @@ pub fn commands(missing: &[Needed]) -> Vec<Tool> {
 /// When one fails; those after it are not run.
 pub async fn run(commands: Vec<Tool>) -> Result<(), ToolError> {
     for command in &commands {
-        crate::ui::say(format!("will run: {}", command.command_line()));
+        crate::ui::say(format!("this will be run: {}", command.command_line()));
     }
     for command in commands {
         let task = crate::ui::begin(command.command_line(), None);

@@ -10,7 +10,7 @@ pub fn leftovers(root: &Path) -> Vec<Finding> {
     let found = match environments(root) {
         Ok(found) => found,
         Err(error) => {
-            let why = "environments cannot be found again or removed";
+            let why = "environments cannot be found or removed";
             return vec![Finding::bad("state folder", error.to_string(), why, format!("ls -la {}", root.display()))];
         }
     };
@@ -20,8 +20,8 @@ pub fn leftovers(root: &Path) -> Vec<Finding> {
     let (dead, kept) = (ids(Standing::Dead), ids(Standing::Kept));
     let mut findings = Vec::new();
     if !dead.is_empty() {
-        let why = "a run was ended before it could clean up; its clusters use memory (the next run removes them, too)";
-        findings.push(Finding::warning("leftovers of dead runs", dead, why, "meshproof down --dead"));
+        let why = "a run was killed before it could clean up; its clusters use memory (the next run also removes them)";
+        findings.push(Finding::warning("leftovers of killed runs", dead, why, "meshproof down --dead"));
     }
     if !kept.is_empty() {
         findings.push(Finding::good("kept environments", format!("{kept} (`meshproof down ID` removes one)")));

@@ -31,28 +31,25 @@ fn told(provider: ProviderName, seen: Vec<Result<Status, SupplyError>>) -> Findi
     if let Some(status) = seen.iter().flatten().find(|status| status.complete()) {
         let bytes: u64 = status.items.iter().map(|item| item.size).sum();
         let gib = bytes as f64 / f64::from(1u32 << 30);
-        return Finding::good(
-            "supply",
-            format!("everything for {provider} is here, from {} ({gib:.1} GiB)", status.origin),
-        );
+        return Finding::good("supply", format!("complete for {provider}, from {} ({gib:.1} GiB)", status.origin));
     }
     let fix = format!("meshproof supply --for {provider}");
     match seen.into_iter().next_back() {
         Some(Ok(status)) => {
             let missing: Vec<&str> = status.items.iter().filter(|i| !i.present).map(|i| i.what.as_str()).collect();
             let time =
-                status.missing_time().map_or("up to half an hour from packages, minutes from a registry".into(), |t| {
+                status.missing_time().map_or("minutes from a registry, up to half an hour from packages".into(), |t| {
                     format!("{} s last time", t.as_secs())
                 });
-            let why = format!("the first run gets what is missing ({time})");
+            let why = format!("the first run downloads or builds what is missing ({time})");
             Finding::warning("supply", format!("missing: {}", missing.join(", ")), why, fix)
         }
         // Without Go, say: a registry may still have everything.
         Some(Err(error)) => {
-            let why = "what is in no registry is built, once; a machine that reaches a registry does not need it";
+            let why = "programs are built once where no registry can be reached";
             Finding::warning("supply", error.to_string(), why, fix)
         }
-        None => Finding::good("supply", "nothing is needed"),
+        None => Finding::good("supply", "not needed"),
     }
 }
 
@@ -64,8 +61,8 @@ pub(super) fn kubectl() -> Finding {
     Finding::warning(
         "kubectl",
         "not on PATH",
-        "no run needs it, but looking into a kept environment by hand does (`meshproof env`)",
-        "install kubectl, see https://kubernetes.io/docs/tasks/tools",
+        "not needed for runs, only to inspect a kept environment yourself (`meshproof env`)",
+        "install kubectl: https://kubernetes.io/docs/tasks/tools",
     )
 }
 
@@ -87,7 +84,7 @@ mod tests {
         let seen = vec![status(Origin::Registry, false), status(Origin::Packages, true)];
         let finding = told(ProviderName::Netns, seen);
         assert_eq!(finding.severity, Severity::Good);
-        assert_eq!(finding.found, "everything for netns is here, from packages (1.0 GiB)");
+        assert_eq!(finding.found, "complete for netns, from packages (1.0 GiB)");
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub enum ProviderError {
     /// A program failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// The API server said no, or nothing.
+    /// The API server refused the request, or did not respond.
     #[error("cluster {cluster}: {what}: {source}")]
     Kube {
         /// The cluster.
@@ -258,5 +258,5 @@ async fn remove_one(owned: &Owned) -> Result<(), ProviderError> {
     if netns::remove(owned).await? || kind::remove(owned).await? {
         return Ok(());
     }
-    Err(ProviderError::Refused { what: "nobody knows how to remove it".into(), hint: "report this as a defect".into() })
+    Err(ProviderError::Refused { what: "no provider can remove it".into(), hint: "report this as a defect".into() })
 }

@@ -32,7 +32,7 @@ pub fn markdown(report: &RunReport) -> String {
         add(&mut text, details(scenario, ""));
     }
     if left_out > 0 {
-        let _ = writeln!(text, "\n{left_out} parts did not fit into this summary; `report.json` holds them all.");
+        let _ = writeln!(text, "\n{left_out} parts did not fit into this summary; see `report.json`.");
     }
     text
 }

@@ -45,8 +45,8 @@ pub struct Paths {
 /// Why a report could not be written.
 #[derive(Debug, Error)]
 pub enum ReportError {
-    /// The file system said no.
-    #[error("the report {path} could not be written: {source} (hint: is there room, and may you write there?)")]
+    /// The file system refused it.
+    #[error("the report {path} could not be written: {source} (hint: check free space and permissions)")]
     Write {
         /// The file.
         path: PathBuf,

@@ -305,7 +305,7 @@ async fn find(root: &Path, fingerprint: &str, wait: bool) -> Result<Option<(EnvD
         let dir = match EnvDir::open(root, &found.id)? {
             Some(dir) => dir,
             None if wait => {
-                ui::say(format!("environment {} is in use; waiting for it", found.id));
+                ui::say(format!("environment {} is in use by another process; waiting for it", found.id));
                 let (root, id) = (root.to_owned(), found.id.clone());
                 match tokio::task::spawn_blocking(move || EnvDir::open_when_free(&root, &id)).await {
                     Ok(dir) => match dir? {

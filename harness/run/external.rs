@@ -98,8 +98,8 @@ fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<Strin
         let outside = manifests.iter().filter(|m| !inside(m));
         strays.extend(outside.map(|m| {
             format!(
-                "{} would be outside this run's namespaces in {cluster}, {} (hint: on clusters that were not made here, \
-                 only namespaces of the scenario's workloads are touched)",
+                "{} would be outside this run's namespaces in {cluster}, {} (hint: on existing clusters a run \
+                 only changes the namespaces of its scenario's workloads)",
                 m.label(),
                 m.origin
             )
@@ -140,13 +140,13 @@ async fn taken(cluster: &Cluster, name: &str, owner: &str) -> Result<Option<Stri
     Ok(match found.labels().get(OWNER_LABEL).map(String::as_str) {
         Some(label) if label == owner && found.metadata.deletion_timestamp.is_none() => None,
         Some(label) => Some(format!(
-            "namespace {name} of {} belongs to the meshproof environment {label} (hint: `meshproof down {label}`, where it \
-             was made)",
+            "namespace {name} of {} belongs to the meshproof environment {label} (hint: run `meshproof down {label}` where it \
+             was created)",
             cluster.name
         )),
         None => Some(format!(
-            "namespace {name} of {} exists already and was not made by meshproof: it is left alone (hint: write another \
-             `namespace:` into the scenario, or remove it by hand)",
+            "namespace {name} of {} already exists and was not created by meshproof (hint: use another \
+             `namespace:` in the scenario, or remove it manually)",
             cluster.name
         )),
     })

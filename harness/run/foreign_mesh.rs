@@ -30,7 +30,7 @@ pub(super) fn same_mesh(found: &FoundMesh, options: &MeshOptions, topology: &Top
         return Ok(());
     }
     Err(RunError::NotOurs(vec![format!(
-        "the scenario wants another mesh than is there, and that one is not this run's to change: {} (hint: \
+        "the installed mesh differs from what the scenario needs, and meshproof does not change it: {} (hint: \
          `--install-mesh` on clusters without a mesh, or the kind or netns provider)",
         differences.join("; ")
     )]))
@@ -50,8 +50,8 @@ pub(super) async fn own_mesh(env: &EnvDir, clusters: &[Cluster], prepared: &Prep
             let more = there.len() - few.len();
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
             refused.push(format!(
-                "a mesh, or the rest of one, is in {} already: {}{more} (hint: leave out `--install-mesh` to use it, or take it \
-                 away: `istioctl uninstall --purge`)",
+                "{} already has a mesh, or parts of one: {}{more} (hint: remove `--install-mesh` to use it, or uninstall \
+                 it: `istioctl uninstall --purge`)",
                 cluster.name,
                 few.join(", ")
             ));

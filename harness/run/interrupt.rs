@@ -23,7 +23,7 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, I
             crate::ui::say("interrupted: cleaning up (a second Ctrl-C leaves that to the next meshproof command)");
             tokio::spawn(async {
                 asked().await;
-                crate::ui::say("left as it is: the next meshproof command removes it");
+                crate::ui::say("stopped without cleaning up: the next meshproof command does it");
                 std::process::exit(i32::from(EXIT_CODE));
             });
             Err(Interrupted)

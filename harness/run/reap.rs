@@ -9,7 +9,7 @@ use crate::ui;
 
 /// What a clean-up could not remove.
 #[derive(Debug, thiserror::Error)]
-#[error("environment {id}: {} could not be removed:\n{}\n(hint: fix the cause, then `meshproof down {id}`; the journal in {folder} says what is left)", count(.problems), .problems.join("\n"))]
+#[error("environment {id}: {} could not be removed:\n{}\n(fix the cause, then run: meshproof down {id}; the journal in {folder} lists what is left)", count(.problems), .problems.join("\n"))]
 pub struct NotClean {
     id: String,
     folder: String,
@@ -56,7 +56,7 @@ pub async fn reap(root: &Path) -> Result<usize, JournalError> {
         }
         // Between the look and now another process may have taken it: then it is that one's work.
         let Some(env) = EnvDir::open(root, &found.id)? else { continue };
-        ui::say(format!("a dead run left environment {}", found.id));
+        ui::say(format!("environment {} was left by a run that was killed", found.id));
         match remove(env).await {
             Ok(()) => removed += 1,
             Err(error) => ui::say(format!("warning: {error}")),

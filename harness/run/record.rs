@@ -110,7 +110,7 @@ pub const SCHEMA: u32 = 1;
 
 /// An environment's folder, its record if it has one, and whether it is in use.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundEnvironment {
     /// The identifier.
     pub id: String,
     /// What it says of itself; `None` when its maker died before writing it.
@@ -123,7 +123,7 @@ pub struct Found {
 ///
 /// # Errors
 /// When the folder exists but cannot be read.
-pub fn environments(root: &Path) -> Result<Vec<Found>, JournalError> {
+pub fn environments(root: &Path) -> Result<Vec<FoundEnvironment>, JournalError> {
     let mut found = Vec::new();
     for id in journal::ids(root)? {
         let locked = EnvDir::open(root, &id)?;
@@ -137,7 +137,7 @@ pub fn environments(root: &Path) -> Result<Vec<Found>, JournalError> {
             (Some(_), Some(record)) if record.kept => Standing::Kept,
             (Some(_), _) => Standing::Dead,
         };
-        found.push(Found { id, record, standing });
+        found.push(FoundEnvironment { id, record, standing });
     }
     Ok(found)
 }

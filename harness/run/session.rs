@@ -85,7 +85,7 @@ impl Session {
         let started = Instant::now();
         let options = &chosen.loaded.scenario.mesh;
         if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
-            ui::say(format!("warning: this run cannot become a capsule: {error}"));
+            ui::say(format!("warning: this run cannot be packed into a capsule: {error}"));
         }
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
@@ -198,7 +198,7 @@ impl Session {
             }
             let id = &record.id;
             ui::say(format!(
-                "environment {id} stays as far as it came: the same command goes on from there, `meshproof down {id}` removes it"
+                "environment {id} is incomplete and was kept: run the same command to resume, or `meshproof down {id}` to remove it"
             ));
         } else if let Err(error) = reap::remove(dir).await {
             ui::say(format!("warning: {error}"));
@@ -224,7 +224,7 @@ impl Session {
                 ui::say(format!("warning: {error}"));
             }
             ui::say(format!(
-                "environment {id} stays: `eval \"$(meshproof env {id})\"` for kubectl, `meshproof down {id}` removes it"
+                "environment {id} is kept: `eval \"$(meshproof env {id})\"` for kubectl, `meshproof down {id}` to remove it"
             ));
             return;
         }
@@ -241,7 +241,7 @@ impl Session {
             return;
         }
         if let Err(error) = put_back::left_over(environment).await {
-            ui::say(format!("warning: {error} (the next scenario on this environment tries again)"));
+            ui::say(format!("warning: {error} (the next scenario in this environment tries again)"));
         }
     }
 

@@ -100,10 +100,10 @@ async fn automatic() -> ProviderName {
     static CHOSEN: OnceCell<ProviderName> = OnceCell::const_new();
     let choose = || async {
         if provider::engine_answers().await {
-            ui::say("provider: kind (a container engine answers; `--provider netns` needs none)");
+            ui::say("provider: kind (a container engine is running; `--provider netns` needs none)");
             ProviderName::Kind
         } else {
-            ui::say("provider: netns (no container engine answers)");
+            ui::say("provider: netns (no container engine is running)");
             ProviderName::Netns
         }
     };

@@ -86,7 +86,7 @@ impl Facts {
         for node in &self.nodes {
             if let Some(pods) = node.pods.filter(|pods| !spec.pods.contains(pods)) {
                 wrong.push(format!(
-                    "node {} of {name} hands out {pods}, and the topology says that {name}'s pods are in {}",
+                    "node {} of {name} has the pod CIDR {pods}, but the topology says that pods of {name} are in {}",
                     node.name, spec.pods
                 ));
             }
@@ -94,7 +94,7 @@ impl Facts {
         let other: Vec<String> = self.services.iter().filter(|r| **r != spec.services).map(IpNet::to_string).collect();
         if !other.is_empty() {
             wrong.push(format!(
-                "services of {name} are in {} (its ServiceCIDR), and the topology says {}",
+                "services of {name} are in {} (its ServiceCIDR), but the topology says {}",
                 other.join(" and "),
                 spec.services
             ));

@@ -32,7 +32,7 @@ mod targets;
 pub use preflight::preflight;
 pub(super) use removal::remove;
 pub use targets::Given;
-use targets::{Target, target};
+use targets::{ClusterContext, target};
 
 /// What is remembered of an environment beside its kubeconfigs.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -121,19 +121,19 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
     if mismatches.is_empty() {
         return Ok(read.into_iter().map(|(cluster, _)| cluster).collect());
     }
-    let hint = format!("{}; `meshproof doctor --provider existing …` shows all of it", fix(&topology.name));
+    let hint = format!("{}; `meshproof doctor --provider existing …` shows all checks", fix(&topology.name));
     Err(ProviderError::Refused { what: mismatches.join("\n"), hint })
 }
 
 /// How ranges that differ are fixed.
 fn fix(topology: &str) -> String {
-    format!("write a topology with the clusters' own ranges, beside kind-configs/{topology}/, or give other contexts")
+    format!("add a topology with the clusters' ranges next to kind-configs/{topology}/, or use other contexts")
 }
 
 /// The cluster, and in what it is not as the topology says.
 async fn cluster(
     spec: &ClusterSpec,
-    target: &Target,
+    target: &ClusterContext,
     kubeconfig: PathBuf,
     access: Arc<dyn Access>,
 ) -> Result<(Cluster, Vec<String>), ProviderError> {
@@ -183,7 +183,7 @@ fn unreadable(env: &EnvDir, source: std::io::Error) -> ProviderError {
 }
 
 fn journal(error: JournalError) -> ProviderError {
-    ProviderError::Io { what: "cannot keep the environment's state".into(), source: std::io::Error::other(error) }
+    ProviderError::Io { what: "cannot write the environment's state".into(), source: std::io::Error::other(error) }
 }
 
 /// The netns environment whose kubeconfig for the host this is.

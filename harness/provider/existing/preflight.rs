@@ -4,7 +4,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use kube::Client;
 use kube::api::{Api, PostParams};
 
-use super::targets::{Given, Target};
+use super::targets::{ClusterContext, Given};
 use super::{facts, fix};
 use crate::finding::Finding;
 use crate::provider::ProviderError;
@@ -16,15 +16,17 @@ pub async fn preflight(given: &Given, topology: &Topology, everything: bool) -> 
     let targets = match given.targets(topology) {
         Ok(targets) => targets,
         Err(ProviderError::Refused { what, hint }) => {
-            return vec![Finding::bad("contexts", what, "scenarios name the clusters of their topology", hint)];
+            return vec![Finding::bad("contexts", what, "every cluster of the topology needs one", hint)];
         }
-        Err(error) => return vec![Finding::bad("contexts", error.to_string(), "they lead to the clusters", "")],
+        Err(error) => {
+            return vec![Finding::bad("contexts", error.to_string(), "they are needed to reach the clusters", "")];
+        }
     };
     let pairs = topology.clusters.iter().zip(&targets);
     futures::future::join_all(pairs.map(|(spec, target)| look(spec, target, topology, everything))).await.concat()
 }
 
-async fn look(spec: &ClusterSpec, target: &Target, topology: &Topology, everything: bool) -> Vec<Finding> {
+async fn look(spec: &ClusterSpec, target: &ClusterContext, topology: &Topology, everything: bool) -> Vec<Finding> {
     let subject = |what: &str| format!("{} of {}", what, spec.name);
     let read = async {
         let client = target.client().await?;
@@ -34,22 +36,22 @@ async fn look(spec: &ClusterSpec, target: &Target, topology: &Topology, everythi
     let (client, facts) = match read.await {
         Ok(read) => read,
         Err(error) => {
-            let (why, fix) = ("scenarios run there", "is the cluster up? try `kubectl --context CONTEXT get nodes`");
+            let (why, fix) = ("scenarios run there", "run: kubectl --context CONTEXT get nodes");
             return vec![Finding::bad(subject("API server"), error.to_string(), why, fix)];
         }
     };
     let mismatches = facts.mismatches(spec);
     let ranges = if !mismatches.is_empty() {
-        let why = "routes, outbound ranges and the judgement of endpoints go by the topology's ranges";
+        let why = "routes, outbound ranges and expectations on endpoints use the topology's ranges";
         Finding::bad(subject("ranges"), mismatches.join("; "), why, fix(&topology.name))
     } else if facts.tells_pods() {
         Finding::good(subject("ranges"), format!("pods {}, services {}", spec.pods, spec.services))
     } else {
         Finding::warning(
             subject("ranges"),
-            "its nodes have no pod CIDR: where pods get their addresses cannot be checked",
-            "endpoints are judged by the topology's ranges",
-            format!("see that pods' addresses are in {}: `kubectl get pods -A -o wide`", spec.pods),
+            "its nodes have no pod CIDR, so the pods' range cannot be checked",
+            "expectations on endpoints use the topology's ranges",
+            format!("check that pod IPs are in {}: kubectl get pods -A -o wide", spec.pods),
         )
     };
     vec![
@@ -77,16 +79,16 @@ async fn rights(client: &Client, subject: &str, everything: bool) -> Finding {
         match api.create(&PostParams::default(), &review).await {
             Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => {}
             Ok(_) => refused.push(format!("may not {verb} {resource}")),
-            Err(error) => refused.push(format!("cannot tell whether {verb} {resource} is allowed: {error}")),
+            Err(error) => refused.push(format!("cannot check whether {verb} {resource} is allowed: {error}")),
         }
     }
     if !refused.is_empty() {
         let why = if everything {
-            "a mesh is made of objects of the whole cluster"
+            "a mesh needs cluster-scoped objects"
         } else {
-            "workloads get namespaces of their own"
+            "every scenario's workloads get their own namespaces"
         };
-        let fix = "give a context of a user who may (cluster-admin, or a role for it)";
+        let fix = "use a context with a user who is allowed to (cluster-admin, or a matching role)";
         return Finding::bad(subject, refused.join("; "), why, fix);
     }
     Finding::good(subject, if everything { "everything" } else { "create and delete namespaces" })

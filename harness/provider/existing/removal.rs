@@ -33,7 +33,7 @@ pub(in crate::provider) async fn remove(owned: Vec<Owned>) -> Vec<String> {
     let each = by_cluster.into_iter().map(|(external, owned)| async move {
         match Removal::of(&external).await {
             Ok(removal) => removal.all(owned).await,
-            Err(error) => vec![format!("{} things in cluster {}: {error}", owned.len(), external.context)],
+            Err(error) => vec![format!("{} objects in cluster {}: {error}", owned.len(), external.context)],
         }
     });
     futures::future::join_all(each).await.concat()
@@ -127,7 +127,7 @@ impl Removal {
         let failed = |what: &str| kube_error(&self.cluster, format!("cannot {what} {kind} {name}"));
         let Some(found) = api.get_opt(name).await.map_err(failed("read"))? else { return Ok(None) };
         if !carries(&found, label) {
-            tracing::warn!(cluster = self.cluster, kind, name, label, "is without our label, and stays");
+            tracing::warn!(cluster = self.cluster, kind, name, label, "does not have our label and is kept");
             return Ok(None);
         }
         // The very object that carried the label, not one that took its name since.
@@ -143,7 +143,7 @@ impl Removal {
     }
 
     async fn gone(&self, one: &Going) -> Result<(), ProviderError> {
-        let what = format!("{} of cluster {} to go", one.what, self.cluster);
+        let what = format!("{} of cluster {} to be deleted", one.what, self.cluster);
         let gone = wait::until(what, LIMIT, LOOK, || async {
             match one.api.get_opt(&one.name).await {
                 Ok(None) => Poll::Ready(()),
@@ -155,7 +155,7 @@ impl Removal {
         });
         gone.await.map_err(|error| ProviderError::Refused {
             what: error.to_string(),
-            hint: format!("`kubectl get {} -o yaml` shows what holds it", one.what.to_lowercase()),
+            hint: format!("`kubectl get {} -o yaml` shows what prevents it", one.what.to_lowercase()),
         })
     }
 

@@ -28,7 +28,7 @@ pub struct Given {
 
 /// One cluster of the user's.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct ClusterContext {
     /// Its name in the topology.
     pub(super) cluster: String,
     /// The kubeconfig that has its context.
@@ -44,7 +44,7 @@ impl Given {
     ///
     /// # Errors
     /// All that is missing or too much, at once.
-    pub(super) fn targets(&self, topology: &Topology) -> Result<Vec<Target>, ProviderError> {
+    pub(super) fn targets(&self, topology: &Topology) -> Result<Vec<ClusterContext>, ProviderError> {
         let files = self.read()?;
         let mut problems = self.misfits(topology);
         let mut targets = Vec::new();
@@ -59,7 +59,7 @@ impl Given {
             return Ok(targets);
         }
         let hint = format!(
-            "each cluster of the topology {} needs `--context CLUSTER=CONTEXT`; `kubectl config get-contexts` lists what there is",
+            "each cluster of the topology {} needs `--context CLUSTER=CONTEXT`; `kubectl config get-contexts` lists the contexts",
             topology.name
         );
         Err(ProviderError::Refused { what: problems.join("\n"), hint })
@@ -69,7 +69,7 @@ impl Given {
     ///
     /// # Errors
     /// All contexts that are not there, at once.
-    pub(super) fn all(&self) -> Result<Vec<Target>, ProviderError> {
+    pub(super) fn all(&self) -> Result<Vec<ClusterContext>, ProviderError> {
         let files = self.read()?;
         let found = self.contexts.iter().map(|(cluster, context)| find(&files, cluster, context));
         let (found, missing): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
@@ -77,7 +77,7 @@ impl Given {
             return Ok(found.into_iter().flatten().collect());
         }
         let what: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
-        let hint = "`kubectl config get-contexts` lists what there is".to_owned();
+        let hint = "`kubectl config get-contexts` lists the contexts".to_owned();
         Err(ProviderError::Refused { what: what.join("\n"), hint })
     }
 
@@ -86,7 +86,7 @@ impl Given {
         let names: Vec<&str> = topology.clusters.iter().map(|c| c.name.as_str()).collect();
         let unknown = self.contexts.keys().filter(|name| !names.contains(&name.as_str()));
         let unknown = unknown.map(|name| {
-            format!("`{name}` is no cluster of the topology {} (it has {})", topology.name, names.join(", "))
+            format!("`{name}` is not a cluster of the topology {} (clusters: {})", topology.name, names.join(", "))
         });
         let missing = names.iter().filter(|name| !self.contexts.contains_key(**name));
         unknown.chain(missing.map(|name| format!("no context is given for {name}"))).collect()
@@ -103,14 +103,15 @@ impl Given {
         let files = self.read()?;
         // A context that is not there is told when the topology is known.
         let found = self.contexts.iter().filter_map(|(cluster, context)| find(&files, cluster, context).ok());
-        let (ours, others): (Vec<Target>, Vec<Target>) = found.partition(|target| target.netns.is_some());
+        let (ours, others): (Vec<ClusterContext>, Vec<ClusterContext>) =
+            found.partition(|target| target.netns.is_some());
         match (ours.first(), others.first()) {
             (Some(ours), Some(other)) => Err(ProviderError::Refused {
                 what: format!(
-                    "{} is part of a netns environment of this machine and {} is not: no image runs in both",
+                    "{} is part of a netns environment on this machine and {} is not: no image runs in both",
                     ours.cluster, other.cluster
                 ),
-                hint: "give contexts of one kind".into(),
+                hint: "use contexts of one kind".into(),
             }),
             (ours, _) => Ok(ours.is_some()),
         }
@@ -126,8 +127,8 @@ impl Given {
         if read.is_empty() {
             let looked: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
             return Err(ProviderError::Refused {
-                what: format!("there is no kubeconfig (looked at {})", looked.join(", ")),
-                hint: "name it: `--kubeconfig FILE`, or set KUBECONFIG".into(),
+                what: format!("no kubeconfig found (tried {})", looked.join(", ")),
+                hint: "use `--kubeconfig FILE`, or set KUBECONFIG".into(),
             });
         }
         Ok(read)
@@ -157,26 +158,26 @@ fn read(path: &Path) -> Result<Kubeconfig, ProviderError> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Kubeconfig::read_from(absolute).map_err(|e| ProviderError::Refused {
         what: format!("cannot read the kubeconfig {}: {e}", path.display()),
-        hint: format!("`kubectl --kubeconfig {} config view` shows what kubectl makes of it", path.display()),
+        hint: format!("`kubectl --kubeconfig {} config view` shows what kubectl reads", path.display()),
     })
 }
 
 /// The context's cluster and user, each from the first file that has it, as kubectl merges files. The problem in words when
 /// one is missing.
-fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result<Target, String> {
+fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result<ClusterContext, String> {
     let contexts = || files.iter().flat_map(|(path, file)| file.contexts.iter().map(move |c| (path, c)));
     let Some((path, found)) = contexts().find(|(_, c)| c.name == context) else {
         let known: Vec<&str> = contexts().map(|(_, c)| c.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(format!("no context `{context}` for {cluster} (known: {known})"));
     };
-    let empty = |what: &str| format!("context `{context}` for {cluster} names no {what} that {} has", path.display());
+    let empty = |what: &str| format!("context `{context}` for {cluster} refers to no {what} in {}", path.display());
     let inner = found.context.as_ref().ok_or_else(|| empty("cluster"))?;
     let mut clusters = files.iter().flat_map(|(_, file)| &file.clusters);
     let endpoint = clusters.find(|c| c.name == inner.cluster).and_then(|c| c.cluster.clone());
     let mut users = files.iter().flat_map(|(_, file)| &file.auth_infos);
     let user = users.find(|u| Some(&u.name) == inner.user.as_ref()).and_then(|u| u.auth_info.clone());
-    Ok(Target {
+    Ok(ClusterContext {
         cluster: cluster.to_owned(),
         file: path.clone(),
         netns: netns_environment(path),
@@ -186,13 +187,13 @@ fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result
 }
 
 /// The cluster behind a context of one kubeconfig.
-pub(super) fn target(cluster: &str, external: &External) -> Result<Target, ProviderError> {
+pub(super) fn target(cluster: &str, external: &External) -> Result<ClusterContext, ProviderError> {
     let files = [(external.kubeconfig.clone(), read(&external.kubeconfig)?)];
     find(&files, cluster, &external.context)
-        .map_err(|what| ProviderError::Refused { what, hint: format!("look into {}", files[0].0.display()) })
+        .map_err(|what| ProviderError::Refused { what, hint: format!("check {}", files[0].0.display()) })
 }
 
-impl Target {
+impl ClusterContext {
     /// The API server's URL, as the kubeconfig says it.
     pub(super) fn server(&self) -> String {
         self.endpoint.server.clone().unwrap_or_default()
@@ -225,8 +226,8 @@ impl Target {
     /// A client.
     pub(super) async fn client(&self) -> Result<Client, ProviderError> {
         let refused = |why: String| ProviderError::Refused {
-            what: format!("cluster {}: the kubeconfig gives no way in: {why}", self.cluster),
-            hint: "try it by hand: `kubectl --context CONTEXT version`".into(),
+            what: format!("cluster {}: the kubeconfig cannot be used to connect: {why}", self.cluster),
+            hint: "run: kubectl --context CONTEXT version".into(),
         };
         let config = Config::from_custom_kubeconfig(self.config(), &KubeConfigOptions::default()).await;
         let mut config = config.map_err(|e| refused(e.to_string()))?;

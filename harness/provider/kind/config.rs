@@ -31,7 +31,7 @@ pub(super) fn fitted(kind_config: &str, machine: Machine) -> Result<String, Prov
     let Some(fields) = config.as_object_mut() else { return Err(wrong("it is no mapping".to_owned())) };
     if !machine.sys_resource {
         let gates = fields.entry("featureGates").or_insert_with(|| json!({}));
-        let gates = gates.as_object_mut().ok_or_else(|| wrong("featureGates is no mapping".to_owned()))?;
+        let gates = gates.as_object_mut().ok_or_else(|| wrong("featureGates is not a mapping".to_owned()))?;
         gates.insert("KubeletInUserNamespace".to_owned(), json!(true));
     }
     let mut patches = Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn fitted(kind_config: &str, machine: Machine) -> Result<String, Prov
     }
     if !patches.is_empty() {
         let all = fields.entry("kubeadmConfigPatches").or_insert_with(|| json!([]));
-        let all = all.as_array_mut().ok_or_else(|| wrong("kubeadmConfigPatches is no list".to_owned()))?;
+        let all = all.as_array_mut().ok_or_else(|| wrong("kubeadmConfigPatches is not a list".to_owned()))?;
         all.extend(patches.into_iter().map(Value::from));
     }
     Ok(config.to_string())

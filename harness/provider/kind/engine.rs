@@ -38,14 +38,14 @@ pub(super) async fn look() -> Result<Engine, ProviderError> {
     // The command line answers, with an error inside, even when the engine does not.
     let engine: Engine = serde_json::from_slice(&output.stdout).map_err(|_| no_answer(&output, hint()))?;
     if engine.server_version.is_empty() {
-        let what = format!("the container engine does not answer: {}", engine.server_errors.join("; "));
+        let what = format!("the container engine does not respond: {}", engine.server_errors.join("; "));
         return Err(ProviderError::Refused { what, hint: hint() });
     }
     Ok(engine)
 }
 
 fn no_answer(output: &Output, hint: String) -> ProviderError {
-    ProviderError::Refused { what: format!("the container engine does not answer: {}", output.last_lines(3)), hint }
+    ProviderError::Refused { what: format!("the container engine does not respond: {}", output.last_lines(3)), hint }
 }
 
 /// Whether a failure of the command line says that the thing is not there.

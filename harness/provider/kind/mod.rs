@@ -102,8 +102,8 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
         }
         for container in containers {
             if !node::runs(&container).await? {
-                let hint = format!("`docker start {container}` starts it again, `meshproof down` removes all of them");
-                return Err(ProviderError::Refused { what: format!("node {container} does not run"), hint });
+                let hint = format!("run `docker start {container}`, or `meshproof down` to remove the environment");
+                return Err(ProviderError::Refused { what: format!("node {container} is not running"), hint });
             }
         }
     }
@@ -140,7 +140,7 @@ pub async fn reopen(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
 }
 
 fn gone(env: &EnvDir, what: String) -> ProviderError {
-    let hint = format!("`meshproof down {}` removes the environment; the next run makes a new one", env.id());
+    let hint = format!("`meshproof down {}` removes the environment; the next run creates a new one", env.id());
     ProviderError::Refused { what, hint }
 }
 
@@ -191,7 +191,7 @@ fn unreadable(env: &EnvDir, source: std::io::Error) -> ProviderError {
 }
 
 fn journal(error: JournalError) -> ProviderError {
-    ProviderError::Io { what: "what is made cannot be written down".to_owned(), source: std::io::Error::other(error) }
+    ProviderError::Io { what: "cannot record what is created".to_owned(), source: std::io::Error::other(error) }
 }
 
 fn overdue(error: WaitError<ProviderError>, look_at: &str) -> ProviderError {

@@ -18,7 +18,7 @@ pub(super) async fn exec(node: &str, argv: &[&str]) -> Result<Output, ProviderEr
     if !output.status.success() && of_docker {
         return Err(ProviderError::Refused {
             what: format!("node {node} cannot be entered: {said}"),
-            hint: format!("`docker ps --all --filter name={node}` shows whether it runs"),
+            hint: format!("run: docker ps --all --filter name={node}"),
         });
     }
     Ok(output)

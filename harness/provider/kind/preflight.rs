@@ -38,11 +38,11 @@ fn answers(engine: &Engine) -> Finding {
 async fn privileged(image: Option<&str>) -> Finding {
     let subject = "privileged containers";
     let Some(image) = image else {
-        return Finding::good(subject, "not tried: there is no node image yet (`meshproof supply` makes it)");
+        return Finding::good(subject, "not tried: no node image yet (`meshproof supply` gets one)");
     };
     let run = ["run", "--rm", "--privileged", "--network", "none", "--entrypoint", "/bin/true", image];
     match docker(run).run_unchecked().await {
-        Ok(output) if output.status.success() => Finding::good(subject, "one was started"),
+        Ok(output) if output.status.success() => Finding::good(subject, "work"),
         Ok(output) => refused(&output.last_lines(2)),
         Err(error) => refused(&error.to_string()),
     }
@@ -51,9 +51,9 @@ async fn privileged(image: Option<&str>) -> Finding {
 fn refused(said: &str) -> Finding {
     let lacks = !config::has_sys_resource(std::fs::read_to_string("/proc/self/status").ok().as_deref());
     let fix = if lacks {
-        "this machine lacks CAP_SYS_RESOURCE: give Docker a runtime that does without it, as `.ci/engine` does"
+        "CAP_SYS_RESOURCE is missing on this machine: configure a Docker runtime that does not need it, as `.ci/engine` does"
     } else {
-        "let Docker start privileged containers (no rootless mode without cgroup v2, no user namespaces)"
+        "allow Docker to start privileged containers (rootless mode needs cgroup v2; no user namespaces)"
     };
     Finding::bad("privileged containers", said, "a node runs systemd, containerd and a kubelet", fix)
 }
