@@ -11,10 +11,8 @@ mod imports;
 /// What is not as it should be yet. What is fixed must be taken off.
 const KNOWN: &[&str] = &[
     "circle in diagnose: api_server remote_secret",
-    "circle in fault: error notes",
     "circle in istio: injection options",
     "circle in scenario: check load",
-    "istio -> workload",
     "plan -> verdict",
     "scenario -> fault",
     "scenario -> verdict",
