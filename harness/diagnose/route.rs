@@ -134,7 +134,7 @@ fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<
             let observed = match &hosts {
                 _ if healthy => return None,
                 None => "it has no such cluster: no DestinationRule defines the subset".to_owned(),
-                Some(hosts) if hosts.is_empty() => "it has no endpoint: no pod has the subset's labels".to_owned(),
+                Some(hosts) if hosts.is_empty() => "it has no endpoint: no endpoint has the subset's labels (those of its pod, and those that istiod adds, as topology.istio.io/cluster)".to_owned(),
                 Some(hosts) => format!("none of its {} endpoints is healthy", hosts.len()),
             };
             let subset = name.split('|').nth(2).filter(|s| !s.is_empty());
@@ -148,7 +148,7 @@ fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<
                     format!("define subset {subset} in a DestinationRule in the service's namespace, where its control plane reads it")
                 }
                 (Some(subset), Some(_)) => {
-                    format!("make the labels of subset {subset} in the DestinationRule those of the pods that are meant")
+                    format!("set the labels of subset {subset} in the DestinationRule to those of the pods, or to those that istiod adds")
                 }
                 (None, _) => "see the pods behind the service".into(),
             },
