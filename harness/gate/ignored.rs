@@ -30,7 +30,7 @@ pub(super) async fn judge(passed: &Passed, started: Instant) -> Result<Vec<Strin
             for object in applied.iter().filter(|o| o.reference.is_config()) {
                 let about = log.iter().find(|line| error_about(line, object));
                 if let Some(line) = about {
-                    let words = format!("{line} (in istiod's log in {})", plane.cluster.name);
+                    let words = format!("{} (in istiod's log in {})", message(line), plane.cluster.name);
                     return Err(GateError::Ignored { object: object.to_string(), words });
                 }
             }
@@ -69,6 +69,11 @@ fn error_about(line: &str, object: &Object) -> bool {
     let names_it =
         text.split(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '"' | '\'')).any(|word| word == name);
     level == Some("error") && names_it && text.to_lowercase().contains(&kind)
+}
+
+/// What a line of istiod's log says, without its time, level and scope.
+fn message(line: &str) -> &str {
+    line.splitn(4, '\t').nth(3).unwrap_or(line).trim()
 }
 
 /// An error that istiod wrote into the object's status: a message of its analysis, or a condition of the Gateway API.
@@ -113,6 +118,7 @@ mod tests {
             "2026-11-28T21:56:07.123456Z\t{level}\tmodel\tenvoyfilter {name} failed to build envoy filter value: unknown"
         );
         assert_eq!(error_about(&line, &Object::fake(reference, Fate::Created)), expected);
+        assert!(message(&line).starts_with("envoyfilter "));
     }
 
     #[rstest]
