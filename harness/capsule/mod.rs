@@ -55,7 +55,7 @@ struct Contents {
 /// Why a capsule could not be made or opened.
 #[derive(Debug, Error)]
 pub enum CapsuleError {
-    /// The file system said no.
+    /// The file system returned an error.
     #[error("{path}: {source}")]
     Io {
         /// The file or folder.

@@ -10,7 +10,7 @@ use super::bundle::Found;
 use super::concern::Target;
 use crate::provider::Cluster;
 
-/// One look may take this long. There are at most two after each other.
+/// One request may take this long. There are at most two after each other.
 pub(super) const LIMIT: Duration = Duration::from_secs(4);
 
 /// What is asked, and of what time.
@@ -26,8 +26,8 @@ pub struct Asked<'a> {
     pub since: Timestamp,
 }
 
-pub(super) async fn limited(what: String, look: impl Future<Output = Found>) -> Found {
-    match tokio::time::timeout(LIMIT, look).await {
+pub(super) async fn limited(what: String, request: impl Future<Output = Found>) -> Found {
+    match tokio::time::timeout(LIMIT, request).await {
         Ok(found) => found,
         Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
     }

@@ -44,7 +44,7 @@ impl File {
     }
 }
 
-/// What one look found.
+/// What one request found.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Files for the bundle.
@@ -62,7 +62,7 @@ impl Found {
         Self { missing: vec![line], ..Self::default() }
     }
 
-    /// Adds what another look found.
+    /// Adds what another request found.
     pub fn extend(&mut self, other: Self) {
         self.files.extend(other.files);
         self.missing.extend(other.missing);

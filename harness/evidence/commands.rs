@@ -16,7 +16,7 @@ struct Line {
     fields: Fields,
 }
 
-/// What [`crate::tool`] tells of a program that ended.
+/// What [`crate::tool`] logs about a program that ended.
 #[derive(Deserialize)]
 struct Fields {
     command: String,

@@ -179,17 +179,17 @@ fn goals(route: &Value) -> Vec<String> {
     vec![word(action, "cluster", "a cluster chosen by a header")]
 }
 
-/// What two looks at a proxy have in common and in what they differ, in the order of the later one: `  same`, `- gone`, `+ new`.
+/// What two snapshots of a proxy have in common and where they differ, in the order of the later one: `  same`, `- gone`, `+ new`.
 pub fn difference(before: &[String], after: &[String]) -> Vec<String> {
     let mut told: Vec<String> =
         before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}")).collect();
     told.extend(after.iter().map(|line| format!("{} {line}", if before.contains(line) { ' ' } else { '+' })));
-    // What changed is told together, by what it is.
+    // Changes are grouped by what they are about.
     told.sort_by(|a, b| key(a).cmp(&key(b)));
     told
 }
 
-/// Kind, from the request's way on, then name, then the old ahead of the new.
+/// Kind, in the order of a request's path, then name, then the old before the new.
 fn key(told: &str) -> (usize, &str, u8) {
     let mark = match told.as_bytes()[0] {
         b'-' => 0,
@@ -245,7 +245,7 @@ fn name(value: &Value) -> String {
     word(value, "name", "")
 }
 
-/// The concern as the file that stands beside the full dump.
+/// The concern as a file beside the full dump.
 pub fn file(target: &Target, concern: &Concern) -> Value {
     let mut file = Map::new();
     file.insert("target".into(), format!("{}:{}", target.host, target.port).into());

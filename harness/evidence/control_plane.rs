@@ -1,4 +1,4 @@
-//! What the control planes say of themselves: their debug pages and their logs.
+//! istiod's debug endpoints and logs.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ use crate::provider::{Cluster, PodRef};
 use crate::workload;
 
 /// The istiods of a cluster: their state and their logs.
-pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
+pub async fn read(cluster: &Cluster, asked: Asked<'_>) -> Found {
     let name = &cluster.name;
     let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
         Ok(Ok(pods)) => pods,
@@ -22,11 +22,11 @@ pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
         Err(_) => {
             return Found::missing(
                 format!("istiod in {name}"),
-                format!("the API server did not answer within {LIMIT:?}"),
+                format!("the API server did not respond within {LIMIT:?}"),
             );
         }
     };
-    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    let mut requests: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
     for pod in pods.iter().map(workload::PodInfo::reference) {
         let place = format!("istiod {} in {name}", pod.name);
         for (page, what) in [
@@ -37,15 +37,15 @@ pub async fn look(cluster: &Cluster, asked: Asked<'_>) -> Found {
             ("registryz", "the services that istiod knows, of the called hosts"),
             ("endpointz", "the endpoints that istiod knows, of the called hosts"),
         ] {
-            looks.push(
+            requests.push(
                 limited(format!("/debug/{page} of {place}"), debug_page(cluster, pod.clone(), page, what, asked))
                     .boxed_local(),
             );
         }
-        looks.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
+        requests.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
     }
     let mut all = Found::default();
-    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    join_all(requests).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 

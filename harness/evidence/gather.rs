@@ -1,6 +1,6 @@
-//! What the clusters, the control planes, the proxies' logs and the nodes say, asked all at once.
+//! Collects from the clusters, istiods, proxies' logs and nodes, all at the same time.
 //!
-//! Nothing here is an error of the run: what does not answer in time is written down as that.
+//! Nothing here is an error of the run: what does not respond in time is recorded as such.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -46,21 +46,21 @@ const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "
 
 /// Asks the API servers, the control planes and the nodes of every cluster.
 pub async fn clusters(asked: Asked<'_>) -> Found {
-    let mut looks: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    let mut requests: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
     for cluster in asked.clusters {
         let name = &cluster.name;
-        looks.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
-        looks.push(limited(format!("events of {name}"), events(cluster, asked)).boxed_local());
-        looks.push(control_plane::look(cluster, asked).boxed_local());
+        requests.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
+        requests.push(limited(format!("events of {name}"), events(cluster, asked)).boxed_local());
+        requests.push(control_plane::read(cluster, asked).boxed_local());
         for node in &cluster.nodes {
-            looks.push(
+            requests.push(
                 limited(format!("routes and rules of node {} in {name}", node.name), self::node(cluster, &node.name))
                     .boxed_local(),
             );
         }
     }
     let mut all = Found::default();
-    join_all(looks).await.into_iter().for_each(|found| all.extend(found));
+    join_all(requests).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 
@@ -206,7 +206,7 @@ async fn node(cluster: &Cluster, node: &str) -> Found {
 mod tests {
     use super::*;
     use crate::evidence::asked::LIMIT;
-    use crate::evidence::look;
+    use crate::evidence::snapshot;
     use crate::provider::Node;
     use crate::provider::through_api_server;
     use jiff::Timestamp;
@@ -238,7 +238,7 @@ mod tests {
         let since = Timestamp::now();
         let asked = Asked { clusters: &clusters, namespaces: &namespaces, targets: &targets, since };
         let (mut found, logs, listed) =
-            tokio::join!(super::clusters(asked), logs(asked, &proxies), look::proxies(&clusters, &namespaces, &[]));
+            tokio::join!(super::clusters(asked), logs(asked, &proxies), snapshot::proxies(&clusters, &namespaces, &[]));
         found.extend(logs);
         let took = Timestamp::now().duration_since(since).unsigned_abs();
         // kube itself would wait for minutes.

@@ -1,7 +1,7 @@
-//! One bundle over all clusters about a scenario that did not pass: what was expected and seen, and everything that tells why.
+//! One bundle over all clusters about a scenario that did not pass: what was expected and observed, and everything that explains it.
 //!
-//! A [`Witness`] goes along with a scenario. It looks at the proxies before every change (and keeps what they said unread, so
-//! that a scenario that passes costs next to nothing), and notes what the harness does. [`keep`] writes the bundle while
+//! A [`Witness`] accompanies a scenario. It takes a snapshot of the proxies before every change (unread, so that a scenario that
+//! passes costs next to nothing), and notes what the harness does. [`keep`] writes the bundle while
 //! everything still is as it was when the scenario ended. `docs/evidence.md` says what is in it.
 //!
 //! **Never**: fail a run, hold it up without a limit, or write down a private key, a token or a password (see [`crate::redact`]).
@@ -12,9 +12,9 @@ mod commands;
 mod concern;
 mod control_plane;
 mod gather;
-mod look;
 mod programs;
 mod readme;
+mod snapshot;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ use asked::Asked;
 pub use bundle::slug;
 use bundle::{File, Found};
 use concern::Target;
-use look::Look;
+use snapshot::Snapshot;
 use timeline::Moment;
 
 /// When bundles are kept, and where.
@@ -58,7 +58,7 @@ impl Keeping {
 #[derive(Debug)]
 pub struct Witness {
     began: Timestamp,
-    looks: Vec<Look>,
+    snapshots: Vec<Snapshot>,
     moments: Vec<Moment>,
     manifests: Vec<File>,
     /// Per step: when its change was made.
@@ -68,8 +68,8 @@ pub struct Witness {
 impl Witness {
     /// A scenario begins now.
     pub fn new() -> Self {
-        let (looks, moments, manifests) = (Vec::new(), Vec::new(), Vec::new());
-        Self { began: Timestamp::now(), looks, moments, manifests, changed: BTreeMap::new() }
+        let (snapshots, moments, manifests) = (Vec::new(), Vec::new(), Vec::new());
+        Self { began: Timestamp::now(), snapshots, moments, manifests, changed: BTreeMap::new() }
     }
 
     /// Something that the harness does now.
@@ -77,7 +77,7 @@ impl Witness {
         self.moments.push(Moment::new(Timestamp::now(), "harness", what));
     }
 
-    /// Looks at the proxies ahead of the change that the step at `index` (from 0) makes.
+    /// Takes a snapshot of the proxies before the change of the step at `index` (from 0).
     pub async fn before_change(
         &mut self,
         index: usize,
@@ -86,11 +86,11 @@ impl Witness {
         running: &[RunningWorkload],
     ) {
         let when = format!("before-step-{}", index + 1);
-        let proxies = look::proxies(clusters, namespaces, running).await;
-        self.looks.push(Look::take(when, &proxies).await);
+        let proxies = snapshot::proxies(clusters, namespaces, running).await;
+        self.snapshots.push(Snapshot::take(when, &proxies).await);
     }
 
-    /// Manifests that the step at `index` brings into a cluster.
+    /// Manifests that the step at `index` applies to a cluster.
     pub fn applies(&mut self, index: usize, cluster: &str, manifests: &[Manifest]) {
         for (number, manifest) in manifests.iter().enumerate() {
             self.note(format!("applies {} in {cluster}, {}", manifest.label(), manifest.origin));
@@ -106,7 +106,7 @@ impl Witness {
         self.changed.insert(index, Timestamp::now());
     }
 
-    /// The scenario's steps on the line of time.
+    /// The scenario's steps on the time line.
     fn steps(&self, report: &ScenarioReport) -> Vec<Moment> {
         let after = |from: Timestamp, seconds: f64| {
             from.checked_add(SignedDuration::try_from_secs_f64(seconds).unwrap_or_default()).unwrap_or(from)
@@ -154,7 +154,7 @@ pub struct Scene<'a> {
     pub namespaces: &'a BTreeSet<String>,
     /// The calls of the scenario, whether they were made or not.
     pub calls: Vec<Planned>,
-    /// The folder of an environment that did not come up: its programs' logs tell why.
+    /// The folder of an environment that never became ready: its programs' logs show why.
     pub folder: Option<&'a Path>,
 }
 
@@ -172,7 +172,7 @@ pub struct Planned {
 }
 
 /// Writes the bundle of a scenario: called when it has ended and nothing has been put back. `scene` is `None` when no
-/// environment came to be. Answers what is in it, for the reports; a bundle that cannot be written is told, and no more.
+/// environment came to be. Returns what is in it, for the reports; a bundle that cannot be written is a warning.
 pub async fn keep(
     keeping: &Keeping,
     witness: &mut Witness,
@@ -187,25 +187,26 @@ pub async fn keep(
     if let Some(Scene { clusters, running, namespaces, folder, .. }) = scene {
         let asked = Asked { clusters, namespaces, targets: &targets, since: witness.began };
         let at_proxies = async {
-            let proxies = look::proxies(clusters, namespaces, running).await;
-            tokio::join!(Look::take("at-the-end".into(), &proxies), gather::logs(asked, &proxies))
+            let proxies = snapshot::proxies(clusters, namespaces, running).await;
+            tokio::join!(Snapshot::take("at-the-end".into(), &proxies), gather::logs(asked, &proxies))
         };
         let (mut gathered, (last, logs)) = tokio::join!(gather::clusters(asked), at_proxies);
         gathered.extend(logs);
-        witness.looks.push(last);
+        witness.snapshots.push(last);
         found = gathered;
         if let Some(folder) = folder {
             found.extend(programs::logs(folder));
         }
     }
-    for look in &witness.looks {
-        found.extend(look.files(&targets));
-        let what = format!("looks at what {} proxies hold {}", look.proxies.len(), look.when.replace('-', " "));
-        found.moments.push(Moment::new(look.at, "harness", what));
+    for snapshot in &witness.snapshots {
+        found.extend(snapshot.files(&targets));
+        let what =
+            format!("takes a snapshot of {} proxies {}", snapshot.proxies.len(), snapshot.when.replace('-', " "));
+        found.moments.push(Moment::new(snapshot.at, "harness", what));
     }
     let mut files = vec![File::text("scenario.yaml", "the scenario's file", &report.text)];
     files.append(&mut witness.manifests);
-    files.push(File::text("versions.txt", "what the run is made of", &versions(keeping)));
+    files.push(File::text("versions.txt", "the versions of everything", &versions(keeping)));
     match commands::between(&keeping.run.join("log.jsonl"), witness.began, ended) {
         Ok(text) => files.push(File::text("commands.txt", "programs that were run, with their output", &text)),
         Err(error) => found.extend(Found::missing("the commands that were run", error)),
@@ -213,10 +214,11 @@ pub async fn keep(
     let moments =
         witness.moments.iter().cloned().chain(witness.steps(report)).chain(std::mem::take(&mut found.moments));
     let timeline = timeline::text(witness.began, moments.collect());
-    files.insert(0, File::text("timeline.txt", "all clusters on one line of time", &timeline));
+    files.insert(0, File::text("timeline.txt", "all clusters on one time line", &timeline));
     files.append(&mut found.files);
-    let readme = readme::text(report, &readme::difference(report, &planned, &witness.looks), &files, &found.missing);
-    files.insert(0, File::text("README.md", "what failed, and what is where", &readme));
+    let readme =
+        readme::text(report, &readme::difference(report, &planned, &witness.snapshots), &files, &found.missing);
+    files.insert(0, File::text("README.md", "what failed, and where to look", &readme));
 
     let name = format!("evidence/{}", slug(&report.name));
     match bundle::write(&keeping.run.join(&name), &files) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bundle::{File, Found};
 
-/// What ends a program stands at its log's end; an API server writes megabytes before it.
+/// Why a program ended is at the end of its log; an API server writes megabytes before that.
 const TAIL: u64 = 256 * 1024;
 
 /// The end of every log under an environment's folder.
@@ -46,7 +46,7 @@ fn log(folder: &Path, path: &Path) -> Found {
         Err(error) => Found::missing(format!("log {name}"), error),
         Ok(text) if text.is_empty() => Found::default(),
         Ok(text) => {
-            let what = "the end of this program's log, as the environment was given up";
+            let what = "the end of this program's log, when creating the environment failed";
             Found { files: vec![File::text(format!("environment/{name}"), what, &text)], ..Found::default() }
         }
     }

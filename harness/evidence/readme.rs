@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::Planned;
 use super::bundle::File;
 use super::concern::{self, Target};
-use super::look::{Held, Look};
+use super::snapshot::{ProxyDump, Snapshot};
 use crate::report::terminal::{place, word};
 use crate::report::{ScenarioReport, StepReport};
 use crate::verdict::Class;
@@ -20,15 +20,15 @@ pub struct Difference {
 }
 
 /// Compares for the call that failed, or that what failed was to change.
-pub fn difference(report: &ScenarioReport, planned: &[Planned], looks: &[Look]) -> Option<Difference> {
+pub fn difference(report: &ScenarioReport, planned: &[Planned], snapshots: &[Snapshot]) -> Option<Difference> {
     let failed = report.steps.iter().rfind(|step| step.class() != Class::Pass).or(report.steps.last());
     let failed = failed.map_or(0, |step| step.index);
     let call = planned.iter().find(|call| call.step >= failed).or(planned.last())?;
     let target = Target::of(&call.url)?;
-    let (last, earlier) = looks.split_last()?;
+    let (last, earlier) = snapshots.split_last()?;
     let proxies = last.proxies.iter().filter(|held| is_caller(held, call)).filter_map(|held| {
         let now = last.concern(&held.cluster, &held.pod, &target)?.lines;
-        let before = earlier.last().and_then(|look| look.concern(&held.cluster, &held.pod, &target));
+        let before = earlier.last().and_then(|snapshot| snapshot.concern(&held.cluster, &held.pod, &target));
         let lines = before.map_or_else(
             || now.iter().map(|line| format!("  {line}")).collect(),
             |b| concern::difference(&b.lines, &now),
@@ -37,16 +37,16 @@ pub fn difference(report: &ScenarioReport, planned: &[Planned], looks: &[Look]) 
     });
     let host = format!("{}:{}", target.host, target.port);
     let about = match earlier.last() {
-        Some(look) => format!(
+        Some(snapshot) => format!(
             "What the caller's proxy holds of {host} at the end (`+`), against {} (`-`):",
-            look.when.replace('-', " ")
+            snapshot.when.replace('-', " ")
         ),
         None => format!("What the caller's proxy holds of {host}; nothing was changed before the call:"),
     };
     Some(Difference { about, proxies: proxies.collect() })
 }
 
-fn is_caller(held: &Held, call: &Planned) -> bool {
+fn is_caller(held: &ProxyDump, call: &Planned) -> bool {
     let rest = held.pod.name.strip_prefix(&call.from);
     held.cluster == call.cluster && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
@@ -105,15 +105,15 @@ mod tests {
     use serde_json::json;
 
     /// The caller's proxy with a route to that goal.
-    fn look(when: &str, goal: &str) -> Look {
+    fn snapshot(when: &str, goal: &str) -> Snapshot {
         let dump = json!({"configs": [{"dynamic_route_configs": [{"route_config": {"name": "5000", "virtual_hosts": [
             {"name": "helloworld", "domains": ["helloworld.app1"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": goal}}]}]}}]}]});
-        let held = |pod: &str| Held {
+        let held = |pod: &str| ProxyDump {
             cluster: "cluster1".into(),
             pod: PodRef { namespace: "app1".into(), name: pod.into() },
             dump: Ok(dump.to_string().into()),
         };
-        Look {
+        Snapshot {
             when: when.into(),
             at: Timestamp::UNIX_EPOCH,
             proxies: vec![held("sleep-7d9f"), held("sleeper-1"), held("helloworld-v1-5c8b")],
@@ -128,16 +128,16 @@ mod tests {
     #[test]
     fn the_first_page_opens_on_the_difference() {
         let report = &sample::run().scenarios[1];
-        let looks = [look("before-step-1", "outbound|5000||h"), look("at-the-end", "outbound|5000|v2|h")];
+        let snapshots = [snapshot("before-step-1", "outbound|5000||h"), snapshot("at-the-end", "outbound|5000|v2|h")];
         let files = [File::text("timeline.txt", "all clusters on one line of time", "")];
         let missing = ["events of cluster2: no answer within 4s".to_owned()];
-        insta::assert_snapshot!(text(report, &difference(report, &planned(), &looks), &files, &missing));
+        insta::assert_snapshot!(text(report, &difference(report, &planned(), &snapshots), &files, &missing));
     }
 
     #[test]
     fn without_a_change_there_is_nothing_to_compare_with() {
         let report = &sample::run().scenarios[0];
-        let told = difference(report, &planned(), &[look("at-the-end", "outbound|5000||h")]).unwrap();
+        let told = difference(report, &planned(), &[snapshot("at-the-end", "outbound|5000||h")]).unwrap();
         assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → outbound|5000||h"]);
         assert!(told.about.contains("nothing was changed"));
     }
@@ -150,7 +150,7 @@ mod tests {
         // A later call to somewhere else is not what the change was for.
         calls.push(Planned { step: 2, url: "http://other.app1:80/".into(), ..calls[0].clone() });
         report.steps[0].error = Some("time is over".into());
-        let told = difference(&report, &calls, &[look("before-step-1", "a"), look("at-the-end", "a")]).unwrap();
+        let told = difference(&report, &calls, &[snapshot("before-step-1", "a"), snapshot("at-the-end", "a")]).unwrap();
         assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → a"]);
     }
 

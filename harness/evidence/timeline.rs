@@ -111,14 +111,14 @@ pub fn of_calls(who: &str, calls: &[CallLine]) -> Vec<Moment> {
         let known = alike.entry(call.in_words()).or_insert((call.at, call.at, 0));
         *known = (known.0.min(call.at), known.1.max(call.at), known.2 + 1);
     }
-    let told = |(what, (first, last, count)): (String, (Timestamp, Timestamp, usize))| {
+    let moment = |(what, (first, last, count)): (String, (Timestamp, Timestamp, usize))| {
         let calls = match count {
             1 => "1 call".to_owned(),
             _ => format!("{count} calls within {:.3} s", last.duration_since(first).as_secs_f64()),
         };
         Moment::new(first, who, format!("{calls}: {what}"))
     };
-    alike.into_iter().map(told).collect()
+    alike.into_iter().map(moment).collect()
 }
 
 /// The path without the number of the call: `/hello?call=9e0f-*`.

@@ -176,7 +176,7 @@ impl Object {
     /// Follows newer versions of it, as long as they mean the same: istiod itself writes into the status of some (the addresses
     /// of a ServiceEntry: `pilot/pkg/controllers/ipallocate`), and then never holds the version that was applied.
     pub async fn follow(&mut self) {
-        // An API server that does not answer now is asked again by the next check.
+        // An API server that does not respond now is asked again by the next check.
         if let Ok(Some(newer)) = read(&self.cluster, &self.reference).await
             && self.now.as_ref() == Some(&Stamp::of(&newer))
         {

@@ -24,7 +24,7 @@ const START_LIMIT: Duration = Duration::from_secs(super::BEFORE_LIMIT.as_secs() 
 /// How often the pods are listed again while something is missing.
 const RELIST: Duration = Duration::from_secs(1);
 
-/// When a person is told for the first time what the gate waits for, and how often again.
+/// When the gate first says what it waits for, and how often again.
 const REPORT: Duration = Duration::from_secs(5);
 
 /// Everything as it was before the change.

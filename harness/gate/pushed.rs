@@ -16,12 +16,12 @@ use crate::wait::{self, Poll};
 /// The newest push that each connected proxy was part of, by `CLUSTER/POD.NAMESPACE`.
 pub struct Pushes(BTreeMap<String, Option<Version>>);
 
-/// Takes down the pushes up to now.
+/// Takes a snapshot of the pushes up to now.
 ///
 /// # Errors
-/// When a control plane does not answer.
+/// When an istiod does not respond.
 pub async fn pushes(clusters: &[Cluster]) -> Result<Pushes, GateError> {
-    let all = look(clusters).await?.into_iter().map(|(key, (newest, _))| (key, newest));
+    let all = newest(clusters).await?.into_iter().map(|(key, (newest, _))| (key, newest));
     Ok(Pushes(all.collect()))
 }
 
@@ -31,7 +31,7 @@ pub async fn pushes(clusters: &[Cluster]) -> Result<Pushes, GateError> {
 /// [`GateError::TimedOut`] names the proxies that have not.
 pub async fn pushed_since(clusters: &[Cluster], before: &Pushes, limit: Duration) -> Result<(), GateError> {
     let condition = || async {
-        let now = match look(clusters).await {
+        let now = match newest(clusters).await {
             Ok(now) => now,
             Err(error) => return Poll::Failed(error),
         };
@@ -50,7 +50,7 @@ pub async fn pushed_since(clusters: &[Cluster], before: &Pushes, limit: Duration
 
 type Seen = BTreeMap<String, (Option<Version>, Vec<String>)>;
 
-async fn look(clusters: &[Cluster]) -> Result<Seen, GateError> {
+async fn newest(clusters: &[Cluster]) -> Result<Seen, GateError> {
     let mut seen = Seen::new();
     for plane in try_join_all(clusters.iter().map(ControlPlane::of)).await?.into_iter().flatten() {
         let connected = plane.connected().await.map_err(|source| plane.error(source))?;

@@ -71,8 +71,8 @@ impl Reader {
     /// Clusters that it has a remote secret for and has not synced.
     async fn not_synced(&self) -> Result<Vec<String>, GateError> {
         let synced = |name: &String| self.reads.iter().any(|r| r.id == *name && r.sync_status == "synced");
-        let told = self.plane.watched().await?;
-        let missing = told.iter().filter(|name| **name != self.plane.cluster.name && !synced(name));
+        let configured = self.plane.watched().await?;
+        let missing = configured.iter().filter(|name| **name != self.plane.cluster.name && !synced(name));
         Ok(missing.map(|name| format!("istiod in {} has not synced {name}", self.plane.cluster.name)).collect())
     }
 

@@ -1,4 +1,4 @@
-//! Asks a program inside a pod over HTTP, on a connection that is kept between questions.
+//! HTTP requests to a program inside a pod, on a connection that is kept between requests.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::sync::Mutex;
 
 use crate::provider::{Cluster, PodRef, ProviderError};
 
-/// One question may take this long; a proxy on a loaded machine answers in milliseconds.
+/// One request may take this long; a proxy on a loaded machine answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a question was not answered.
+/// Why a request was not answered.
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// No connection.

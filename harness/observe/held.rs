@@ -1,5 +1,4 @@
-//! What a proxy holds, and what its control plane would have it hold, in one form in which the two are equal when
-//! they mean the same.
+//! What a proxy holds, and what istiod intends for it, in one form in which the two are equal when they mean the same.
 //!
 //! Envoy writes its own names (`filter_chain_match`), istiod protobuf's JSON names (`filterChainMatch`); both are
 //! brought to lower case without underscores. Numbers are compared as the 32-bit floats that most of them are.
@@ -41,7 +40,7 @@ pub type Held = BTreeMap<(Kind, String), Resource>;
 /// istiod's dump for one proxy: the push that the proxy was last part of, and what istiod intends for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intended {
-    /// The push's version; `None`: this istiod does not tell.
+    /// The push's version; `None`: this istiod does not report it.
     pub version: Option<Version>,
     /// The resources.
     pub held: Held,

@@ -157,7 +157,7 @@ impl From<Synced> for Connected {
     fn from(synced: Synced) -> Self {
         let mut sync = synced.resources;
         if sync.is_empty() {
-            // istiod 1.27 and older tell only these.
+            // istiod 1.27 and older report only these.
             for name in ["cluster", "listener", "route", "endpoint", "extensionconfig"] {
                 let field = |suffix: &str| {
                     let value = synced.flat.get(&format!("{name}_{suffix}"));
@@ -288,7 +288,7 @@ impl ControlPlane {
         self.pods[istiod].json("/debug/clusterz").await
     }
 
-    /// The clusters whose API servers it is told to watch: its own, and those of the remote secrets.
+    /// The clusters that it is configured to read: its own, and those with a remote secret.
     pub async fn watched(&self) -> Result<BTreeSet<String>, ObserveError> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
         let list = secrets.list(&ListParams::default().labels("istio/multiCluster=true")).await;
@@ -458,7 +458,7 @@ mod tests {
         let configs = Configs(vec![json!({"kind": "VirtualService", "apiVersion": "networking.istio.io/v1",
             "metadata": {"name": "helloworld", "namespace": "app1", "resourceVersion": "7"}})]);
         let object = ObjectRef {
-            // istiod tells the version that it reads, whatever version was applied.
+            // istiod shows the version that it reads, whatever version was applied.
             api_version: "networking.istio.io/v1beta1".into(),
             kind: "VirtualService".into(),
             namespace: namespace.into(),

@@ -24,7 +24,7 @@ pub(crate) struct Host {
     pub address: SocketAddr,
     /// Why no request is sent to it.
     pub unhealthy: Option<String>,
-    /// The version and the cluster of its workload, as the control plane tells them to the proxy.
+    /// The version and the cluster of its workload, as istiod sent them to the proxy.
     pub version: Option<String>,
     pub cluster: Option<String>,
     /// Whether it is known to take mutual TLS.
@@ -58,11 +58,11 @@ impl ProxySnapshot {
     /// The endpoints of an Envoy cluster; `None`: it has no such cluster.
     pub fn hosts(&self, name: &str) -> Option<Vec<Host>> {
         let cluster = list(&self.status, "cluster_statuses").iter().find(|c| text(c, "name") == name)?;
-        let told = self.told(name);
+        let sent = self.sent(name);
         let host = |status: &Value| {
             let address = address(status.get("address")?)?;
-            let told = told.iter().find(|(at, _)| *at == address).map(|(_, endpoint)| *endpoint);
-            let about = |path: &str| told.and_then(|t| t.pointer(path)).and_then(Value::as_str);
+            let sent = sent.iter().find(|(at, _)| *at == address).map(|(_, endpoint)| *endpoint);
+            let about = |path: &str| sent.and_then(|t| t.pointer(path)).and_then(Value::as_str);
             // `NAME;NAMESPACE;CANONICAL NAME;VERSION;CLUSTER` (istio/istio `pkg/workloadapi` and `pilot/pkg/networking/util`).
             let workload = about("/metadata/filter_metadata/istio/workload").unwrap_or_default();
             let part = |at: usize| workload.split(';').nth(at).filter(|p| !p.is_empty()).map(str::to_owned);
@@ -77,8 +77,8 @@ impl ProxySnapshot {
         Some(list(cluster, "host_statuses").iter().filter_map(host).collect())
     }
 
-    /// The endpoints of an Envoy cluster as the control plane told them.
-    fn told(&self, name: &str) -> Vec<(SocketAddr, &Value)> {
+    /// The endpoints of an Envoy cluster as istiod sent them.
+    fn sent(&self, name: &str) -> Vec<(SocketAddr, &Value)> {
         let all = list(self.section("EndpointsConfigDump"), "dynamic_endpoint_configs").iter();
         let of_cluster = all.filter_map(|c| c.get("endpoint_config")).filter(|c| text(c, "cluster_name") == name);
         let endpoints = of_cluster.flat_map(|c| list(c, "endpoints")).flat_map(|e| list(e, "lb_endpoints"));

@@ -28,9 +28,9 @@ pub struct Proxy<'a> {
 /// what they wrote about it.
 ///
 /// Waits until every reply has its line at the caller, and at its server if that is, or may be, one of `servers`, for three
-/// seconds at most: calls that went around a proxy have no line, which is for others to judge.
+/// seconds at most: calls that bypassed a proxy have no line, which is for others to judge.
 ///
-/// HTTP requests are told apart by the number in their path, others by the client's port and its address `from`.
+/// HTTP requests are distinguished by the number in their path, others by the client's port and its address `from`.
 ///
 /// # Errors
 /// When a log cannot be read.
@@ -70,7 +70,7 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The end of the calls that a proxy stands at.
+/// The end of the calls that a proxy is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Client,
@@ -83,7 +83,7 @@ async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, Strin
     Ok((end, log))
 }
 
-/// How many calls still lack a line that must come.
+/// How many calls still have no line, although one must be written.
 fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
     let lacks = |call: &&super::CallSeen| match &call.outcome {
         Outcome::Reply { instance, .. } => {
@@ -135,7 +135,7 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
     }
 }
 
-/// The index of the call whose number stands behind `mark` in the path.
+/// The index of the call whose number follows `mark` in the path.
 fn number(path: &str, mark: &str) -> Option<usize> {
     let rest = &path[path.find(mark)? + mark.len()..];
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -1,4 +1,4 @@
-//! What the proxies hold at one moment: taken before every change, kept in memory as it came, read only when it is needed.
+//! What the proxies hold at one moment: taken before every change, kept in memory unread until it is needed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,39 +14,39 @@ use crate::observe::envoy;
 use crate::provider::{Cluster, PodRef};
 use crate::workload::{self, RunningWorkload};
 
-/// A proxy that has not told what it holds within this time is written down as one that does not answer. (They answer within
-/// some 20 ms; a step must not wait long for one that is stuck.)
+/// A proxy that does not respond within this time is recorded as such. (They respond within some 20 ms; a step must not wait
+/// long for one that is stuck.)
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// An API server that has not told its pods within this time is not waited for.
+/// An API server that does not list its pods within this time is not waited for.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// All of it, with endpoints.
 const DUMP: &str = "/config_dump?include_eds";
 
-/// One look at all proxies of the scenario's namespaces.
+/// All proxies of the scenario's namespaces at one moment.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct Snapshot {
     /// When, in words that fit a file's name: `before-step-2`, `at-the-end`.
     pub when: String,
     /// When.
     pub at: Timestamp,
     /// What each held.
-    pub proxies: Vec<Held>,
+    pub proxies: Vec<ProxyDump>,
 }
 
 /// What one proxy held.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct ProxyDump {
     /// Its cluster.
     pub cluster: String,
     /// Its pod.
     pub pod: PodRef,
-    /// Envoy's dump; or why it did not tell.
+    /// Envoy's dump; or why there is none.
     pub dump: Result<Bytes, String>,
 }
 
-impl Look {
+impl Snapshot {
     /// Asks every one of `proxies`, all at once.
     pub async fn take(when: String, proxies: &[(&Cluster, PodRef)]) -> Self {
         let proxies = proxies.iter().cloned();
@@ -56,7 +56,7 @@ impl Look {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {LIMIT:?}")),
             };
-            Held { cluster: cluster.name.clone(), pod, dump }
+            ProxyDump { cluster: cluster.name.clone(), pod, dump }
         });
         Self { when, at: Timestamp::now(), proxies: join_all(held).await }
     }
@@ -68,7 +68,7 @@ impl Look {
         Some(concern::concern(&dump, target))
     }
 
-    /// The files of this look: per proxy what concerns each target, and all of it beside.
+    /// The files of this snapshot: per proxy what concerns each target, and all of it.
     pub fn files(&self, targets: &BTreeSet<Target>) -> Found {
         let mut found = Found::default();
         for held in &self.proxies {
@@ -103,7 +103,7 @@ impl Look {
     }
 }
 
-/// Pods with a proxy: those that the cluster tells of, or where it does not answer, those that ran when the scenario began.
+/// Pods with a proxy: those that the cluster lists, or where it does not respond, those that ran when the scenario began.
 pub async fn proxies<'a>(
     clusters: &'a [Cluster],
     namespaces: &BTreeSet<String>,
