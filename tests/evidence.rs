@@ -214,13 +214,13 @@ fn assert_whole(bundle: &BTreeMap<String, Vec<u8>>) {
         "{readme}"
     );
     assert!(!readme.contains("Not collected"), "{readme}");
-    // All ends of the calls, the control plane, and the gate on one line of time, in the order of things.
+    // All ends of the calls, the control plane, and the gate on one time line, in the order of events.
     let timeline = text("timeline.txt");
     let mut from = 0;
     for wanted in [
         "step 1 begins",
         "cluster2 app1/helloworld-v2-",
-        "looks at what 3 proxies hold before step 2",
+        "takes a snapshot of 3 proxies before step 2",
         "applies VirtualService app1/helloworld in cluster1",
         "cluster1 istiod",
         "cluster2 gate",

@@ -249,7 +249,7 @@ mod tests {
         insta::assert_snapshot!(missing, @r"
         objects of cluster2: no answer within 4s
         events of cluster2: no answer within 4s
-        istiod in cluster2: the API server did not answer within 4s
+        istiod in cluster2: the API server did not respond within 4s
         log of the proxy of cluster2/app1/helloworld-v2: no answer within 4s
         ");
     }

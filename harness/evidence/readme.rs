@@ -129,7 +129,7 @@ mod tests {
     fn the_first_page_opens_on_the_difference() {
         let report = &sample::run().scenarios[1];
         let snapshots = [snapshot("before-step-1", "outbound|5000||h"), snapshot("at-the-end", "outbound|5000|v2|h")];
-        let files = [File::text("timeline.txt", "all clusters on one line of time", "")];
+        let files = [File::text("timeline.txt", "all clusters on one time line", "")];
         let missing = ["events of cluster2: no answer within 4s".to_owned()];
         insta::assert_snapshot!(text(report, &difference(report, &planned(), &snapshots), &files, &missing));
     }
