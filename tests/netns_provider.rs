@@ -18,6 +18,7 @@ use meshproof::journal::{EnvDir, Owned};
 use meshproof::provider::Cluster;
 use meshproof::provider::netns::kubelet::ImageMap;
 use meshproof::provider::netns::{self, Programs, dns, namespace, network};
+use meshproof::supply::containers::StoreSettings;
 use meshproof::supply::{self, Overrides, Purpose, Source, Versions};
 use meshproof::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 use meshproof::wait::{self, Poll};
@@ -338,6 +339,7 @@ async fn a_missing_program_is_named_before_anything_is_made() {
         kube_proxy: exe.clone(),
         coredns: exe,
         images: ImageMap::default(),
+        store: StoreSettings::default(),
     };
     let error = netns::create(&topology(), &env, &programs).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("etcd is not there: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");

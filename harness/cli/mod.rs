@@ -138,6 +138,9 @@ pub struct EnvOptions {
     /// Run this kube-apiserver instead of the supplied one (netns only).
     #[arg(long, value_name = "PATH")]
     pub kube_apiserver: Option<PathBuf>,
+    /// Take the images of an archive (`docker save`, or an OCI layout) for pods to name; may be repeated (netns only).
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
 }
 
 /// `--provider`.
@@ -290,7 +293,7 @@ impl EnvOptions {
         let provider = match self.provider {
             ProviderChoice::Fixed(provider) => Some(provider),
             // Own binaries run as plain processes only.
-            ProviderChoice::Auto if !overrides.is_empty() => Some(ProviderName::Netns),
+            ProviderChoice::Auto if !overrides.is_empty() || !self.images.is_empty() => Some(ProviderName::Netns),
             ProviderChoice::Auto => None,
         };
         let existing = self.existing(provider)?;
@@ -306,10 +309,33 @@ impl EnvOptions {
                 "your own programs run on the netns provider only"
             ));
         }
+        if provider != Some(ProviderName::Netns) && !self.images.is_empty() {
+            return Err(miette::miette!(
+                help = "remove `--provider`; on kind, run: `kind load image-archive FILE --name CLUSTER`",
+                "--image is for the netns provider only"
+            ));
+        }
+        if let Some(file) = self.images.iter().find(|file| !file.exists()) {
+            return Err(miette::miette!(
+                help = "run: docker save NAME:TAG -o FILE",
+                "--image {}: no such file",
+                file.display()
+            ));
+        }
         let (source, istio, kubernetes) = (self.source, self.istio, self.kubernetes);
         let program =
             std::env::current_exe().map_err(|e| miette::miette!("cannot find the path of this program: {e}"))?;
-        Ok(Settings { provider, existing, source, istio, kubernetes, overrides, ..Settings::new(project, program) })
+        let images = self.images.clone();
+        Ok(Settings {
+            provider,
+            existing,
+            source,
+            istio,
+            kubernetes,
+            overrides,
+            images,
+            ..Settings::new(project, program)
+        })
     }
 
     /// The clusters that exist; none for the other providers.

@@ -9,6 +9,7 @@ use super::settings::{Existing, Settings};
 use crate::istio::MeshInputs;
 use crate::journal::{EnvDir, state_root};
 use crate::provider::{Cluster, ProviderName, existing, kind, netns};
+use crate::supply::containers::{ContainerImageError, Store, StoreSettings};
 use crate::supply::{self, AddOn, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
 use crate::workload::WorkloadImages;
@@ -87,6 +88,7 @@ impl Kit {
             }
             ProviderName::Netns => {
                 let supplied = supply::ensure(Purpose::Netns, settings.source, versions, &settings.overrides).await?;
+                import(&settings.images, versions).await?;
                 Self::for_netns(supplied, settings.program.clone())
             }
             ProviderName::Existing => Self::for_existing(settings, versions).await,
@@ -246,6 +248,20 @@ impl Kit {
             }
         }
     }
+}
+
+/// Takes the images of archives into the store that netns clusters read.
+async fn import(archives: &[PathBuf], versions: &Versions) -> Result<(), RunError> {
+    if archives.is_empty() {
+        return Ok(());
+    }
+    let input = |error: ContainerImageError| RunError::Input(format!("--image {error}"));
+    let store = Store::open(&StoreSettings::of_user(&versions.registry.mirrors)?).map_err(input)?;
+    for archive in archives {
+        let names = store.import(archive).await.map_err(input)?;
+        crate::ui::say(format!("images of {}: {}", archive.display(), names.join(", ")));
+    }
+    Ok(())
 }
 
 const NO_PACKAGES: &str =

@@ -33,6 +33,8 @@ pub struct Settings {
     pub kubernetes: Option<Minor>,
     /// A developer's own binaries.
     pub overrides: Overrides,
+    /// Archives whose images pods may name (netns only).
+    pub images: Vec<PathBuf>,
     /// Whether environments made by this run stay.
     pub keep: Keep,
     /// Keep evidence of scenarios that pass, too.
@@ -66,6 +68,7 @@ impl Settings {
             istio: None,
             kubernetes: None,
             overrides: Overrides::new(),
+            images: Vec::new(),
             keep: Keep::Never,
             evidence: false,
             from_phase: None,

@@ -28,6 +28,7 @@ mod addon;
 pub mod cache;
 mod cache_error;
 mod choose;
+pub mod containers;
 mod contents;
 mod envoy;
 mod gobuild;

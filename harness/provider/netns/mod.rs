@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use self::kubelet::{Image, ImageFile, ImageMap};
 use super::{Access, ProviderError};
+use crate::supply::containers::StoreSettings;
 use crate::supply::program::Program;
 use crate::supply::versions::{self, Versions};
 use crate::supply::{Supplied, SupplyError};
@@ -86,6 +87,8 @@ pub struct Programs {
     pub coredns: PathBuf,
     /// The images that pods may name, and the programs behind them.
     pub images: ImageMap,
+    /// Where all other images are pulled to, and how.
+    pub store: StoreSettings,
 }
 
 impl Programs {
@@ -95,7 +98,8 @@ impl Programs {
     /// When the supply is for another purpose.
     pub fn of(supplied: &Supplied, meshproof: &Path) -> Result<Self, SupplyError> {
         let find = |program| supplied.program(program).map(Path::to_owned);
-        Self::found_by(find, &supplied.versions, meshproof)
+        let store = StoreSettings::of_user(&supplied.versions.registry.mirrors)?;
+        Ok(Self { store, ..Self::found_by(find, &supplied.versions, meshproof)? })
     }
 
     /// Those that `find` finds, with the images that `versions` tells about and all of whose programs it finds.
@@ -115,6 +119,7 @@ impl Programs {
             kube_proxy: find(Program::KubeProxy)?,
             coredns: find(Program::Coredns)?,
             images: images(|program| find(program).ok(), versions),
+            store: StoreSettings::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::kubelet::{self, Dns, KubeletConfig};
+use super::kubelet::{self, Dns, Images, KubeletConfig};
 use super::layout::{API_PORT, ClusterLayout, Layout, NodeLayout};
 use super::processes::{self, Files, Process};
 use super::state::{Board, ClusterState, Death, Running};
@@ -149,7 +149,7 @@ fn run_node(
         binds: *node == cluster.control_plane,
         env: Arc::new(journal),
         client: client.clone(),
-        images: Arc::new(programs.images.clone()),
+        images: Arc::new(Images::new(programs.images.clone(), &programs.store)),
         dns: Dns { server: Some(cluster.dns.into()), domain: "cluster.local".into() },
         serving: Files::of(env, &cluster.name).pki().serving(&node.name),
         meshproof: programs.meshproof.clone(),

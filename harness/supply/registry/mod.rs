@@ -23,10 +23,14 @@ use tokio::io::AsyncWriteExt;
 
 use super::image::{ImageRef, is_digest};
 
+mod credentials;
 pub(super) mod layers;
 pub(super) mod pull;
 #[cfg(test)]
 mod server_tests;
+
+pub(super) use credentials::Credentials;
+use credentials::Login;
 
 /// Why an image could not be had.
 #[derive(Debug, Error)]
@@ -112,6 +116,14 @@ pub enum RegistryError {
         /// What is wrong.
         why: String,
     },
+    /// The user's logins.
+    #[error("{path}: {why} (hint: `docker login` writes it anew)")]
+    Credentials {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A file.
     #[error("{image}: cannot write {path}: {source}")]
     Io {
@@ -130,6 +142,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     mirrors: BTreeMap<String, Url>,
     tokens: std::sync::Arc<std::sync::Mutex<BTreeMap<String, String>>>,
+    credentials: Credentials,
 }
 
 /// A piece of content: what it is, how long, and its digest.
@@ -154,6 +167,8 @@ struct Platform {
 pub(super) struct ImageManifest {
     /// The digest of what the reference named: of the index, if there is one.
     pub(super) digest: String,
+    /// The configuration, as it came.
+    pub(super) config: Vec<u8>,
     pub(super) layers: Vec<Descriptor>,
 }
 
@@ -191,7 +206,12 @@ impl Client {
             Ok((registry.clone(), secure(url)?))
         };
         let mirrors = mirrors.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { http, mirrors, tokens: Default::default() })
+        Ok(Self { http, mirrors, tokens: Default::default(), credentials: Credentials::default() })
+    }
+
+    /// With a user's logins.
+    pub(super) fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// The manifest of an image for linux on `arch`.
@@ -231,7 +251,7 @@ impl Client {
         if platform.os != "linux" || platform.architecture != arch {
             return Err(not_for(image, arch, &format!("{}/{}", platform.os, platform.architecture)));
         }
-        Ok(ImageManifest { digest, layers })
+        Ok(ImageManifest { digest, config: bytes, layers })
     }
 
     async fn raw_manifest(
@@ -287,28 +307,39 @@ impl Client {
     async fn get(&self, image: &ImageRef, path: &str) -> Result<Response, RegistryError> {
         let base = self.base(image)?;
         let url = format!("{base}v2/{}/{path}", image.repository);
-        let mut answer = self.send(&url, self.token(image)).await?;
+        let mut answer = self.send(&url, self.token(image).map_or(Login::None, Login::Token)).await?;
         if answer.status() == StatusCode::UNAUTHORIZED
             && let Some(challenge) = answer.headers().get(WWW_AUTHENTICATE).and_then(|v| v.to_str().ok())
-            && let Some(token) = self.new_token(image, challenge).await?
         {
-            answer = self.send(&url, Some(token)).await?;
+            let basic = challenge.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic "));
+            let login = if basic {
+                self.credentials.login(&image.registry)
+            } else {
+                self.new_token(image, challenge).await?.map_or(Login::None, Login::Token)
+            };
+            if !matches!(login, Login::None) {
+                answer = self.send(&url, login).await?;
+            }
         }
         let hint = match answer.status() {
             status if status.is_success() => return Ok(answer),
             StatusCode::NOT_FOUND => " (hint: is the tag or digest in versions.yaml right?)",
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (hint: only images that need no login are taken)",
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                " (hint: does the image exist, and does it need a login? `docker login` writes one to ~/.docker/config.json)"
+            }
             StatusCode::TOO_MANY_REQUESTS => " (hint: too many pulls; name a mirror in MESHPROOF_REGISTRY_MIRRORS)",
             _ => "",
         };
         Err(RegistryError::Refused { image: image.to_string(), url, status: answer.status(), hint })
     }
 
-    async fn send(&self, url: &str, token: Option<String>) -> Result<Response, RegistryError> {
-        let mut request = self.http.get(url).header(ACCEPT, MANIFESTS);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
+    async fn send(&self, url: &str, login: Login) -> Result<Response, RegistryError> {
+        let request = self.http.get(url).header(ACCEPT, MANIFESTS);
+        let request = match login {
+            Login::None => request,
+            Login::Token(token) => request.bearer_auth(token),
+            Login::Password { user, password } => request.basic_auth(user, Some(password)),
+        };
         request.send().await.map_err(|e| RegistryError::Unreachable { url: url.to_owned(), why: chain(&e) })
     }
 
@@ -327,7 +358,7 @@ impl Client {
         self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&image.name()).cloned()
     }
 
-    /// A token for anonymous pulls, from where the challenge says.
+    /// A token for pulls, anonymous or with the user's login, from where the challenge says.
     async fn new_token(&self, image: &ImageRef, challenge: &str) -> Result<Option<String>, RegistryError> {
         let Some(parameters) = challenge.strip_prefix("Bearer ") else { return Ok(None) };
         let parameter = |name: &str| {
@@ -346,7 +377,7 @@ impl Client {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let answer = self.send(url.as_str(), None).await?;
+        let answer = self.send(url.as_str(), self.credentials.login(&image.registry)).await?;
         if !answer.status().is_success() {
             return Ok(None);
         }
@@ -422,7 +453,7 @@ fn malformed(image: &ImageRef, why: impl ToString) -> RegistryError {
 }
 
 /// What an error says, and what the errors behind it say: reqwest's own text leaves the cause out.
-fn chain(error: &dyn StdError) -> String {
+pub(super) fn chain(error: &dyn StdError) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(one) = next {

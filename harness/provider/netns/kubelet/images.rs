@@ -23,6 +23,8 @@ pub struct Image {
     pub gid: u32,
     /// Folder in which it starts (default: `/`).
     pub workdir: Option<String>,
+    /// The folders of its layers, the lowest first: its whole root. None: the root is the host's programs.
+    pub layers: Vec<PathBuf>,
 }
 
 /// A file of an image.

@@ -29,6 +29,9 @@ use serde::{Deserialize, Serialize};
 pub struct Start {
     /// An empty folder of this machine, over which the root is mounted (in the container's own view only).
     pub root: PathBuf,
+    /// The layers that are its root, the lowest first; all in one folder. None: the root is the host's programs.
+    #[serde(default)]
+    pub layers: Vec<PathBuf>,
     /// Host name.
     pub hostname: String,
     /// Files and folders of this machine that it sees, in the order of mounting.
@@ -232,11 +235,57 @@ fn build_root(start: &Start) -> Result<()> {
         mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options)).map_err(told(at.display()))
     };
     tmpfs(root, "mode=0755")?;
-    let old = root.join(".host");
+    let new = if start.layers.is_empty() { root.clone() } else { overlay(root, &start.layers)? };
+    let old = new.join(".host");
     fs::create_dir(&old).map_err(told(old.display()))?;
-    pivot_root(root, &old).map_err(told("pivot_root"))?;
+    pivot_root(&new, &old).map_err(told("pivot_root"))?;
     std::env::set_current_dir("/").map_err(told("/"))?;
     let host = Path::new("/.host");
+    if start.layers.is_empty() {
+        of_host(host)?;
+    } else {
+        for folder in ["/proc", "/sys", "/dev", "/etc", "/run"] {
+            fs::create_dir_all(folder).map_err(told(folder))?;
+        }
+        tmpfs(Path::new("/dev"), "mode=0755")?;
+    }
+    let special = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), special, None::<&str>).map_err(told("/proc"))?;
+    bind(Path::new("/proc/sys"), Path::new("/proc/sys"), true)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), special | MsFlags::MS_RDONLY, None::<&str>).map_err(told("/sys"))?;
+    devices(host)?;
+    for Mount { host: from, inside, read_only } in &start.mounts {
+        let from = host.join(from.strip_prefix("/").unwrap_or(from));
+        let made = if from.is_dir() { fs::create_dir_all(inside) } else { touch(inside) };
+        made.map_err(told(format!("{} in the container", inside.display())))?;
+        bind(&from, inside, *read_only)?;
+    }
+    umount2(host, MntFlags::MNT_DETACH).map_err(told("/.host"))?;
+    fs::remove_dir(host).map_err(told("/.host"))
+}
+
+/// The root of an image: its layers, and on top what the container writes, in memory.
+fn overlay(memory: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
+    let [upper, work, root] = ["upper", "work", "root"].map(|name| memory.join(name));
+    for path in [&upper, &work, &root] {
+        folder(path, 0o755)?;
+    }
+    // By their names in their folder, as the kernel takes no more than a page of options.
+    let parent = layers.first().and_then(|layer| layer.parent()).ok_or("the image has no layers")?;
+    std::env::set_current_dir(parent).map_err(told(parent.display()))?;
+    let names: Vec<_> =
+        layers.iter().rev().filter_map(|layer| layer.file_name()).map(|name| name.to_string_lossy()).collect();
+    let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.display(), work.display());
+    if options.len() > 4000 {
+        return Err(format!("the image has {} layers, more than can be mounted", layers.len()));
+    }
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(told("the image's layers (overlayfs)"))?;
+    Ok(root)
+}
+
+/// A root of the host's programs and private folders.
+fn of_host(host: &Path) -> Result<()> {
     system(host)?;
     etc(host)?;
     for (path, mode) in [
@@ -258,20 +307,7 @@ fn build_root(start: &Start) -> Result<()> {
     ] {
         folder(Path::new(path), mode)?;
     }
-    symlink("../run", "/var/run").map_err(told("/var/run"))?;
-    let special = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), special, None::<&str>).map_err(told("/proc"))?;
-    bind(Path::new("/proc/sys"), Path::new("/proc/sys"), true)?;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), special | MsFlags::MS_RDONLY, None::<&str>).map_err(told("/sys"))?;
-    devices(host)?;
-    for Mount { host: from, inside, read_only } in &start.mounts {
-        let from = host.join(from.strip_prefix("/").unwrap_or(from));
-        let made = if from.is_dir() { fs::create_dir_all(inside) } else { touch(inside) };
-        made.map_err(told(format!("{} in the container", inside.display())))?;
-        bind(&from, inside, *read_only)?;
-    }
-    umount2(host, MntFlags::MNT_DETACH).map_err(told("/.host"))?;
-    fs::remove_dir(host).map_err(told("/.host"))
+    symlink("../run", "/var/run").map_err(told("/var/run"))
 }
 
 fn folder(path: &Path, mode: u32) -> Result<()> {

@@ -54,6 +54,7 @@ pub mod objects;
 pub mod pod;
 pub mod pods;
 pub mod probe;
+pub mod pull;
 pub mod quantity;
 pub mod run;
 pub mod state;
@@ -65,6 +66,7 @@ pub mod usage;
 pub mod volumes;
 
 pub use images::{Image, ImageFile, ImageMap};
+pub use pull::Images;
 pub use volumes::Dns;
 
 /// A node, and what its pods are made of.
@@ -91,7 +93,7 @@ pub struct KubeletConfig {
     /// The cluster, with administrator's rights.
     pub client: Client,
     /// The images that pods may name.
-    pub images: Arc<ImageMap>,
+    pub images: Arc<Images>,
     /// The cluster's name service.
     pub dns: Dns,
     /// What its API serves with.

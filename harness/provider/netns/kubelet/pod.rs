@@ -108,11 +108,10 @@ fn add_ephemeral(run: &Arc<Run>, handles: &Handles) {
     let known = run.view.borrow().ephemeral.len();
     for (index, added) in run.ephemeral().into_iter().enumerate().skip(known) {
         let spec = PodSpec { ephemeral_containers: Some(vec![added.clone()]), ..PodSpec::default() };
-        let mut refused = supported::refusals(&spec);
+        let refused = supported::refusals(&spec);
         // The same fields, and one more that `supervise` reads.
         let container = serde_json::to_value(added).and_then(serde_json::from_value::<Container>);
         let container = container.unwrap_or_default();
-        refused.extend(missing_image(run, "ephemeralContainers", index, &container));
         run.view.send_modify(|view| {
             let mut shown = status::ContainerView::new(&container, "ContainerCreating");
             if !refused.is_empty() {
@@ -141,8 +140,7 @@ async fn hurried(updates: &mut watch::Receiver<Update>, grace: Duration) {
 }
 
 async fn live(run: &Arc<Run>, handles: &Handles, renewals: &Mutex<Option<JoinHandle<()>>>) {
-    let mut refused = supported::refusals(&run.spec());
-    refused.extend(missing_images(run));
+    let refused = supported::refusals(&run.spec());
     if !refused.is_empty() {
         let message = refused.join("; ");
         run.event(EventType::Warning, "UnsupportedPodSpec", message.clone()).await;
@@ -200,25 +198,6 @@ async fn live(run: &Arc<Run>, handles: &Handles, renewals: &Mutex<Option<JoinHan
         let all = std::mem::take(&mut *handles.lock().unwrap_or_else(PoisonError::into_inner));
         stop_all(all, super::supervise::grace(run)).await;
     }
-}
-
-fn missing_image(run: &Run, list: &str, index: usize, container: &Container) -> Option<String> {
-    let images = &run.node.config.images;
-    let name = container.image.as_deref().unwrap_or_default();
-    if images.get(name).is_some() {
-        return None;
-    }
-    let known: Vec<&str> = images.names().collect();
-    Some(format!("spec.{list}[{index}].image: {name:?} is not supplied (supplied: {})", known.join(", ")))
-}
-
-fn missing_images(run: &Run) -> Vec<String> {
-    let spec = run.spec();
-    let all = [("containers", spec.containers), ("initContainers", spec.init_containers.unwrap_or_default())];
-    let missing = all.iter().flat_map(|(list, containers)| {
-        containers.iter().enumerate().filter_map(|(index, container)| missing_image(run, list, index, container))
-    });
-    missing.collect()
 }
 
 /// Makes the pod's namespace and address.

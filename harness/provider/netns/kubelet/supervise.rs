@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::container::{self, Exit, Paths, Running};
+use super::images::Image;
 use super::inside::{Input, Mount, Start};
 use super::probe::{self, Finding, Role, Target};
 use super::run::{Place, Run};
 use super::status::{Ended, Phase};
-use super::{environment, identity, logs, objects, state, volumes};
+use super::{environment, identity, logs, objects, pull, state, volumes};
 use crate::wait;
 
 /// When a container that ended is started again.
@@ -62,9 +63,13 @@ impl BackOff {
 pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restart: Restart, mut stop: Stop) {
     let mut back_off = BackOff(0);
     loop {
+        let image = tokio::select! {
+            image = pull::image(&run, place, &container) => image,
+            _ = ordered(&mut stop) => return,
+        };
         let begun = Timestamp::now();
         let started = tokio::select! {
-            started = start(&run, place, &container) => started,
+            started = start(&run, place, &container, &image) => started,
             _ = ordered(&mut stop) => return,
         };
         let ended = match started {
@@ -133,13 +138,11 @@ async fn ordered(stop: &mut Stop) -> Duration {
     }
 }
 
-async fn start(run: &Run, place: Place, container: &Container) -> Result<Running, String> {
+async fn start(run: &Run, place: Place, container: &Container, image: &Image) -> Result<Running, String> {
     let target = target(run, place)?;
     let config = &run.node.config;
     let spec = run.spec();
     let facts = run.facts().ok_or("the pod has no address")?;
-    let name = container.image.as_deref().unwrap_or_default();
-    let image = config.images.get(name).ok_or_else(|| format!("image {name:?} is not supplied"))?;
     let of_this = objects::of_environment(&k8s_openapi::api::core::v1::PodSpec {
         containers: vec![container.clone()],
         ..Default::default()
@@ -165,6 +168,7 @@ async fn start(run: &Run, place: Place, container: &Container) -> Result<Running
     };
     let start = Start {
         root: folder.join("root"),
+        layers: image.layers.clone(),
         hostname: facts.hostname(),
         mounts,
         sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
