@@ -342,6 +342,6 @@ async fn a_missing_program_is_named_before_anything_is_made() {
         store: StoreSettings::default(),
     };
     let error = netns::create(&topology(), &env, &programs).await.map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("etcd is not there: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");
+    assert!(error.contains("etcd not found: /nonexistent/etcd") && error.contains("meshproof supply"), "{error}");
     assert_eq!(env.owned().unwrap(), []);
 }

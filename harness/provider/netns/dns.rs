@@ -1,4 +1,4 @@
-//! One question to a DNS server from inside a namespace: the last thing that comes up in a cluster, since it
+//! One question to a DNS server from inside a namespace: the last thing that becomes ready in a cluster, since it
 //! needs kube-proxy (to reach the service), CoreDNS and its watch of the API server.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

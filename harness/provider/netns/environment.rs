@@ -20,10 +20,10 @@ use crate::tool::Tool;
 use crate::topology::Topology;
 use crate::wait::{self, Poll, WaitError};
 
-/// How long clusters may take to come up; they normally take five seconds.
+/// How long clusters may take to become ready; normally five seconds.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Brings up the clusters of a topology. They go on running when this process ends.
+/// Creates the clusters of a topology. They go on running when this process ends.
 ///
 /// # Errors
 /// When the topology cannot be built, a program is missing or dies, or root's rights are missing.
@@ -89,7 +89,7 @@ pub fn check(env: &EnvDir) -> Result<(), ProviderError> {
     if let Some(death) = state.deaths.first() {
         return Err(ProviderError::Refused {
             what: death.to_string(),
-            hint: "nothing is started again: `meshproof down` removes the environment".into(),
+            hint: "processes are not restarted; run: meshproof down".into(),
         });
     }
     let alive = env.owned().map_err(journal)?.into_iter().any(|owned| match owned {
@@ -101,10 +101,10 @@ pub fn check(env: &EnvDir) -> Result<(), ProviderError> {
     }
     let log = env.path().join("netns/supervisor.log");
     Err(ProviderError::Refused {
-        what: format!("environment {}: its supervisor is gone\n{}", env.id(), last_lines(&log, 15))
+        what: format!("environment {}: its supervisor has ended\n{}", env.id(), last_lines(&log, 15))
             .trim_end()
             .to_owned(),
-        hint: "its clusters went with it: `meshproof down` removes the rest".into(),
+        hint: "its clusters ended with it; run: meshproof down".into(),
     })
 }
 
@@ -133,12 +133,10 @@ async fn end(pid: u32, start_time: u64, what: &str) -> Result<(), ProviderError>
                 Err(errno) => Poll::Failed(errno),
             }
         });
-    ended
-        .await
-        .map_err(|e| ProviderError::Refused { what: e.to_string(), hint: format!("end it by hand: `kill -9 {pid}`") })
+    ended.await.map_err(|e| ProviderError::Refused { what: e.to_string(), hint: format!("run: kill -9 {pid}") })
 }
 
-/// Whether that very process runs. A zombie does not: it only waits for its parent to look.
+/// Whether that very process runs. A zombie does not: it only waits for its parent.
 fn runs(pid: u32, start_time: u64) -> bool {
     let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
@@ -146,7 +144,7 @@ fn runs(pid: u32, start_time: u64) -> bool {
 }
 
 async fn start_supervisor(env: &EnvDir, programs: &Programs) -> Result<(), ProviderError> {
-    // kube-proxy looks for `iptables`, which ordinary users' PATHs lack.
+    // kube-proxy looks for `iptables`, which is not on ordinary users' PATH.
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
     let supervisor = Tool::new(&programs.meshproof)
@@ -168,7 +166,7 @@ fn write_files(cluster: &ClusterLayout, env: &Path) -> Result<(), ProviderError>
     folders.extend(cluster.nodes().map(|n| files.node(n)));
     for folder in folders {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|source| ProviderError::Io { what: format!("cannot make {}", folder.display()), source })?;
+        made.map_err(|source| ProviderError::Io { what: format!("cannot create {}", folder.display()), source })?;
     }
     files.pki().generate(cluster)?;
     let corefile = processes::corefile(cluster, &files);
@@ -193,9 +191,9 @@ async fn cluster(layout: &ClusterLayout, env: &Path) -> Result<Cluster, Provider
 
 fn still_missing(layout: &Layout, state: &State) -> Option<String> {
     layout.clusters.iter().find_map(|cluster| match state.clusters.get(&cluster.name) {
-        None => Some(format!("the supervisor has not begun cluster {}", cluster.name)),
+        None => Some(format!("the supervisor has not started cluster {}", cluster.name)),
         Some(cluster_state) => {
-            cluster_state.waits_for.as_ref().map(|what| format!("cluster {} waits for {what}", cluster.name))
+            cluster_state.waits_for.as_ref().map(|what| format!("cluster {} is waiting for {what}", cluster.name))
         }
     })
 }
@@ -214,5 +212,5 @@ fn read_state(env: &Path) -> Result<State, ProviderError> {
 }
 
 fn journal(error: JournalError) -> ProviderError {
-    ProviderError::Io { what: "cannot keep the environment's state".into(), source: std::io::Error::other(error) }
+    ProviderError::Io { what: "cannot write the environment's state".into(), source: std::io::Error::other(error) }
 }

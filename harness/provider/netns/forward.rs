@@ -1,4 +1,4 @@
-//! Makes API servers inside the environment reachable on the host's 127.0.0.1.
+//! Forwards connections to API servers inside the environment on the host's 127.0.0.1.
 //!
 //! The listening socket is the host's; the outgoing one is made by a thread that lives in the fabric's
 //! namespace. So the host needs no link, route or rule, and two environments never collide.

@@ -9,12 +9,12 @@
 //! | file | job |
 //! |---|---|
 //! | `layout` | which namespaces, addresses and routes an environment has (pure) |
-//! | `namespace` | named network namespaces: make, enter, list what runs inside, remove |
+//! | `namespace` | named network namespaces: create, enter, list their processes, remove |
 //! | `network` | links, addresses, routes of nodes and pods |
 //! | `pki` | a cluster's CA, keys, certificates, kubeconfigs |
 //! | `processes` | the command lines of its processes |
 //! | `supervise` | the process that starts them, watches them, and outlives the command |
-//! | `state` | what it tells: ports, readiness, deaths |
+//! | `state` | its state for other commands: ports, readiness, processes that ended |
 //! | `forward` | the host's 127.0.0.1 to an API server inside |
 //! | `objects`, `dns` | nodes, cluster DNS, and whether it answers |
 //! | `preflight` | what the machine must offer |
@@ -70,7 +70,7 @@ pub fn access(env: &Path, own: bool) -> Arc<dyn Access> {
     Arc::new(access::ThroughNamespaces { env: env.to_owned(), own })
 }
 
-/// Where the programs are that the clusters and their pods are made of.
+/// The programs of clusters and pods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Programs {
     /// This harness: `meshproof __supervise` keeps the processes. (Not `current_exe`: a test binary has no such command.)
@@ -85,7 +85,7 @@ pub struct Programs {
     pub kube_proxy: PathBuf,
     /// CoreDNS.
     pub coredns: PathBuf,
-    /// The images that pods may name, and the programs behind them.
+    /// The supplied images, and their programs.
     pub images: ImageMap,
     /// Where all other images are pulled to, and how.
     pub store: StoreSettings,
@@ -102,10 +102,10 @@ impl Programs {
         Ok(Self { store, ..Self::found_by(find, &supplied.versions, meshproof)? })
     }
 
-    /// Those that `find` finds, with the images that `versions` tells about and all of whose programs it finds.
+    /// Those that `find` finds, with the images of `versions` all of whose programs it finds.
     ///
     /// # Errors
-    /// What `find` says of a program that no cluster can do without.
+    /// The error of `find` for a required program.
     pub fn found_by<E>(
         find: impl Fn(Program) -> Result<PathBuf, E>,
         versions: &Versions,
@@ -141,8 +141,8 @@ impl Programs {
         match all.into_iter().find(|(_, path)| !executable(path)) {
             None => Ok(()),
             Some((name, path)) => Err(ProviderError::Refused {
-                what: format!("{name} is not there: {} is no executable file", path.display()),
-                hint: "`meshproof supply --for netns` builds or fetches what is missing".into(),
+                what: format!("{name} not found: {} is no executable file", path.display()),
+                hint: "run: meshproof supply --for netns".into(),
             }),
         }
     }

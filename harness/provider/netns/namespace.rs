@@ -1,4 +1,4 @@
-//! Named network namespaces: make, enter, list what runs inside, remove.
+//! Named network namespaces: create, enter, list their processes, remove.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub fn path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Makes namespaces. The journal knows them already.
+/// Creates namespaces. They are in the journal already.
 ///
 /// # Errors
 /// When `ip` refuses: no root, or a name is taken.
@@ -68,7 +68,7 @@ pub async fn remove(name: &str) -> Result<(), ProviderError> {
     );
     emptied.await.map_err(|e| ProviderError::Refused {
         what: e.to_string(),
-        hint: format!("see `ip netns pids {name}`, end them by hand, and try again"),
+        hint: format!("run: ip netns pids {name}; end those processes and try again"),
     })?;
     match Tool::new("ip").args(["netns", "delete", name]).run().await {
         Err(_) if !path(name).exists() => Ok(()),
@@ -113,7 +113,7 @@ pub fn names(prefix: &str) -> BTreeSet<String> {
 }
 
 /// Runs `work` on a thread of its own whose network is the namespace, and waits for it. Sockets that
-/// it opens stay there whoever uses them afterwards; `/proc/sys/net` is the namespace's.
+/// it opens stay in the namespace, whichever thread uses them later; `/proc/sys/net` is the namespace's.
 ///
 /// # Errors
 /// When the namespace is not there, or cannot be entered.

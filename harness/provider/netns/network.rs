@@ -4,7 +4,7 @@
 //! does it: everything between two pods is routed, so service addresses work between pods of one
 //! node without `br_netfilter`, and a pod's own address is seen by whoever it calls.
 //!
-//! `ip -batch` makes a whole namespace in one program; links are made with both ends in their
+//! `ip -batch` configures a namespace with one program; links are created with both ends in their
 //! namespaces, so the host's own network never shows one.
 
 use std::fmt::Write as _;
@@ -85,7 +85,7 @@ fn node_commands(fabric: &Fabric, node: &NodeLayout) -> String {
     // packet filter has put a pod's address there. What pods send to nowhere is refused.
     let _ = writeln!(commands, "rule add pref 33000 iif lo lookup 100");
     let _ = writeln!(commands, "route add default via {} table 100", fabric.gateway);
-    // Its own pods have a route each; the rest of its range is nobody.
+    // Its own pods have a route each; the rest of its range is unreachable.
     let _ = writeln!(commands, "route add unreachable {}", node.pods);
     for route in &node.routes {
         let _ = writeln!(commands, "route add {} via {}", route.to, route.via);

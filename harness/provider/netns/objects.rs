@@ -15,7 +15,7 @@ use crate::wait::{self, Poll};
 /// The user that CoreDNS is.
 pub const DNS_USER: &str = "system:coredns";
 
-/// Applies the objects. A young API server refuses some for a moment: it makes the `kube-system`
+/// Applies the objects. A new API server refuses some for a moment: it creates the `kube-system`
 /// namespace and the range of service addresses only after it calls itself ready.
 ///
 /// # Errors

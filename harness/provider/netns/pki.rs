@@ -95,7 +95,7 @@ impl Pki {
     /// Makes everything: keys, certificates, kubeconfigs.
     ///
     /// # Errors
-    /// When a certificate cannot be made or a file not written.
+    /// When a certificate cannot be created or a file not written.
     pub fn generate(&self, cluster: &ClusterLayout) -> Result<(), ProviderError> {
         let ca = Authority::new(&cluster.name)?;
         self.write("ca.crt", &ca.0.pem())?;
@@ -220,7 +220,7 @@ fn write(path: &Path, text: &str) -> Result<(), ProviderError> {
 }
 
 fn crypto(source: rcgen::Error) -> ProviderError {
-    ProviderError::Io { what: "cannot make a certificate".into(), source: std::io::Error::other(source) }
+    ProviderError::Io { what: "cannot create a certificate".into(), source: std::io::Error::other(source) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What this provider needs of the machine, tried in a network namespace without a name that is gone with the trial.
+//! What this provider needs of the machine, tried in a temporary network namespace.
 
 use crate::finding::Finding;
 use crate::tool::Tool;

@@ -1,8 +1,8 @@
 //! The command lines of a cluster's processes.
 //!
 //! Only what a mesh needs of Kubernetes runs, with kubeadm's defaults where they matter to it: RBAC and
-//! Node authorisation, default admission plus NodeRestriction, service-account tokens. Flags are
-//! such that Kubernetes 1.32 to 1.36 know.
+//! Node authorisation, default admission plus NodeRestriction, service-account tokens. All flags
+//! exist in Kubernetes 1.32 to 1.36.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::pki::{Identity, Pki};
 use crate::tool::Tool;
 
 /// The controllers that run: what turns Deployments (and their kin) into pods, pods into endpoints,
-/// and service accounts into tokens. No node lifecycle (the supervisor watches the agents itself),
+/// and service accounts into tokens. No node lifecycle (the supervisor watches the kubelets itself),
 /// no address management (the layout did it).
 const CONTROLLERS: [&str; 15] = [
     "clusterrole-aggregation-controller",
@@ -102,7 +102,7 @@ pub fn api_server(cluster: &ClusterLayout, files: &Files, programs: &Programs) -
         .arg(format!("--service-cluster-ip-range={}", cluster.services))
         .args([file("tls-cert-file", "apiserver.crt"), file("tls-private-key-file", "apiserver.key")])
         .arg(file("client-ca-file", "ca.crt"))
-        // Nobody holds a certificate of that name; without it the controllers complain once a minute.
+        // No certificate has that name; without it the controllers log an error once a minute.
         .args([
             file("requestheader-client-ca-file", "ca.crt"),
             "--requestheader-allowed-names=front-proxy-client".into(),

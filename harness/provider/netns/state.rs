@@ -1,4 +1,4 @@
-//! What the supervisor tells the commands that come and go: a file in the environment's folder.
+//! The supervisor's state, for other commands to read: a file in the environment's folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct State {
     pub clusters: BTreeMap<String, ClusterState>,
     /// What runs.
     pub processes: Vec<Running>,
-    /// What should run and does not. Nothing is started again: a death makes the run `broken`.
+    /// Processes that ended. None is restarted: the run is `broken`.
     pub deaths: Vec<Death>,
 }
 
@@ -39,7 +39,7 @@ pub struct Running {
     pub log: PathBuf,
 }
 
-/// Something that ended although nobody asked it to.
+/// A process that ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Death {
     /// What it was: `cluster1 etcd`.
@@ -70,7 +70,7 @@ impl State {
         env.join("netns/state.json")
     }
 
-    /// What the supervisor said last; nothing at all before it began.
+    /// The newest state; empty before the supervisor started.
     ///
     /// # Errors
     /// When the file cannot be read or understood.

@@ -1,9 +1,9 @@
 //! The supervisor: one process per environment that starts all others, watches them, and outlives the command
-//! that wanted them.
+//! that created them.
 //!
 //! It is this harness itself, with the hidden command `__supervise <folder of the environment>`. It
 //! begins when it reads a line on standard input, which is sent once it is in the journal. It
-//! restarts nothing: a death is written down with the process's last lines, and makes the run
+//! restarts nothing: a process that ends is recorded with its last lines, and makes the run
 //! `broken`. Its children die with it (`setpriv --pdeathsig`), even when it is killed.
 
 use std::io::BufRead;
@@ -23,7 +23,7 @@ use crate::journal::EnvDir;
 use crate::provider::ProviderError;
 use crate::wait::{self, Poll};
 
-/// What the supervisor is to keep: written by the command that made the namespaces.
+/// What the supervisor is to run: written by the command that created the namespaces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Orders {
     /// Namespaces and addresses.
@@ -47,7 +47,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// ends without a line.
 ///
 /// # Errors
-/// When it cannot even begin. Later trouble is in the environment's [`super::state::State`].
+/// When it cannot start. Later failures are in the environment's [`super::state::State`].
 pub async fn supervise(env: &Path) -> Result<(), ProviderError> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);

@@ -31,7 +31,7 @@ impl Addresses {
     }
 
     /// The pod's address: the one that it has, or the next free one. An address that was given back is
-    /// used again as late as possible, so that nobody mistakes a new pod for an old one. `None`: all are taken.
+    /// used again as late as possible, so that a new pod is not mistaken for an old one. `None`: all are taken.
     pub fn take(&self, pod: &str) -> Option<Ipv4Addr> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = taken.by_pod.get(pod) {
@@ -46,7 +46,7 @@ impl Addresses {
         Some(found)
     }
 
-    /// The pod is gone.
+    /// Frees the pod's address.
     pub fn give_back(&self, pod: &str) {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).by_pod.remove(pod);
     }

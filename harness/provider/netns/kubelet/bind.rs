@@ -1,4 +1,4 @@
-//! Gives each pod a node. There is no kube-scheduler: the agent of the first control plane does it.
+//! Binds each pod to a node, in place of kube-scheduler: done by the kubelet of the first control plane.
 //!
 //! Nodes that the pod's `nodeSelector` and tolerations allow take turns.
 

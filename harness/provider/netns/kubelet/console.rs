@@ -22,10 +22,10 @@ pub struct Printed {
     pub bytes: Bytes,
 }
 
-/// Sends what a container prints to whoever is attached.
+/// Sends what a container prints to attached clients.
 pub type Printer = broadcast::Sender<Printed>;
 
-/// A new printer, to which nobody is attached.
+/// A new printer, without clients.
 pub fn printer() -> Printer {
     broadcast::Sender::new(BEHIND)
 }

@@ -65,16 +65,16 @@ pub struct Place<'a> {
 /// Starts a container in a pod's network namespace. Answers when its program runs.
 ///
 /// # Errors
-/// Why the program could not be started, as the container's first process tells it.
+/// Why the program could not be started, as the container's first process reports it.
 pub async fn start(meshproof: &Path, place: Place<'_>, start: &Start, paths: Paths) -> Result<Running, String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    std::fs::create_dir_all(&start.root).map_err(io("cannot make the container's folder"))?;
+    std::fs::create_dir_all(&start.root).map_err(io("cannot create the container's folder"))?;
     let spec = serde_json::to_vec(start).map_err(|e| e.to_string())?;
     let file = paths.folder.join("start.json");
     journal::write_private(&file, &spec).map_err(|e| e.to_string())?;
     let log = logs::open(&paths.log).map_err(io("cannot open the container's log"))?;
-    let (ours, theirs) = UnixStream::pair().map_err(io("cannot make a socket"))?;
-    // The words after `--kill-child` run as process 1 of their own process namespace, and die with `unshare`.
+    let (ours, theirs) = UnixStream::pair().map_err(io("cannot create a socket"))?;
+    // The command after `--` runs as process 1 of their own process namespace, and die with `unshare`.
     let own = ["--fork", "--kill-child", "--mount", "--uts", "--ipc"];
     let tool = match place.target {
         None => Tool::new("/usr/bin/unshare").args(own).arg("--pid"),
@@ -127,18 +127,19 @@ struct Launched {
     input: Input,
 }
 
-/// Starts a container's first process with `socket` as its standard input, over which it says whether it could begin.
+/// Starts a container's first process with `socket` as its standard input, over which it reports whether it could start.
 fn launch(tool: Tool, socket: OwnedFd, start: &Start) -> Result<Launched, String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     if start.input == inside::Input::Terminal {
-        let ends = Terminal::open(Path::new("/dev/ptmx"), start.identity.uid).map_err(io("cannot make a terminal"))?;
+        let ends =
+            Terminal::open(Path::new("/dev/ptmx"), start.identity.uid).map_err(io("cannot create a terminal"))?;
         let process = tool.start_on(socket, ends.program).map_err(|e| e.to_string())?;
         let outputs: Vec<(_, Box<dyn AsyncRead + Send + Unpin>)> = vec![("stdout", Box::new(ends.printed))];
         return Ok(Launched { process, outputs, input: Input::Terminal(ends.terminal) });
     }
     let input = match &start.input {
         inside::Input::Pipe { path, once } => {
-            Input::pipe(path, *once).map_err(io("cannot make the container's standard input"))?
+            Input::pipe(path, *once).map_err(io("cannot create the container's standard input"))?
         }
         inside::Input::None | inside::Input::Terminal => Input::None,
     };
@@ -148,9 +149,9 @@ fn launch(tool: Tool, socket: OwnedFd, start: &Start) -> Result<Launched, String
     Ok(Launched { process: piped.process, outputs, input })
 }
 
-/// What the first process says: its ID, once its program has been executed.
+/// What the first process reports: its ID, once its program runs.
 async fn answer(socket: UnixStream) -> Result<u32, String> {
-    let io = |error: std::io::Error| format!("cannot hear the container's first process: {error}");
+    let io = |error: std::io::Error| format!("cannot read from the container's first process: {error}");
     socket.set_nonblocking(true).map_err(io)?;
     let mut lines = BufReader::new(tokio::net::UnixStream::from_std(socket).map_err(io)?).lines();
     let mut ready = None;
@@ -161,7 +162,7 @@ async fn answer(socket: UnixStream) -> Result<u32, String> {
         }
     }
     // The socket closes when the program is executed.
-    ready.ok_or_else(|| "the container's first process ended without a word".into())
+    ready.ok_or_else(|| "the container's first process ended without a report".into())
 }
 
 impl Running {
@@ -177,7 +178,7 @@ impl Running {
                 Exit { code: 255, signal: None }
             }
         };
-        // What it printed last is in the log before its end is told. A process that it left behind in
+        // What it printed last is in the log before its end is reported. A process that it left behind in
         // another namespace (an exec) may hold the pipe open: do not wait for that one.
         let read = async { while self.readers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_OUTPUT, read).await;

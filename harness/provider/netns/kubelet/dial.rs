@@ -15,7 +15,7 @@ pub async fn connect(netns: &str, address: SocketAddr) -> io::Result<TcpStream> 
     socket(netns, address)?.connect(address).await
 }
 
-/// A socket belongs to the namespace that it was made in, whoever uses it later.
+/// A socket belongs to the namespace that it was created in, whichever thread uses it later.
 fn socket(netns: &str, address: SocketAddr) -> io::Result<TcpSocket> {
     let make = move || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     namespace::enter(netns, make).map_err(io::Error::other)?

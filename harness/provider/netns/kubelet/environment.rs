@@ -11,7 +11,7 @@ use super::objects::{Kind, Objects};
 /// The variables that a container starts with: the image's, the services', `envFrom`, `env`; later ones win.
 ///
 /// # Errors
-/// What is missing or not understood, in the kubelet's words where it has some.
+/// What is missing or not understood, in the words of Kubernetes' kubelet where it has some.
 pub fn variables(
     container: &Container,
     image: &Image,

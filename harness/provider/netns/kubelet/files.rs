@@ -1,4 +1,4 @@
-//! The content of the volumes whose files come from the API: ConfigMaps, Secrets, tokens, the pod's own fields.
+//! The content of volumes whose files are read from the API: ConfigMaps, Secrets, tokens, the pod's own fields.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -39,10 +39,10 @@ fn token(source: &ServiceAccountTokenProjection) -> TokenRequest {
     (audience, source.expiration_seconds.unwrap_or(TOKEN_SECONDS))
 }
 
-/// The files of a volume; `None`: it is not one whose files come from the API.
+/// The files of a volume; `None`: its files are not read from the API.
 ///
 /// # Errors
-/// What is missing or not understood, in the kubelet's words where it has some.
+/// What is missing or not understood, in the words of Kubernetes' kubelet where it has some.
 pub fn of_volume(
     volume: &Volume,
     facts: &Facts,

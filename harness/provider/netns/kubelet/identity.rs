@@ -26,7 +26,7 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
 /// The identity of `container`.
 ///
 /// # Errors
-/// In the kubelet's words, when it must not run as root and would.
+/// When it must not run as root and would, in the words of Kubernetes' kubelet.
 pub fn of(spec: &PodSpec, container: &Container, image: &Image) -> Result<Identity, String> {
     let pod = spec.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();

@@ -68,7 +68,7 @@ impl FromIterator<(String, Image)> for ImageMap {
     }
 }
 
-/// Registry and repository of an image: what `versions.yaml` knows it by. Tag and digest do not matter.
+/// Registry and repository of an image: its key in `versions.yaml`. Tag and digest do not matter.
 fn normal(reference: &str) -> String {
     let name = reference.split_once('@').map_or(reference, |(name, _)| name);
     let first = name.split('/').next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The first process of a container: builds what the container sees, then becomes its program.
 //!
-//! `meshproof __container FILE` is started by the agent through `nsenter` (the pod's network) and
+//! `meshproof __container FILE` is started by the kubelet through `nsenter` (the pod's network) and
 //! `unshare` (own process IDs, mounts, host name and IPC), as root and as process 1. It builds a root on a
 //! tmpfs: the host's `/usr`, `/bin`, `/lib…` and `/sbin` read-only, some files of `/etc`, the
 //! image's files, private `/tmp`, `/var`, `/run`, `/dev`, `/proc`, and the pod's volumes at their mount
@@ -42,7 +42,7 @@ pub struct Start {
     pub argv: Vec<String>,
     /// Environment.
     pub env: BTreeMap<String, String>,
-    /// Folder to start in; made when it is missing.
+    /// Folder to start in; created when it is missing.
     pub cwd: String,
     /// Where its standard input comes from.
     #[serde(default)]
@@ -97,11 +97,11 @@ pub struct Identity {
     pub read_only_root: bool,
 }
 
-/// What the first process tells the agent.
+/// What the first process reports to the kubelet.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// Everything is in place; the program comes next.
+    /// The container is ready; its program is executed next.
     Ready {
         /// The process's ID on this machine.
         pid: u32,
@@ -116,19 +116,19 @@ pub enum Reply {
 /// `meshproof __container FILE`. Returns only when the container could not be started.
 pub fn main(file: &Path) -> ExitCode {
     let stream = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let mut agent = match stream {
+    let mut kubelet = match stream {
         Ok(stream) => stream,
         Err(error) => {
             anstream::eprintln!("meshproof __container: {error}");
             return ExitCode::from(126);
         }
     };
-    let why = match become_container(file, &mut agent) {
+    let why = match become_container(file, &mut kubelet) {
         Ok(never) => match never {},
         Err(why) => why,
     };
     let line = serde_json::to_string(&Reply::Failed { why: why.clone() }).unwrap_or_default();
-    if writeln!(agent, "{line}").is_err() {
+    if writeln!(kubelet, "{line}").is_err() {
         anstream::eprintln!("meshproof __container: {why}");
     }
     ExitCode::from(128)
@@ -140,7 +140,7 @@ fn told<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) ->
     move |error| format!("{what}: {error}")
 }
 
-fn become_container(file: &Path, agent: &mut UnixStream) -> Result<std::convert::Infallible> {
+fn become_container(file: &Path, kubelet: &mut UnixStream) -> Result<std::convert::Infallible> {
     let text = fs::read(file).map_err(told(file.display()))?;
     let start: Start = serde_json::from_slice(&text).map_err(told(file.display()))?;
     // The host's /proc is still the one in view: it shows this process by its ID on this machine.
@@ -183,10 +183,10 @@ fn become_container(file: &Path, agent: &mut UnixStream) -> Result<std::convert:
     .map_err(told("standard input"))?;
     drop_rights(&start.identity)?;
     let ready = serde_json::to_string(&Reply::Ready { pid }).map_err(told("reply"))?;
-    // A dead agent cannot be answered: then this ends here, as its death signal may have come too early.
-    writeln!(agent, "{ready}").map_err(told("the agent is gone"))?;
+    // If the kubelet has ended, stop here: its death signal may have been sent before it was requested.
+    writeln!(kubelet, "{ready}").map_err(told("the kubelet has ended"))?;
     // `unshare` above holds this socket too, so the program's start would not close it.
-    agent.shutdown(std::net::Shutdown::Write).map_err(told("the agent is gone"))?;
+    kubelet.shutdown(std::net::Shutdown::Write).map_err(told("the kubelet has ended"))?;
     let (first, rest) = start.argv.split_first().ok_or("no command specified")?;
     let error = std::process::Command::new(&program).arg0(first).args(rest).env_clear().envs(&start.env).exec();
     Err(format!("cannot execute {}: {error}", program.display()))
@@ -318,6 +318,10 @@ fn folder(path: &Path, mode: u32) -> Result<()> {
 fn touch(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());
+    }
+    // A link of an image to a file that it does not hold: /etc/resolv.conf, often.
+    if path.is_symlink() {
+        fs::remove_file(path)?;
     }
     fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/")))?;
     File::create(path).map(drop)

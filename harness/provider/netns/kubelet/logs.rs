@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> io::Result<Arc<File>> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(Arc::new)
 }
 
-/// Copies a stream into the log, line by line, and to whoever is attached, as it comes, until it ends.
+/// Copies a stream into the log, line by line, and to attached clients unchanged, until it ends.
 pub async fn copy(mut stream: impl AsyncRead + Unpin, name: &'static str, log: Arc<File>, printer: Printer) {
     let mut pending = BytesMut::new();
     loop {
@@ -35,7 +35,7 @@ pub async fn copy(mut stream: impl AsyncRead + Unpin, name: &'static str, log: A
         let before = pending.len();
         let ended = matches!(stream.read_buf(&mut pending).await, Ok(0) | Err(_));
         if pending.len() > before {
-            // Nobody is attached, mostly.
+            // Fails when no client is attached.
             let _ = printer.send(Printed { stream: name, bytes: Bytes::copy_from_slice(&pending[before..]) });
         }
         let whole = memchr::memrchr(b'\n', &pending).map_or(0, |last| last + 1);
@@ -134,7 +134,7 @@ pub fn read(path: &Path, since: Option<Timestamp>) -> io::Result<String> {
     Ok(lines.fold(String::new(), |all, line| all + &String::from_utf8_lossy(line.text) + "\n"))
 }
 
-/// What a program that failed printed last since it was started, as the kubelet tells it with `FallbackToLogsOnError`: at most
+/// What a program that failed printed last since it was started, as `FallbackToLogsOnError` reports it: at most
 /// 80 lines and 2,048 bytes.
 pub fn last_words(path: &Path, started: Timestamp) -> Option<String> {
     let text = read(path, Some(started)).ok()?;

@@ -2,7 +2,7 @@
 //!
 //! One per node, inside the environment's supervisor. It registers its node, and runs each pod that is
 //! bound to it: a network namespace with an address of the node's pod CIDR, and per container a process
-//! tree with its own mounts, process IDs and host name. `docs/netns-pods.md` tells the part of the pod spec
+//! tree with its own mounts, process IDs and host name. `docs/netns-pods.md` lists the part of the pod spec
 //! that it understands; the rest is refused by the field's name.
 //!
 //! | file | job |
@@ -16,7 +16,7 @@
 //! | `supervise`, `pod`, `run` | the life of a container; of a pod; what its tasks share |
 //! | `node`, `bind`, `addresses` | the node's object; pods get nodes; pods get addresses |
 //!
-//! **Never**: make a mount that the host sees; run a pod without all that it asks for.
+//! **Never**: mount anything in the host's mount namespace; run a pod without all that its spec asks for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -86,7 +86,7 @@ pub struct KubeletConfig {
     pub labels: BTreeMap<String, String>,
     /// Only pods that tolerate control planes may run here (a control plane that has workers beside it).
     pub tainted: bool,
-    /// It gives pods their nodes: one agent per cluster does, the first control plane's.
+    /// It binds pods to nodes: one kubelet per cluster does, the first control plane's.
     pub binds: bool,
     /// The environment: its folder holds logs and state, its journal the namespaces.
     pub env: Arc<EnvDir>,
@@ -103,7 +103,7 @@ pub struct KubeletConfig {
 }
 
 /// What all pods of a node share.
-pub struct Node {
+pub struct KubeletNode {
     /// How it was configured.
     pub config: KubeletConfig,
     /// What it offers.
@@ -138,7 +138,7 @@ pub enum KubeletError {
         source: std::io::Error,
     },
     /// The stream of the node's pods ended, which it never does by itself.
-    #[error("node {node} does not hear of its pods any more")]
+    #[error("node {node}: the watch of its pods ended")]
     Deaf {
         /// The node.
         node: String,
@@ -154,7 +154,7 @@ pub async fn run(config: KubeletConfig) -> Result<(), KubeletError> {
     let register = node::register(&config, &allocatable).await;
     register.map_err(|e| KubeletError::Register { node: config.name.clone(), source: Box::new(e) })?;
     let reporter = Reporter { controller: "meshproof".into(), instance: Some(config.name.clone()) };
-    let node = Arc::new(Node {
+    let node = Arc::new(KubeletNode {
         addresses: addresses::Addresses::new(config.pods),
         pods: pods::Pods::default(),
         recorder: Recorder::new(config.client.clone(), reporter),
@@ -180,7 +180,7 @@ pub async fn run(config: KubeletConfig) -> Result<(), KubeletError> {
 }
 
 /// Tells the pods when an object that they may have mounted changes.
-async fn changes<K>(node: &Node)
+async fn changes<K>(node: &KubeletNode)
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -206,7 +206,7 @@ struct Tasks {
     running: tokio::task::JoinSet<String>,
 }
 
-async fn pods(node: &Arc<Node>) {
+async fn pods(node: &Arc<KubeletNode>) {
     let own = watcher::Config::default().fields(&format!("spec.nodeName={}", node.config.name));
     let stream = watcher(Api::<Pod>::all(node.config.client.clone()), own).default_backoff();
     pin_mut!(stream);
@@ -253,7 +253,7 @@ fn uid(pod: &Pod) -> String {
 }
 
 impl Tasks {
-    fn update(&mut self, node: &Arc<Node>, pod: Pod) {
+    fn update(&mut self, node: &Arc<KubeletNode>, pod: Pod) {
         let uid = uid(&pod);
         if let Some(task) = self.by_uid.get(&uid) {
             let _ = task.send(pod::Update::of(pod));

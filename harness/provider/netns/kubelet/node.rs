@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{KubeletConfig, api};
 use crate::wait;
 
-/// What the node says its kubelet is. Istio injects native sidecars when all kubelets are at least 1.33.
+/// The kubelet version that the node reports. Istio injects native sidecars when all kubelets are at least 1.33.
 const KUBELET_VERSION: &str = "v1.34.4";
 
 /// How often the lease is renewed, and how long it is good: the kubelet's own numbers.
@@ -34,7 +34,7 @@ pub fn allocatable() -> BTreeMap<String, String> {
     .into()
 }
 
-/// The node as the API server is told it.
+/// The Node object and its status.
 fn object(config: &KubeletConfig, allocatable: &BTreeMap<String, String>, now: Timestamp) -> (Value, Value) {
     let mut labels: BTreeMap<&str, &str> = [
         ("kubernetes.io/hostname", config.name.as_str()),

@@ -19,7 +19,7 @@ use crate::journal::Owned;
 use crate::provider::netns::{namespace, network};
 use crate::wait;
 
-/// What the API server says about a pod that runs here.
+/// What is to happen to a pod, by its newest version in the API server.
 #[derive(Debug, Clone)]
 pub enum Update {
     /// It is to run.
@@ -86,7 +86,7 @@ pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
     remove(&run).await;
 }
 
-/// Waits until the pod is to end; `None`: it is gone already.
+/// Waits until the pod is to end; `None`: it was deleted.
 async fn ending(run: &Arc<Run>, updates: &mut watch::Receiver<Update>, handles: &Handles) -> Option<Duration> {
     loop {
         match updates.borrow_and_update().clone() {
@@ -257,7 +257,7 @@ async fn renew_volumes(run: Arc<Run>, mut renew: Option<Timestamp>) {
         match run.write_volumes().await {
             Ok(next) => renew = next,
             // A volume keeps its old content while the new one is not complete.
-            Err(why) => tracing::debug!(pod = run.name(), why, "volumes keep their content"),
+            Err(why) => tracing::debug!(pod = run.name(), why, "volumes are not updated"),
         }
     }
 }
@@ -302,21 +302,21 @@ async fn tell(run: &Run, previous: Option<&PodStatus>) -> Option<PodStatus> {
 /// Removes what the pod had: namespace, folders, and the object itself.
 async fn remove(run: &Run) {
     if let Err(error) = namespace::remove(&run.netns).await {
-        tracing::warn!(%error, pod = run.name(), "a pod's network namespace stays");
+        tracing::warn!(%error, pod = run.name(), "a pod's network namespace could not be removed");
     }
     let uid = run.pod.metadata.uid.clone();
     run.node.addresses.give_back(uid.as_deref().unwrap_or_default());
     if let Err(error) = std::fs::remove_dir_all(&run.folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, pod = run.name(), "a pod's folder stays");
+        tracing::warn!(%error, pod = run.name(), "a pod's folder could not be removed");
     }
     let preconditions = Preconditions { uid, resource_version: None };
     let now =
         DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
     match run.api().delete(run.name(), &now).await {
         Err(error) if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) => {
-            tracing::warn!(%error, pod = run.name(), "a pod that has ended stays in the API");
+            tracing::warn!(%error, pod = run.name(), "a pod that has ended could not be deleted");
         }
         _ => {}
     }

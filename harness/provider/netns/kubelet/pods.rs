@@ -10,12 +10,12 @@ use super::run::Run;
 pub struct Pods(Mutex<BTreeMap<String, Arc<Run>>>);
 
 impl Pods {
-    /// A pod comes.
+    /// Adds a pod.
     pub fn insert(&self, uid: &str, run: Arc<Run>) {
         self.lock().insert(uid.to_owned(), run);
     }
 
-    /// A pod is gone.
+    /// Removes a pod.
     pub fn remove(&self, uid: &str) {
         self.lock().remove(uid);
     }

@@ -1,4 +1,4 @@
-//! Looks at a container's health as the kubelet does, and runs its hooks.
+//! Probes a container as Kubernetes' kubelet does, and runs its hooks.
 //!
 //! Two deliberate differences, both only able to notice sooner that a container is ready: until a startup or
 //! readiness probe succeeds for the first time it is tried every 100 ms whatever its period, and their
@@ -41,9 +41,9 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// From where and at what a probe looks.
+/// What a probe checks, and from where.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct ProbeTarget {
     /// The network namespace of the node, whose address probes come from.
     pub node: String,
     /// The pod's address.
@@ -89,8 +89,8 @@ fn numbers(probe: &Probe) -> Numbers {
     }
 }
 
-/// Probes until it is dropped, or until a startup probe has its verdict; tells each finding.
-pub async fn watch(role: Role, probe: &Probe, target: &Target, mut tell: impl FnMut(Finding)) {
+/// Probes until it is dropped, or until a startup probe has its verdict; reports each finding.
+pub async fn watch(role: Role, probe: &Probe, target: &ProbeTarget, mut tell: impl FnMut(Finding)) {
     let n = numbers(probe);
     let started = std::time::Instant::now();
     let patience = n.delay + n.period * n.failures;
@@ -132,7 +132,7 @@ pub async fn watch(role: Role, probe: &Probe, target: &Target, mut tell: impl Fn
     }
 }
 
-async fn look(probe: &Probe, target: &Target, timeout: Duration) -> Result<(), String> {
+async fn look(probe: &Probe, target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
     let attempt = async {
         if let Some(action) = &probe.http_get {
             http(action, target).await
@@ -152,7 +152,7 @@ async fn look(probe: &Probe, target: &Target, timeout: Duration) -> Result<(), S
 ///
 /// # Errors
 /// Why it failed.
-pub async fn hook(hook: &LifecycleHandler, target: &Target, limit: Duration) -> Result<(), String> {
+pub async fn hook(hook: &LifecycleHandler, target: &ProbeTarget, limit: Duration) -> Result<(), String> {
     let act = async {
         if let Some(action) = &hook.exec {
             exec(action, target, limit).await
@@ -168,13 +168,13 @@ pub async fn hook(hook: &LifecycleHandler, target: &Target, limit: Duration) -> 
     tokio::time::timeout(limit, act).await.unwrap_or_else(|_| Err(format!("still running after {limit:?}")))
 }
 
-async fn exec(action: &ExecAction, target: &Target, timeout: Duration) -> Result<(), String> {
+async fn exec(action: &ExecAction, target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
     let argv = action.command.clone().unwrap_or_default();
     let output = target.state.exec(&argv).timeout(timeout).run_unchecked().await.map_err(|e| e.to_string())?;
     if output.status.success() { Ok(()) } else { Err(format!("{}: {}", output.status, output.last_lines(3))) }
 }
 
-async fn http(action: &HTTPGetAction, target: &Target) -> Result<(), String> {
+async fn http(action: &HTTPGetAction, target: &ProbeTarget) -> Result<(), String> {
     let told = |what: &'static str| move |e: hyper::Error| format!("{what}: {e}");
     let stream = connect(target, action.host.as_deref(), &action.port).await?;
     let host = stream.peer_addr().map_err(|e| e.to_string())?;
@@ -206,7 +206,11 @@ async fn http(action: &HTTPGetAction, target: &Target) -> Result<(), String> {
     Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
 }
 
-async fn connect(target: &Target, host: Option<&str>, port: &IntOrString) -> Result<tokio::net::TcpStream, String> {
+async fn connect(
+    target: &ProbeTarget,
+    host: Option<&str>,
+    port: &IntOrString,
+) -> Result<tokio::net::TcpStream, String> {
     let ip: IpAddr = match host.filter(|h| !h.is_empty()) {
         Some(host) => host.parse().map_err(|_| format!("host {host}: not an address"))?,
         None => target.pod_ip,

@@ -18,14 +18,14 @@ use super::facts::Facts;
 use super::files::{self, TokenRequest};
 use super::objects::{self, Named, Objects};
 use super::status::{ContainerView, Phase, View};
-use super::{Node, environment, state, volumes};
+use super::{KubeletNode, environment, state, volumes};
 use crate::wait;
 
 /// A pod, its folders, and what is known of it.
 pub struct Run {
     /// The node that it runs on.
-    pub node: Arc<Node>,
-    /// The pod as it was first seen; labels and annotations may be newer in [`Run::facts`].
+    pub node: Arc<KubeletNode>,
+    /// The pod as it was first seen; labels and annotations are newer in [`Run::facts`].
     pub pod: Pod,
     /// Its folder while it runs.
     pub folder: PathBuf,
@@ -33,7 +33,7 @@ pub struct Run {
     pub logs: PathBuf,
     /// Its network namespace.
     pub netns: String,
-    /// What is known of it.
+    /// Its state.
     pub view: watch::Sender<View>,
     /// Variables for services, once they were read.
     pub services: OnceLock<BTreeMap<String, String>>,
@@ -43,8 +43,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Takes up a pod.
-    pub fn new(node: Arc<Node>, pod: Pod) -> Self {
+    /// A pod that was just bound.
+    pub fn new(node: Arc<KubeletNode>, pod: Pod) -> Self {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let name = state::pod_folder(
             pod.metadata.namespace.as_deref().unwrap_or("default"),
@@ -209,7 +209,7 @@ impl Run {
         Ok(())
     }
 
-    /// The tokens that the volumes ask for; those that are old are asked for anew.
+    /// The tokens that the volumes ask for; old ones are requested again.
     async fn tokens(&self, spec: &PodSpec) -> Result<BTreeMap<TokenRequest, String>, String> {
         let mut all = BTreeMap::new();
         for wanted in files::tokens(spec) {

@@ -1,7 +1,7 @@
 //! What runs where, on disk: so that another process of the harness finds a container and its log.
 //!
 //! `<env>/nodes/<node>/pods/<namespace>_<pod>_<uid>/<container>.json` (mode 0600) exists while the
-//! container runs; its log is `<env>/nodes/<node>/logs/<namespace>_<pod>_<uid>/<container>.log` and stays.
+//! container runs; its log is `<env>/nodes/<node>/logs/<namespace>_<pod>_<uid>/<container>.log` and is kept.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,12 +37,12 @@ pub fn pod_folder(namespace: &str, pod: &str, uid: &str) -> String {
     format!("{namespace}_{pod}_{uid}")
 }
 
-/// Where a node keeps what it knows of its pods while they run.
+/// The folder of a node's running pods.
 pub fn pods_folder(env: &Path, node: &str) -> PathBuf {
     env.join("nodes").join(node).join("pods")
 }
 
-/// Where a node keeps the logs of its pods.
+/// The folder of the logs of a node's pods.
 pub fn logs_folder(env: &Path, node: &str) -> PathBuf {
     env.join("nodes").join(node).join("logs")
 }
@@ -64,7 +64,7 @@ impl Container {
     pub fn read(path: &Path) -> io::Result<Self> {
         let found: Self = serde_json::from_slice(&std::fs::read(path)?)?;
         if journal::process_start_time(found.pid) != Some(found.start_time) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("process {} is gone", found.pid)));
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("process {} has ended", found.pid)));
         }
         Ok(found)
     }

@@ -1,4 +1,4 @@
-//! A pod's status as the API server is told it, worked out from what the agent knows. Pure.
+//! A pod's status, computed from the state of its containers. Pure.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// What the agent knows of a pod.
+/// The state of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// When the agent took it up.
-    pub taken_up: Timestamp,
+    /// When the kubelet started to run it.
+    pub started_at: Timestamp,
     /// Its address, once it has one.
     pub ip: Option<IpAddr>,
     /// Init containers and sidecars, in the order of the spec.
@@ -26,7 +26,7 @@ pub struct View {
     pub refused: Option<(String, String)>,
 }
 
-/// What the agent knows of a container.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerView {
     /// Its name.
@@ -62,7 +62,7 @@ pub enum Phase {
         /// Since when.
         since: Timestamp,
     },
-    /// It has ended, and will not be started again unless the agent says otherwise.
+    /// It has ended, and will not be started again unless its restart policy says otherwise.
     Ended(Ended),
 }
 
@@ -84,13 +84,13 @@ pub struct Ended {
 }
 
 impl View {
-    /// A pod that was just taken up.
+    /// A pod that was just bound.
     pub fn new(spec: &PodSpec, now: Timestamp) -> Self {
         let init = spec.init_containers.as_deref().unwrap_or_default();
         let waiting = if init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
         let view = |c: &Container, sidecar: bool| ContainerView { sidecar, ..ContainerView::new(c, waiting) };
         Self {
-            taken_up: now,
+            started_at: now,
             ip: None,
             init: init.iter().map(|c| view(c, c.restart_policy.as_deref() == Some("Always"))).collect(),
             main: spec.containers.iter().map(|c| view(c, false)).collect(),
@@ -195,7 +195,7 @@ fn state(phase: &Phase) -> ContainerState {
     }
 }
 
-/// The pod's status. `previous` is the one that was told last: a condition keeps the time of its last change.
+/// The pod's status. `previous` is the one that was written last: a condition keeps the time of its last change.
 pub fn of(view: &View, host_ip: IpAddr, previous: Option<&PodStatus>, now: Timestamp) -> PodStatus {
     let phase = view.phase();
     let ended = matches!(phase, "Succeeded" | "Failed");
@@ -250,7 +250,7 @@ pub fn of(view: &View, host_ip: IpAddr, previous: Option<&PodStatus>, now: Times
         host_ips: Some(vec![HostIP { ip: host_ip.to_string() }]),
         pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: ip,
-        start_time: Some(Time(view.taken_up)),
+        start_time: Some(Time(view.started_at)),
         init_container_statuses: (!view.init.is_empty()).then(|| view.init.iter().map(ContainerView::status).collect()),
         ephemeral_container_statuses: (!view.ephemeral.is_empty())
             .then(|| view.ephemeral.iter().map(ContainerView::status).collect()),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::container::{self, Exit, Paths, Running};
 use super::images::Image;
 use super::inside::{Input, Mount, Start};
-use super::probe::{self, Finding, Role, Target};
+use super::probe::{self, Finding, ProbeTarget, Role};
 use super::run::{Place, Run};
 use super::status::{Ended, Phase};
 use super::{environment, identity, logs, objects, pull, state, volumes};
@@ -133,7 +133,7 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
 async fn ordered(stop: &mut Stop) -> Duration {
     match stop.wait_for(Option::is_some).await {
         Ok(grace) => grace.unwrap_or_default(),
-        // Nobody can order any more: the pod is gone.
+        // The pod's task has ended: stop at once.
         Err(_) => Duration::ZERO,
     }
 }
@@ -202,7 +202,7 @@ async fn live(
 ) -> Option<Ended> {
     let since = running.since;
     run.note(place, |c| c.phase = Phase::Running { since });
-    let target = Target {
+    let target = ProbeTarget {
         node: run.node.config.netns.clone(),
         pod_ip: run.view.borrow().ip.unwrap_or([127, 0, 0, 1].into()),
         container: container.clone(),
@@ -270,7 +270,7 @@ async fn live(
 
 type Tell = mpsc::UnboundedSender<(Role, Finding)>;
 
-fn begin(probes: &mut JoinSet<()>, role: Role, container: &Container, target: &Target, tell: &Tell) {
+fn begin(probes: &mut JoinSet<()>, role: Role, container: &Container, target: &ProbeTarget, tell: &Tell) {
     let probe = match role {
         Role::Startup => &container.startup_probe,
         Role::Readiness => &container.readiness_probe,
@@ -287,7 +287,14 @@ fn begin(probes: &mut JoinSet<()>, role: Role, container: &Container, target: &T
 }
 
 /// The start-up is over: from now on readiness and liveness count.
-fn started(run: &Run, place: Place, container: &Container, target: &Target, probes: &mut JoinSet<()>, tell: &Tell) {
+fn started(
+    run: &Run,
+    place: Place,
+    container: &Container,
+    target: &ProbeTarget,
+    probes: &mut JoinSet<()>,
+    tell: &Tell,
+) {
     let ready = container.readiness_probe.is_none();
     run.note(place, |c| (c.started, c.ready) = (true, ready));
     begin(probes, Role::Readiness, container, target, tell);
@@ -300,7 +307,13 @@ pub fn grace(run: &Run) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-async fn terminate(run: &Run, container: &Container, target: &Target, running: &mut Running, grace: Duration) -> Exit {
+async fn terminate(
+    run: &Run,
+    container: &Container,
+    target: &ProbeTarget,
+    running: &mut Running,
+    grace: Duration,
+) -> Exit {
     let begun = Instant::now();
     if !grace.is_zero()
         && let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())

@@ -1,14 +1,14 @@
-//! The part of the pod spec that the agent understands: everything else is refused by name.
+//! The fields of the pod spec that the kubelet supports: all others are refused by name.
 
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 
-/// What the agent does with a field.
+/// What the kubelet does with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Does what it says.
     Honoured,
-    /// Accepted and not acted on: nothing that a mesh test sees depends on it. The text says why.
+    /// Accepted and not acted on: no mesh test depends on it. The text says why.
     Harmless(&'static str),
     /// Only these values are accepted.
     Only(&'static [&'static str]),
@@ -189,7 +189,7 @@ pub fn tables() -> Vec<Table> {
     ]
 }
 
-/// The fields that the agent does not support, each with its path and what would be accepted.
+/// The fields that are not supported, each with its path and the accepted values.
 /// Empty: the pod can be run.
 pub fn refusals(spec: &PodSpec) -> Vec<String> {
     let rules: Vec<(String, Rule)> = tables()

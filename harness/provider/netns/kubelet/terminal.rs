@@ -58,7 +58,7 @@ impl Terminal {
         let program =
             rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         std::os::unix::fs::fchown(&program, Some(uid), None)?;
-        // Not pipes, but as pipes to whoever reads, writes and waits.
+        // Not pipes, but read, written and polled like pipes.
         let printed = pipe::Receiver::from_owned_fd_unchecked(master.try_clone()?.into())?;
         let typed = Arc::new(pipe::Sender::from_owned_fd_unchecked(master.try_clone()?.into())?);
         Ok(Ends { terminal: Self { typed, master: Arc::new(master) }, printed, program })
@@ -80,11 +80,11 @@ impl Terminal {
         Ok(())
     }
 
-    /// Sets its size; the programs on it are told.
+    /// Sets its size; its programs receive SIGWINCH.
     pub fn resize(&self, size: Size) {
         let size = Winsize { ws_col: size.width, ws_row: size.height, ws_xpixel: 0, ws_ypixel: 0 };
         if let Err(error) = tcsetwinsize(&*self.master, size) {
-            tracing::debug!(%error, "a terminal keeps its size");
+            tracing::debug!(%error, "a terminal could not be resized");
         }
     }
 }

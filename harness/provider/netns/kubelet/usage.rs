@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Node;
+use super::KubeletNode;
 use super::run::Run;
 use super::state;
 use super::status::Phase;
@@ -63,7 +63,7 @@ impl PodUsage {
 }
 
 /// What the containers of a node use now, the pods in the order of their names.
-pub fn of(node: &Node) -> Vec<PodUsage> {
+pub fn of(node: &KubeletNode) -> Vec<PodUsage> {
     let by_namespace = by_process_namespace();
     let mut pods: Vec<PodUsage> = node.pods.all().into_iter().map(|run| of_pod(run, &by_namespace)).collect();
     pods.retain(|pod| !pod.containers.is_empty());

@@ -1,4 +1,4 @@
-//! The folders behind a pod's volumes, and what a container mounts.
+//! The folders of a pod's volumes, and what a container mounts.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -83,7 +83,7 @@ struct Start {
     to: Option<Timestamp>,
 }
 
-/// Which start's log is meant, in the kubelet's words where there is none.
+/// Which start's log is meant; if there is none, why, in the words of Kubernetes' kubelet.
 fn start(container: &ContainerView, pod: &str, previous: bool) -> Result<Start, String> {
     let name = &container.name;
     let ended = |e: &super::super::status::Ended| Start { from: e.started, to: Some(e.finished) };
@@ -126,7 +126,7 @@ struct Limited {
 }
 
 impl Limited {
-    /// Sends; `false`: the client has had enough, or is gone.
+    /// Sends; `false`: the limit is reached, or the client has disconnected.
     async fn send(&mut self, mut bytes: Vec<u8>) -> bool {
         bytes.truncate(self.left);
         self.left -= bytes.len();

@@ -23,7 +23,7 @@ use crate::tool::Started;
 /// How long output is waited for after a program's end, where another program holds its output open.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
-/// Runs a program in a container with the client's streams, to its end or until the client is gone.
+/// Runs a program in a container with the client's streams, to its end or until the client disconnects.
 pub async fn exec(container: &state::Container, argv: &[String], wanted: Wanted, mut session: Session) {
     let ended = if wanted.tty {
         on_terminal(container, argv, &mut session).await
@@ -42,7 +42,7 @@ fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// `None`: the client is gone, and the program was killed.
+/// `None`: the client disconnected, and the program was killed.
 async fn with_pipes(
     container: &state::Container,
     argv: &[String],
@@ -131,7 +131,7 @@ pub async fn attach(mut printed: broadcast::Receiver<Printed>, input: Input, mut
                 Ok(piece) => {
                     let to = if piece.stream == "stderr" { &stderr } else { &stdout };
                     if let Some(to) = to {
-                        // A client that is gone ends all this.
+                        // A client that disconnected ends all of this below.
                         let _ = to.send(piece.bytes).await;
                     }
                 }
@@ -220,7 +220,7 @@ async fn print(mut from: impl AsyncRead + Unpin, to: Option<&Outgoing>) {
     }
 }
 
-/// A client that is gone, or does not want it, gets nothing: the program goes on all the same.
+/// A client that disconnected, or did not ask for it, gets nothing; the program goes on.
 async fn send(buffer: &mut BytesMut, to: Option<&Outgoing>) {
     let bytes = buffer.split().freeze();
     if let Some(to) = to {

@@ -39,7 +39,7 @@ pub async fn answer(run: Arc<Run>, query: &Query, request: Request<Content>) -> 
     let mut request = request;
     tokio::spawn(async move {
         match upgrade::upgraded(&mut request).await {
-            Err(error) => tracing::debug!(%error, "a port-forward was not begun"),
+            Err(error) => tracing::debug!(%error, "a port-forward could not start"),
             Ok(stream) => match protocol {
                 Protocol::Spdy => over_spdy(&run, spdy_connection::serve(stream)).await,
                 Protocol::WebSocket { ends_channels } => {
@@ -91,7 +91,7 @@ async fn over_websocket(run: &Arc<Run>, mut connection: websocket::Connection, p
         let (data, error) = (outgoing(channel), outgoing(channel + 1));
         let Some(incoming) = connection.incoming.remove(&channel) else { continue };
         for stream in [&data, &error] {
-            // A client that is gone ends all below.
+            // If the client has disconnected, all of this ends below.
             let _ = stream.send(Bytes::copy_from_slice(&port.to_le_bytes())).await;
         }
         let run = run.clone();
@@ -111,7 +111,7 @@ async fn forward(run: &Run, port: u16, incoming: Incoming, data: &Outgoing, erro
         Err(why) => {
             let uid = run.pod.metadata.uid.as_deref().unwrap_or_default();
             let what = format!("error forwarding port {port} to pod {}, uid {uid}: {why}", run.name());
-            // A client that is gone hears nothing of it.
+            // The client may have disconnected.
             let _ = error.send(what.into_bytes()).await;
         }
     }

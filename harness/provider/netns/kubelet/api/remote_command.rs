@@ -13,7 +13,7 @@ use super::streams::{Session, Wanted};
 use super::upgrade::{self, Protocol};
 use super::{exec, spdy_connection, websocket};
 
-/// With a program's exit code as the last word.
+/// The first one that reports exit codes.
 const PROTOCOLS: [&str; 1] = ["v4.channel.k8s.io"];
 
 /// Runs a program in a container.

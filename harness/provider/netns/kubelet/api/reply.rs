@@ -55,7 +55,7 @@ pub fn json(value: &impl serde::Serialize) -> Response<Body> {
     }
 }
 
-/// An answer of text that comes bit by bit, until the sender is dropped.
+/// A text response that is sent in pieces, until the sender is dropped.
 pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Response<Body> {
     let pieces = futures::stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
     let body = StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece))));

@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::super::usage::{self, PodUsage, Usage};
-use super::super::{Node, status};
+use super::super::{KubeletNode, status};
 use super::reply::{self, Body};
 
 /// The pods, with the status that they have now.
-pub fn pods(node: &Node) -> Response<Body> {
+pub fn pods(node: &KubeletNode) -> Response<Body> {
     let now = Timestamp::now();
     let items = node.pods.all().into_iter().map(|run| {
         let status = status::of(&run.view.borrow(), node.config.address.into(), None, now);
@@ -23,7 +23,7 @@ pub fn pods(node: &Node) -> Response<Body> {
 }
 
 /// Kubernetes' `Summary` (k8s.io/kubelet/pkg/apis/stats/v1alpha1): processor time and memory.
-pub fn summary(node: &Node) -> Response<Body> {
+pub fn summary(node: &KubeletNode) -> Response<Body> {
     let now = Timestamp::now();
     let both = |usage: Usage| {
         (
@@ -44,7 +44,7 @@ pub fn summary(node: &Node) -> Response<Body> {
         let reference = json!({
             "name": pod.run.name(), "namespace": pod.run.namespace(), "uid": pod.run.pod.metadata.uid
         });
-        let start = pod.run.view.borrow().taken_up;
+        let start = pod.run.view.borrow().started_at;
         json!({"podRef": reference, "startTime": start, "containers": containers, "cpu": cpu, "memory": memory})
     };
     let pods: Vec<Value> = usage::of(node).iter().map(pod).collect();
@@ -53,7 +53,7 @@ pub fn summary(node: &Node) -> Response<Body> {
 }
 
 /// What metrics-server reads, in Prometheus' text format.
-pub fn metrics(node: &Node) -> Response<Body> {
+pub fn metrics(node: &KubeletNode) -> Response<Body> {
     let now = Timestamp::now().as_millisecond();
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {

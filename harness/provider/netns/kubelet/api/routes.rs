@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::super::Node;
+use super::super::KubeletNode;
 use super::super::run::Run;
 use super::reply::{self, Body, Refusal};
 use super::request::Query;
 use super::{container_logs, port_forward, remote_command, reports};
 
 /// Answers one request.
-pub async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(node: Arc<KubeletNode>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let query = Query::of(request.uri());
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -41,6 +41,6 @@ pub async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Response<Bod
     answered.unwrap_or_else(Refusal::response)
 }
 
-fn find(node: &Node, namespace: &str, pod: &str) -> Result<Arc<Run>, Refusal> {
+fn find(node: &KubeletNode, namespace: &str, pod: &str) -> Result<Arc<Run>, Refusal> {
     node.pods.find(namespace, pod).ok_or_else(|| Refusal::not_found(format!("pod \"{pod}_{namespace}\" not found")))
 }

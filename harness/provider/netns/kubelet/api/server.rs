@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::Node;
+use super::super::KubeletNode;
 use super::reply::Refusal;
 use super::routes;
 use crate::provider::netns::namespace;
@@ -48,7 +48,7 @@ enum Caller {
 ///
 /// # Errors
 /// When the node's address cannot be listened on, or its certificate is of no use.
-pub async fn serve(node: Arc<Node>) -> io::Result<()> {
+pub async fn serve(node: Arc<KubeletNode>) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(config(&node.config.serving)?));
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     let listener = namespace::enter(&node.config.netns, move || std::net::TcpListener::bind(at));
@@ -69,7 +69,7 @@ pub async fn serve(node: Arc<Node>) -> io::Result<()> {
     }
 }
 
-async fn connection(node: Arc<Node>, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn connection(node: Arc<KubeletNode>, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,

@@ -43,7 +43,7 @@ pub enum Frame {
         stream: u32,
         /// The bytes.
         data: Bytes,
-        /// Nothing more comes on it.
+        /// Its last frame.
         last: bool,
     },
     /// It gives a stream up, in both directions.
@@ -51,7 +51,7 @@ pub enum Frame {
         /// The stream's number.
         stream: u32,
     },
-    /// It wants the same number back.
+    /// It expects the same number back.
     Ping {
         /// The number.
         id: u32,

@@ -28,7 +28,7 @@ pub struct Opened {
 pub struct Connection {
     /// New streams.
     pub opened: mpsc::Receiver<Opened>,
-    /// The client is gone.
+    /// The client has disconnected.
     pub gone: CancellationToken,
 }
 
@@ -46,7 +46,7 @@ pub fn serve(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection
         let ended = tokio::select! {
             ended = &mut read => ended,
             written = write(&mut writer, messages) => match written {
-                // All is said: the client closes the connection when it has read it.
+                // Everything is sent: the client closes the connection when it has read it.
                 Ok(()) => tokio::time::timeout(CLOSING, read).await.unwrap_or(Ok(())),
                 Err(error) => Err(error),
             },
@@ -77,14 +77,14 @@ async fn read(
                 }
                 send(Message::Accept(stream)).await?;
                 let opened = Opened { headers, incoming, outgoing: Outgoing { stream, to: to.clone() } };
-                // Nobody wants further streams: what comes on it is dropped.
+                // No further streams are expected: its data is dropped.
                 let _ = new.send(opened).await;
             }
             Frame::Data { stream, data, last } => {
                 if let Some(sender) = streams.get(&stream)
                     && !data.is_empty()
                 {
-                    // Nobody reads it any more: dropped, as by a program that has closed its input.
+                    // Not read any more: dropped, as by a program that has closed its input.
                     let _ = sender.send(data).await;
                 }
                 if last {
@@ -120,7 +120,7 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), mut messages: mpsc::Recei
 /// Waits for the streams of an exec or attach: `error`, those that were asked for, and `resize` for a terminal.
 ///
 /// # Errors
-/// When they do not come.
+/// When they are not opened in time.
 pub async fn session(mut connection: Connection, wanted: Wanted) -> Result<Session, String> {
     let mut found: HashMap<String, Opened> = HashMap::new();
     let needed: Vec<&str> = [

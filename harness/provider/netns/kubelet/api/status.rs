@@ -1,4 +1,4 @@
-//! The last word about a program: a Kubernetes `Status` as JSON, on the error stream.
+//! How a program ended: a Kubernetes `Status` as JSON, on the error stream.
 
 use serde_json::{Value, json};
 

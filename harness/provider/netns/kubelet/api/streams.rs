@@ -15,7 +15,7 @@ pub const QUEUE: usize = 64;
 /// The largest piece that is sent at once.
 pub const PIECE: usize = 32 << 10;
 
-/// How long a client may take to close a connection that has nothing more to say.
+/// How long a client may take to close a connection after the last message.
 pub const CLOSING: Duration = Duration::from_secs(5);
 
 /// Bytes from the client. Ends when the client ends the stream or the connection.
@@ -28,11 +28,11 @@ pub enum Message {
     Accept(u32),
     /// Bytes of a stream.
     Data(u32, Bytes),
-    /// Nothing more comes on a stream.
+    /// The end of a stream.
     End(u32),
     /// The answer to a ping.
     Pong(u32),
-    /// Nothing more comes at all.
+    /// The last message.
     Bye,
 }
 
@@ -49,7 +49,7 @@ impl Outgoing {
     /// Sends bytes.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is closed.
     pub async fn send(&self, bytes: impl Into<Bytes>) -> io::Result<()> {
         let mut bytes = bytes.into();
         while !bytes.is_empty() {
@@ -61,7 +61,7 @@ impl Outgoing {
 
     /// Ends the stream.
     pub async fn end(&self) {
-        // A client that is gone needs no end.
+        // The client may have disconnected.
         let _ = self.message(Message::End(self.stream)).await;
     }
 
@@ -83,17 +83,17 @@ pub struct Session {
     pub stderr: Option<Outgoing>,
     /// How it ended.
     pub status: Outgoing,
-    /// The client is gone.
+    /// The client has disconnected.
     pub gone: CancellationToken,
 }
 
 impl Session {
-    /// Ends all streams, with how the program ended as the last word, and lets the client close the connection.
+    /// Sends how the program ended, ends all streams, and lets the client close the connection.
     pub async fn finish(self, status: Vec<u8>) {
         for stream in [&self.stdout, &self.stderr].into_iter().flatten() {
             stream.end().await;
         }
-        // A client that is gone hears nothing of it.
+        // The client may have disconnected.
         let _ = self.status.send(status).await;
         self.status.end().await;
         let _ = self.status.message(Message::Bye).await;

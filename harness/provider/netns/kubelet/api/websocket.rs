@@ -26,7 +26,7 @@ pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 pub struct Connection {
     /// What the client sends, by channel.
     pub incoming: HashMap<u8, Incoming>,
-    /// The client is gone.
+    /// The client has disconnected.
     pub gone: CancellationToken,
     /// Messages to the client.
     pub to: mpsc::Sender<Message>,
@@ -68,7 +68,7 @@ pub async fn serve(
                 } else if let Some(sender) = senders.get(&channel)
                     && !bytes.is_empty()
                 {
-                    // Nobody reads it any more: dropped.
+                    // Not read any more: dropped.
                     let _ = sender.send(bytes).await;
                 }
             }
@@ -107,7 +107,7 @@ fn piece(channel: u32, data: &[u8]) -> Frame {
 /// The channels of an exec or attach.
 pub async fn session(mut connection: Connection, wanted: Wanted) -> Session {
     let outgoing = |stream| Outgoing { stream, to: connection.to.clone() };
-    // As a kubelet: an empty message says that the streams are there.
+    // As Kubernetes' kubelet: an empty message first, when the streams are ready.
     let first = if wanted.stdout { 1 } else { 3 };
     let _ = connection.to.send(Message::Data(first, Bytes::new())).await;
     Session {
