@@ -83,7 +83,7 @@ const NOTHING: fn(&Path) = |_| {};
 fn an_engine_that_does_not_answer_is_told_first() {
     let dead = ("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     let told = refused(&["--provider", "kind"], dead, false, NOTHING);
-    let both = ["the container engine does not answer", "docker is missing"];
+    let both = ["the container engine does not respond", "docker is missing"];
     assert!(both.iter().any(|what| told.contains(what)) && told.contains("help: "), "{told}");
 }
 

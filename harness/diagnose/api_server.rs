@@ -4,10 +4,9 @@ use futures::future::join_all;
 
 use super::RungId;
 use super::facts::Facts;
-use super::remote_secret::{certain_server, server_of, told_server};
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::{Scene, place};
-use crate::istio::NAMESPACE;
+use super::servers::{certain_server, is_loopback, read_by, server_of, told_server};
 use crate::observe::pods::is_ready;
 use crate::provider::Cluster;
 
@@ -30,15 +29,6 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let command =
         planes.first().map(|f| scene.ask_istiod(&f.cluster, istiod(f).map(|at| at.pod).as_ref(), "debug/clusterz"));
     Climbed { id: RungId::ApiServer, expected: "istiod reaches every API server".into(), command, parts }
-}
-
-/// The other clusters that a control plane is to read: those that it serves, and those that it has a secret for.
-pub(super) fn read_by<'a>(scene: &'a Scene<'_>, plane: &'a Facts) -> impl Iterator<Item = &'a Facts> {
-    scene.facts.iter().filter(move |facts| {
-        let leads = scene.leader(facts).is_some_and(|leader| leader.name() == plane.name());
-        // Each of several control planes reads the clusters of the others.
-        facts.name() != plane.name() && (leads || facts.has_plane() || server_of(plane, facts.name()).is_some())
-    })
 }
 
 fn istiod(plane: &Facts) -> Option<crate::provider::PodAt> {
@@ -104,35 +94,12 @@ fn server(cluster: &Cluster, named: Option<String>) -> Option<(String, bool)> {
     used.or_else(|| Some((told_server(cluster)?, false)))
 }
 
-/// Whether an address means the machine of whoever uses it.
-pub(super) fn is_loopback(server: &str) -> bool {
-    let host = reqwest::Url::parse(server).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
-}
-
-/// Where remote secrets are kept.
-pub(super) fn secrets_by_hand(scene: &Scene<'_>, plane: &Facts) -> String {
-    scene.kubectl(&plane.cluster, &format!("-n {NAMESPACE} get secrets -l istio/multiCluster=true"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::apply::tests::served_by;
     use crate::provider::{Access, kind, through_api_server};
     use rstest::rstest;
-
-    #[rstest]
-    #[case("https://127.0.0.1:45821", true)]
-    #[case("https://localhost:6443", true)]
-    #[case("https://[::1]:6443", true)]
-    #[case("https://0.0.0.0:6443", true)]
-    #[case("https://172.20.0.3:6443", false)]
-    #[case("https://api.example.org", false)]
-    fn an_address_that_means_everybody_s_own_machine(#[case] server: &str, #[case] expected: bool) {
-        assert_eq!(is_loopback(server), expected);
-    }
 
     #[rstest]
     #[case::kind(kind::access(), Some("https://10.0.0.9:6443"), ("https://192.0.2.1:6443", true))]

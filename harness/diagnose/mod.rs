@@ -57,6 +57,7 @@ mod route;
 mod routing;
 mod rung;
 mod scene;
+mod servers;
 mod service;
 mod synced;
 mod target;

@@ -5,13 +5,12 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
-use serde::Deserialize;
 
 use super::RungId;
-use super::api_server::{is_loopback, read_by, secrets_by_hand};
 use super::facts::Facts;
 use super::rung::{Broken, Climbed, Part, within};
 use super::scene::Scene;
+use super::servers::{certain_server, is_loopback, kubeconfig, read_by, secrets_by_hand, server_of, told_server};
 use crate::apply::Reason;
 use crate::istio::{NAMESPACE, remote_secret};
 use crate::provider::Cluster;
@@ -31,60 +30,6 @@ const RIGHTS: [(&str, &str, &str); 11] = [
     ("get", "", "pods"),
     ("create", "authentication.k8s.io", "tokenreviews"),
 ];
-
-/// A kubeconfig, as far as a remote secret has it.
-#[derive(Deserialize)]
-struct Kubeconfig {
-    clusters: Vec<Named>,
-    users: Vec<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    #[serde(default)]
-    cluster: Endpoint,
-    #[serde(default)]
-    user: User,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Endpoint {
-    server: String,
-    certificate_authority_data: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct User {
-    token: Option<String>,
-}
-
-/// The kubeconfig by which `plane` reads the cluster of that name; the inner error says what is wrong with it.
-fn kubeconfig(plane: &Facts, name: &str) -> Option<Result<Kubeconfig, String>> {
-    let secrets = plane.remote_secrets.as_ref().ok()?;
-    let data = secrets.iter().filter_map(|s| s.data.as_ref()).find_map(|data| data.get(name))?;
-    let text = String::from_utf8_lossy(&data.0);
-    // The error of a parser quotes what it parses, and a token is in there.
-    Some(serde_saphyr::from_str(&text).map_err(|_| "it holds no kubeconfig that can be read".to_owned()))
-}
-
-/// The server that the remote secret for that cluster names.
-pub(super) fn server_of(plane: &Facts, name: &str) -> Option<String> {
-    let config = kubeconfig(plane, name)?.ok()?;
-    config.clusters.into_iter().map(|c| c.cluster.server).find(|server| !server.is_empty())
-}
-
-/// The address at which other clusters reach an API server, where that is certain: on clusters that were made here. Of others a
-/// kubeconfig tells how its owner reaches them, and pods may have another way.
-pub(super) fn certain_server(cluster: &Cluster) -> Option<String> {
-    told_server(cluster).filter(|_| cluster.created_here())
-}
-
-/// The same as somebody said it, certain or not.
-pub(super) fn told_server(cluster: &Cluster) -> Option<String> {
-    Some(cluster.peer_api_server.clone()).filter(|url| !url.is_empty())
-}
 
 /// The address to make a remote secret with.
 fn proposed(cluster: &Cluster, named: Option<String>) -> String {

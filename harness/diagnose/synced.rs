@@ -1,10 +1,10 @@
 //! Every istiod has synced every cluster that it reads.
 
 use super::RungId;
-use super::api_server::read_by;
 use super::by_hand::Log;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
+use super::servers::read_by;
 use crate::istio::NAMESPACE;
 
 const ISTIOD_LOG: Log<'_> =

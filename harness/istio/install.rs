@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Mesh, MeshError, NAMESPACE, Prepared, cluster_named, gateway, injection, node_address, options, primary, readiness,
-    remote, remote_secret, tracing,
+    reconcile, remote, remote_secret, tracing,
 };
 use crate::apply::{self, Manifest};
 use crate::observe::ObserveError;
@@ -94,7 +94,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         try_join_all(roots),
         phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, outbound)),
         try_join_all(gateways),
-        options::verify_outbound(mesh, clusters, outbound),
+        reconcile::verify_outbound(mesh, clusters, outbound),
     )?;
     if topology.clusters.iter().any(|c| c.gateway) {
         let known = topology.istiods().map(|istiod| gateway::all_known(topology, istiod, clusters, LIMIT));

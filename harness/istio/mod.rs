@@ -26,14 +26,16 @@ pub mod options;
 mod prepare;
 mod primary;
 mod readiness;
+mod reconcile;
 mod remote;
 pub mod remote_secret;
 pub mod tracing;
 pub mod trust;
 
 pub use install::{Installed, install};
-pub use options::{MeshOptions, outbound_ranges, read_back_outbound, reconcile};
+pub use options::{MeshOptions, outbound_ranges};
 pub use prepare::{Prepared, prepare};
+pub use reconcile::{read_back_outbound, reconcile};
 
 pub use crate::observe::NAMESPACE;
 
