@@ -194,7 +194,7 @@ async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
     let theirs = namespaces.create(&PostParams::default(), &theirs).await.unwrap();
     let refused = fixture.run(&[], &SCENARIOS[..1]);
     assert_eq!(refused.status.code(), Some(2), "{}", stdout(&refused));
-    assert!(stdout(&refused).contains("namespace app1 of cluster2 exists already"), "{}", stdout(&refused));
+    assert!(stdout(&refused).contains("namespace app1 of cluster2 already exists"), "{}", stdout(&refused));
     let now = namespaces.get("app1").await.unwrap();
     assert_eq!((now.uid(), now.labels()), (theirs.uid(), theirs.labels()), "it was touched");
     assert!(!fixture.objects().await.iter().any(|o| o.contains("1 Namespace /app1")), "nothing was made elsewhere");

@@ -173,11 +173,11 @@ mod tests {
     #[case::all_as_it_should_be("10.10.3.0/24", &["10.110.0.0/16"], "10.110.0.1", &[])]
     #[case::an_old_cluster("10.10.3.0/24", &[], "10.110.0.1", &[])]
     #[case::pods_from_elsewhere("", &["10.110.0.0/16"], "10.110.0.1", &[])]
-    #[case::other_pods("10.244.0.0/24", &["10.110.0.0/16"], "10.110.0.1", &["hands out 10.244.0.0/24"])]
+    #[case::other_pods("10.244.0.0/24", &["10.110.0.0/16"], "10.110.0.1", &["has the pod CIDR 10.244.0.0/24"])]
     #[case::other_services("10.10.3.0/24", &["10.96.0.0/12"], "10.96.0.1", &["are in 10.96.0.0/12"])]
     #[case::a_smaller_range("10.10.3.0/24", &["10.110.0.0/20"], "10.110.0.1", &["are in 10.110.0.0/20"])]
     #[case::old_and_other("10.10.3.0/24", &[], "10.96.0.1", &["has the address 10.96.0.1"])]
-    #[case::both("10.244.0.0/24", &["10.96.0.0/12"], "10.96.0.1", &["hands out", "ServiceCIDR"])]
+    #[case::both("10.244.0.0/24", &["10.96.0.0/12"], "10.96.0.1", &["has the pod CIDR", "ServiceCIDR"])]
     fn ranges_are_compared_with_the_topology(
         #[case] pods: &str,
         #[case] services: &[&str],

@@ -279,7 +279,7 @@ users: [{ name: u, user: { token: t } }]
         let known = find(&files, "cluster1", "nope").unwrap_err();
         assert_eq!(known, "no context `nope` for cluster1 (known: same, broken, same, other)");
         let broken = find(&files, "cluster1", "broken").unwrap_err();
-        assert!(broken.starts_with("context `broken` for cluster1 names no cluster that "), "{broken}");
+        assert!(broken.starts_with("context `broken` for cluster1 refers to no cluster in "), "{broken}");
     }
 
     #[test]
