@@ -14,10 +14,14 @@ use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
 use kinds::Kind;
 
+mod dry_run;
 mod kinds;
 pub mod manifest;
+mod written;
 
+pub use dry_run::{DryRun, Refusal, dry_run};
 pub use manifest::{Manifest, Origin, parse};
+pub use written::{Written, read};
 
 /// The field manager of everything that is applied.
 pub const MANAGER: &str = "meshproof";

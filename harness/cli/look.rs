@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::ProviderChoice;
 use crate::failure::Failure;
 use crate::plan::{self, Part};
 use crate::project::Project;
+use crate::provider::ProviderName;
 use crate::run::Selection;
 use crate::scenario;
 use crate::supply::Versions;
@@ -35,6 +37,9 @@ pub struct PlanArgs {
     /// The scenario file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Who would provide the clusters: what that provider cannot do is refused.
+    #[arg(long, env = "MESHPROOF_PROVIDER", default_value = "auto", value_name = "auto|kind|netns|existing")]
+    provider: ProviderChoice,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -82,6 +87,14 @@ pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
 /// Shows what a scenario would do.
 pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
     let (loaded, topology) = scenario::open_in(&args.file, project.root())?;
+    let mut problems = Vec::new();
+    if args.provider != ProviderChoice::Fixed(ProviderName::Existing) {
+        problems.extend(scenario::input::problems(&loaded, &topology));
+    }
+    if args.provider == ProviderChoice::Fixed(ProviderName::Netns) {
+        problems.extend(topology.only_on_kind(&loaded.kind_configs(), &ProviderName::Netns.to_string()));
+    }
+    Failure::none_of(Vec::new(), problems)?;
     let versions = Versions::load(&project.versions())?;
     let plan = plan::plan(&loaded, &topology, parts(&versions)?);
     if args.json {

@@ -17,6 +17,7 @@ use crate::provider::ProviderName;
 use crate::provider::existing::Given;
 use crate::run::settings::{Existing, Settings};
 use crate::run::{Chosen, Session, interrupt};
+use crate::scenario;
 use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
@@ -251,6 +252,18 @@ async fn begin(settings: Settings, topologies: &[Topology]) -> Result<Option<Ses
             Ok(None)
         }
     }
+}
+
+/// Looks for what no cluster that is created for these scenarios can accept. (Of clusters that exist, only they know it.)
+///
+/// # Errors
+/// With all of it.
+fn input(provider: Option<ProviderName>, chosen: &[Chosen]) -> Result<(), Failure> {
+    if provider == Some(ProviderName::Existing) {
+        return Ok(());
+    }
+    let problems = chosen.iter().flat_map(|one| scenario::input::problems(&one.loaded, &one.topology));
+    Failure::none_of(Vec::new(), problems.collect())
 }
 
 /// The topologies of scenarios, each once.

@@ -84,15 +84,23 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Opt
     };
     settings.from_phase = args.phase;
     settings.evidence = args.evidence;
+    super::input(settings.provider, chosen)?;
     let Some(mut session) = super::begin(settings, &super::topologies(chosen)).await? else { return Ok(None) };
+    session.will_run(chosen);
     let ended = interrupt::unless_interrupted(async {
         for one in chosen {
             let scenario = session.run(one).await;
-            anstream::println!("{}", report::terminal::scenario(scenario));
+            let told = report::terminal::scenario(scenario);
+            if session.input().is_err() {
+                break;
+            }
+            anstream::println!("{told}");
         }
     });
     let interrupted = ended.await.is_err();
+    let input = session.input();
     let ended = session.close(interrupted).await?;
+    input?;
     for environment in &ended.report.environments {
         anstream::println!("{}", report::terminal::environment(environment));
     }

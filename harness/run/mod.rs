@@ -18,6 +18,7 @@ mod session;
 mod stale;
 mod steps;
 mod undo;
+mod wrong_input;
 
 pub use fault_injection::{FaultInjection, Injection, RunUnderFault};
 pub use selection::{Chosen, Selection};

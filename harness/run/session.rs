@@ -9,11 +9,12 @@ use super::environment::{Environment, HalfMade, NotMade, fingerprint};
 use super::kit::Kit;
 use super::record;
 use super::settings::Settings;
-use super::{Chosen, FaultInjection, RunError, RunUnderFault, put_back, reap, scenario};
+use super::{Chosen, FaultInjection, RunError, RunUnderFault, put_back, reap, scenario, wrong_input};
 use crate::evidence::{self, Keeping, Scene, Witness};
 use crate::failure::Failure;
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
+use crate::source::{Problem, Problems};
 use crate::supply::Versions;
 use crate::topology::Topology;
 use crate::verdict::Class;
@@ -28,6 +29,10 @@ pub struct Session {
     kit: Option<Kit>,
     environment: Option<Environment>,
     half_made: Option<HalfMade>,
+    /// Scenarios that are to run, whose files no cluster was asked about yet.
+    upcoming: Vec<Chosen>,
+    /// What clusters have against files of scenarios.
+    refused: Vec<Problem>,
     report: RunReport,
 }
 
@@ -71,6 +76,8 @@ impl Session {
             kit: None,
             environment: None,
             half_made: None,
+            upcoming: Vec::new(),
+            refused: Vec::new(),
             report,
         })
     }
@@ -78,6 +85,29 @@ impl Session {
     /// Where this run's log and reports are.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Announces the scenarios that are to run: as soon as an environment for them is running, its clusters are asked about
+    /// all their files.
+    pub fn will_run(&mut self, chosen: &[Chosen]) {
+        self.upcoming = chosen.to_vec();
+    }
+
+    /// What clusters have against files of scenarios: wrong input, for which no scenario runs.
+    ///
+    /// # Errors
+    /// When there is something.
+    pub fn input(&self) -> Result<(), Problems> {
+        Problems::none_of(self.refused.clone())
+    }
+
+    /// Asks the clusters at hand about the files of the scenarios that are to run on them.
+    async fn ask_about_input(&mut self) {
+        let Some(environment) = &self.environment else { return };
+        let upcoming = std::mem::take(&mut self.upcoming).into_iter();
+        let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| one.topology == environment.topology);
+        self.upcoming = later;
+        self.refused.extend(wrong_input::problems(environment, &here).await);
     }
 
     /// Runs one scenario, on the environment at hand if it fits.
@@ -90,16 +120,23 @@ impl Session {
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
         let mut witness = Witness::new();
-        let told = match self.enter(&chosen.topology, options).await {
-            Ok((environment, kit)) => scenario::run(environment, kit, chosen, &keeping(Some(kit))).await,
-            Err(error) => {
-                let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
-                told.seconds = started.elapsed().as_secs_f64();
-                let keeping = keeping(self.kit.as_ref());
-                self.keep_evidence(&keeping, &mut witness, &mut told).await;
-                self.leave().await;
-                told
-            }
+        let entered = self.enter(&chosen.topology, options).await.map(drop);
+        if entered.is_ok() {
+            self.ask_about_input().await;
+        }
+        let told = if let Err(error) = entered {
+            let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
+            told.seconds = started.elapsed().as_secs_f64();
+            let keeping = keeping(self.kit.as_ref());
+            self.keep_evidence(&keeping, &mut witness, &mut told).await;
+            self.leave().await;
+            told
+        } else if let (Some(environment), Some(kit), true) = (&mut self.environment, &self.kit, self.refused.is_empty())
+        {
+            scenario::run(environment, kit, chosen, &keeping(Some(kit))).await
+        } else {
+            let error = Some("files of this run are refused by the clusters".to_owned());
+            ScenarioReport { error, ..scenario::begun(chosen) }
         };
         let at = self.report.scenarios.len();
         self.report.scenarios.push(told);

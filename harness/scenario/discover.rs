@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use crate::source::{Problem, Problems};
+use crate::source::{Problem, Problems, yaml};
 
 /// A scenario file that was found. It has not been read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,10 +27,14 @@ pub fn discover(paths: &[PathBuf]) -> Result<Vec<Found>, Problems> {
     for path in paths {
         match files(path) {
             Err(problem) => problems.push(problem),
-            Ok(files) if files.is_empty() => problems.push(
-                Problem::about(path, "holds no scenario")
-                    .help("expected files that end in .yaml, here or in folders below"),
-            ),
+            Ok(files) if files.is_empty() => {
+                let other = if path.is_file() {
+                    "it holds Kubernetes objects or a configuration: a scenario has `topology`, `workloads` and `steps`"
+                } else {
+                    "expected files that end in .yaml, with `topology`, `workloads` and `steps`, here or in folders below"
+                };
+                problems.push(Problem::about(path, "holds no scenario").help(other));
+            }
             Ok(files) => {
                 for file in files {
                     let name = name_of(&file, path);
@@ -50,7 +54,8 @@ pub fn discover(paths: &[PathBuf]) -> Result<Vec<Found>, Problems> {
     Ok(found.into_iter().map(|(name, path)| Found { name, path }).collect())
 }
 
-/// The scenario files at `path`: itself, or those in it and in the folders below. Hidden ones and links to folders are left out.
+/// The scenario files at `path`: itself, or those in it and in the folders below. Hidden ones, links to folders and files of
+/// another kind (see [`is_other`]) are left out.
 fn files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -59,7 +64,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
         _ => Problem::about(path, format!("cannot be read: {error}")),
     };
     if path.metadata().map_err(unreadable)?.is_file() {
-        return Ok(vec![path.to_path_buf()]);
+        return Ok(if is_other(path) { Vec::new() } else { vec![path.to_path_buf()] });
     }
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(unreadable)? {
@@ -70,13 +75,32 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
             continue;
         }
         if entry.file_type().map_err(unreadable)?.is_dir() {
+            if entry.file_name() == "kind-configs" {
+                continue;
+            }
             files.extend(self::files(&path)?);
-        } else if is_yaml && path.is_file() {
+        } else if is_yaml && path.is_file() && !is_other(&path) {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a file is clearly no scenario: a Kubernetes object or a kind config (`apiVersion` and `kind`), or fields of which none
+/// is a scenario's. A file that cannot be read may be one: its mistakes are shown when it is opened.
+fn is_other(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let has = |name: &str| text.lines().any(|line| line.split(':').next().is_some_and(|key| key.trim_end() == name));
+    let Some(documents) = yaml::documents(&text) else {
+        return has("apiVersion") && has("kind");
+    };
+    let Some(first) = documents.first() else { return false };
+    let object = first.get("apiVersion").is_some() && first.get("kind").is_some();
+    let fields = ["purpose", "topology", "workloads", "steps"];
+    object
+        || (!first.entries().is_empty() && fields.iter().all(|field| first.get(field).is_none()))
+        || (first.get("trust_domain").is_some() && first.get("clusters").is_some())
 }
 
 /// The folders below the last one called `scenarios` (where there is none: below `asked`), and the file, joined as Rust joins
@@ -139,13 +163,42 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_kinds_in_the_same_folder_are_left_out() {
+        let root = tree(&["x/empty.yaml"]);
+        let scenario = "name: n\npurpose: p\ntopology: vpn\nworkloads: []\nsteps: []\n";
+        let files = [
+            ("x/a.yaml", scenario),
+            ("x/unfinished.yaml", "name: n\nsteps: []\n"),
+            ("x/broken.yaml", "name: [\n"),
+            ("x/rule.yaml", "# a rule\napiVersion: v1\nkind: Service\nmetadata: { name: a }\n"),
+            ("x/two.yml", "---\n---\nkind: Service\napiVersion: v1\n---\nname: n\n"),
+            ("x/broken-rule.yaml", "apiVersion: v1\nkind: Service\nmetadata: {\n"),
+            ("x/cluster1.yaml", "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"),
+            ("x/list.yaml", "- op: add\n"),
+            ("x/topology.yaml", "purpose: p\ntrust_domain: a\nclusters: {}\n"),
+            ("x/mesh.yaml", "outboundTrafficPolicy: { mode: REGISTRY_ONLY }\n"),
+            ("x/kind-configs/t/topology.yaml", "purpose: p\n"),
+        ];
+        for (name, text) in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let found = discover(&[root.path().join("x")]).unwrap();
+        let names: Vec<_> = found.into_iter().map(|found| found.name).collect();
+        assert_eq!(names, ["a", "broken", "empty", "list", "unfinished"]);
+        let problems = discover(&[root.path().join("x/rule.yaml")]).unwrap_err();
+        assert!(problems.to_string().contains("holds Kubernetes objects"), "{problems}");
+    }
+
+    #[test]
     fn everything_that_cannot_be_found_is_told_at_once() {
         let root = tree(&["scenarios/vpn/a.yaml", "scenarios/vpn/a.yml", "empty/README.md"]);
         let at = |path: &str| root.path().join(path);
         let problems = discover(&[at("scenarios"), at("empty"), at("missing.yaml")]).unwrap_err();
         insta::assert_snapshot!(told(problems, root.path()), @r"
         empty: holds no scenario
-          expected files that end in .yaml, here or in folders below
+          expected files that end in .yaml, with `topology`, `workloads` and `steps`, here or in folders below
         missing.yaml: no such file or folder
           `meshproof list` shows the scenarios there are
         scenarios/vpn/a.yml: has the same name as scenarios/vpn/a.yaml: vpn::a

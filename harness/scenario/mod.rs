@@ -8,6 +8,8 @@
 mod check;
 mod clusters;
 mod discover;
+pub mod input;
+mod kinds;
 mod load;
 pub mod model;
 #[cfg(test)]

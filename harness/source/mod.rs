@@ -8,6 +8,7 @@ mod parse;
 mod problem;
 mod suggest;
 mod tree;
+pub mod yaml;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,18 @@ impl Source {
         let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
+    }
+
+    /// The byte at a line and column, both counted from 1.
+    pub fn byte_at(&self, line: usize, column: usize) -> usize {
+        let start: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let rest = self.text.get(start..).unwrap_or_default();
+        start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(byte, _)| byte)
+    }
+
+    /// A line, counted from 1; empty where there is none.
+    pub fn line(&self, line: usize) -> &str {
+        self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default()
     }
 
     /// What to underline for a span: the span itself, or the rest of its line where it is empty

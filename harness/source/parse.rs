@@ -75,11 +75,7 @@ fn offset(file: &Source, error: &Error) -> usize {
     if let Some(byte) = at.span().byte_offset() {
         return byte as usize;
     }
-    let line_start: usize =
-        file.text.split_inclusive('\n').take((at.line() as usize).saturating_sub(1)).map(str::len).sum();
-    let rest = file.text.get(line_start..).unwrap_or_default();
-    let column = (at.column() as usize).saturating_sub(1);
-    line_start + rest.char_indices().nth(column).map_or(rest.len(), |(byte, _)| byte)
+    file.byte_at(at.line() as usize, at.column() as usize)
 }
 
 /// The way from the root down to `at`: at each level the last slot that starts at or before it.

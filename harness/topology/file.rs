@@ -22,7 +22,8 @@ pub(super) struct File {
 pub(super) struct Entry {
     #[serde(default)]
     pub network: Option<Located<String>>,
-    #[serde(default)]
+    /// Of a primary, its own name or nothing. `control_plane` is what it was called.
+    #[serde(default, alias = "control_plane")]
     pub served_by: Option<Located<String>>,
     #[serde(default)]
     pub config: Option<Located<String>>,
@@ -34,9 +35,6 @@ pub(super) struct Entry {
     pub trust_domain: Option<Located<String>>,
     #[serde(default)]
     pub root: Option<Located<String>>,
-    /// What `served_by` was called.
-    #[serde(default)]
-    pub control_plane: Option<Located<String>>,
 }
 
 impl Entry {

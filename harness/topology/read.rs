@@ -149,15 +149,6 @@ fn check_names(file: &Arc<Source>, read: &File) -> Vec<Problem> {
             let what = format!("unknown kind of gateway `{}`", gateway.value);
             problems.push(Problem::with(file, gateway, what).help(known(gateway, "kinds of gateway", ["east-west"])));
         }
-        if let Some(renamed) = &entry.control_plane {
-            let what = "`control_plane` is now `served_by`";
-            let help = if renamed.value == name.value {
-                "leave it out: a cluster that names no other runs its own istiod".to_owned()
-            } else {
-                format!("write `served_by: {}`", renamed.value)
-            };
-            problems.push(Problem::with(file, renamed, what).help(help));
-        }
         for named in entry.served_by.iter().chain(&entry.config) {
             if !clusters.keys().any(|name| name.value == named.value) {
                 let what = format!("unknown cluster `{}`", named.value);

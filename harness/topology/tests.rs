@@ -263,9 +263,9 @@ clusters:
     "topology.yaml",
     "purpose: p\ntrust_domain: cluster.local\nclusters:\n  cluster1: { network: V P N }\n  cluster2: { network: vpn, served_by: cluster1, provider: kind }\n"
 )]
-#[case::renamed(
+#[case::both_names_of_a_field(
     "topology.yaml",
-    "purpose: p\nclusters:\n  cluster1: { control_plane: cluster1 }\n  cluster2: { control_plane: cluster1 }\n"
+    "purpose: p\nclusters:\n  cluster1: { control_plane: cluster1 }\n  cluster2: { control_plane: cluster1, served_by: cluster1 }\n"
 )]
 #[case::remote_of_a_remote(
     "topology.yaml",

@@ -87,13 +87,10 @@ impl<'a> Checks<'a> {
             self.wrong(file, format!("there is no file `{named}`"), help);
             return Vec::new();
         };
-        let read = Source::read(&path).map_err(|problem| problem.what().to_owned());
-        match read.and_then(|source| apply::parse(&named.to_string(), &source.text).map_err(|error| chain(&error))) {
-            Ok(manifests) if !manifests.is_empty() => return manifests,
+        match Source::read(&path).map_err(Problems::from).and_then(|source| apply::read(&source)) {
+            Ok(written) if !written.is_empty() => return written.into_iter().map(|one| one.manifest).collect(),
             Ok(_) => self.wrong(file, format!("`{named}` holds no manifest"), "expected Kubernetes objects in YAML"),
-            Err(why) => {
-                self.wrong(file, format!("`{named}` cannot be applied: {why}"), "expected Kubernetes objects in YAML")
-            }
+            Err(problems) => self.problems.extend(problems),
         }
         Vec::new()
     }
@@ -109,20 +106,6 @@ impl<'a> Checks<'a> {
         let workloads = self.scenario().workloads.iter();
         workloads.filter_map(|w| if let Workload::Helloworld(hello) = &w.value { Some(hello) } else { None })
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// The values that occur a second time, with the first.

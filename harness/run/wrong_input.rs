@@ -1,0 +1,102 @@
+//! What API servers and webhooks have against the objects of scenarios, asked before anything is changed.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+
+use super::Chosen;
+use super::environment::Environment;
+use crate::apply::{self, DryRun, Refusal, Written};
+use crate::provider::Cluster;
+use crate::scenario::input;
+use crate::source::Problem;
+use crate::ui;
+
+/// What is wrong with the objects of these scenarios, which run on this environment. A cluster that does not answer is no
+/// mistake of theirs: it shows when they run.
+pub(super) async fn problems(environment: &Environment, chosen: &[Chosen]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for one in chosen {
+        let Ok(batches) = input::batches(&one.loaded) else { continue };
+        let all = || batches.iter().flat_map(|batch| batch.objects.iter().map(move |object| (&batch.cluster, object)));
+        let mut brought = Brought { namespaces: input::namespaces(&one.loaded, &one.topology), ..Brought::default() };
+        for (cluster, Written { manifest, .. }) in all() {
+            brought.names.insert(manifest.name().to_owned());
+            if manifest.kind() == "Namespace" {
+                brought.namespaces.insert((cluster.clone(), manifest.name().to_owned()));
+            }
+        }
+        for (cluster, object) in all() {
+            if let Some(cluster) = environment.clusters.iter().find(|c| c.name == *cluster) {
+                problems.extend(brought.ask(cluster, object).await);
+            }
+        }
+    }
+    problems
+}
+
+/// What the scenario brings into clusters, sooner or later.
+#[derive(Default)]
+struct Brought {
+    /// Cluster and namespace.
+    namespaces: BTreeSet<(String, String)>,
+    names: BTreeSet<String>,
+}
+
+impl Brought {
+    async fn ask(&self, cluster: &Cluster, object: &Written) -> Vec<Problem> {
+        let manifest = &object.manifest;
+        let namespace = manifest.namespace().unwrap_or("default");
+        let there = Api::<Namespace>::all(cluster.client.clone()).get_opt(namespace).await.ok().flatten().is_some();
+        if !there && !self.namespaces.contains(&(cluster.name.clone(), namespace.to_owned())) {
+            let what = format!("{} has no namespace `{namespace}`", cluster.name);
+            return vec![object.problem("metadata.namespace", what).help("add the Namespace to the file")];
+        }
+        // what one namespace accepts, others do
+        let instead = (!there).then_some("default");
+        match apply::dry_run(cluster, manifest, instead).await {
+            Ok(DryRun::Accepted) => Vec::new(),
+            // defined by the scenario, or refused where the scenario was read
+            Ok(DryRun::UnknownKind) => self.unknown_kind(cluster, object).into_iter().collect(),
+            Ok(DryRun::Refused(all)) => {
+                let real = all.into_iter().filter(|refusal| !self.will_be_there(refusal));
+                real.map(|refusal| refused(cluster, object, &refusal)).collect()
+            }
+            Err(error) => {
+                ui::say(format!("warning: {error}"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn unknown_kind(&self, cluster: &Cluster, object: &Written) -> Option<Problem> {
+        let (version, kind) = (object.manifest.api_version(), object.manifest.kind());
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        // the name of a definition is `plural.group`
+        if self.names.iter().any(|name| name.split_once('.').is_some_and(|(_, of)| of == group)) {
+            return None;
+        }
+        let what = format!("{} serves no kind `{kind}` in `{version}`", cluster.name);
+        let help = "`kubectl api-resources` lists kinds and versions; `eval \"$(meshproof env)\"` points kubectl at a kept environment";
+        Some(object.problem("apiVersion", what).help(help))
+    }
+
+    /// Whether it misses another object that the scenario brings.
+    fn will_be_there(&self, refusal: &Refusal) -> bool {
+        refusal.message.contains("not found") && self.names.iter().any(|name| refusal.message.contains(name.as_str()))
+    }
+}
+
+fn refused(cluster: &Cluster, object: &Written, refusal: &Refusal) -> Problem {
+    let what = format!("{} refuses {}: {}", cluster.name, object.manifest.label(), refusal.message);
+    let problem = match &refusal.field {
+        Some(field) => object.problem(field, what),
+        None => {
+            let words =
+                refusal.message.split_once("denied the request: ").map_or(&*refusal.message, |(_, words)| words);
+            object.problem_by_words(words, what)
+        }
+    };
+    problem.label("refused in a dry run").help("nothing was changed: correct the file and run it again")
+}
