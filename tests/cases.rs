@@ -50,7 +50,7 @@ fn refused(output: &Output, expected: &[(&str, &str)]) {
 #[rstest]
 #[case(
     "boolean-as-text",
-    "offline/objects/boolean-as-text.yaml:7:41",
+    "offline/objects/boolean-as-text.yaml:7:43",
     "kubectl reads `Yes` without quotes as the boolean `true`"
 )]
 #[case(
@@ -67,7 +67,7 @@ fn refused(output: &Output, expected: &[(&str, &str)]) {
 #[case("unknown-kind", "offline/objects/unknown-kind.yaml:2:7", "did you mean `VirtualService`?")]
 #[case("namespace-of-nobody", "offline/objects/namespace-of-nobody.yaml:3:38", "cluster1 has no namespace `shop`")]
 #[case("namespace-too-late", "offline/objects/namespace-too-late.yaml:3:38", "cluster1 has no namespace `shop`")]
-#[case("domains", "kind-configs/domains/cluster2.yaml:11:46", "the DNS domain of every cluster is cluster.local")]
+#[case("domains", "kind-configs/domains/cluster2.yaml:10:54", "the DNS domain of every cluster is cluster.local")]
 #[case("only-kind", "kind-configs/only-kind/cluster1.yaml:5:3", "netns does not support `containerdConfigPatches`")]
 fn what_needs_no_cluster_is_refused_when_the_scenario_is_read(
     #[case] name: &str,
@@ -114,10 +114,10 @@ fn what_clusters_refuse_is_underlined_all_at_once_and_nothing_runs() {
         &output,
         &[
             ("online/objects/unknown-field.yaml:7:5", "unknown field \"spec.trafficPolicy.conectionPool\""),
-            ("online/objects/unknown-field.yaml:13:23", "unknown field \"spec.ports[0].targetport\""),
-            ("online/objects/wrong-type.yaml:7:58", "spec.http[0].route[0].weight"),
-            ("online/objects/missing-field.yaml:9:30", "spec.ports[0].port"),
-            ("online/objects/webhook.yaml:7:7", "denied the request"),
+            ("online/objects/unknown-field.yaml:13:35", "unknown field \"spec.ports[0].targetport\""),
+            ("online/objects/wrong-type.yaml:7:60", "spec.http[0].route[0].weight"),
+            ("online/objects/missing-field.yaml:9:31", "spec.ports[0].port"),
+            ("online/objects/webhook.yaml:8:3", "denied the request"),
             ("online/objects/old-version.yaml:1:13", "serves no kind `VirtualService`"),
         ],
     );
