@@ -18,7 +18,7 @@ use crate::ui;
 pub(super) async fn problems(environment: &Environment, chosen: &[Chosen]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for one in chosen {
-        let Ok(batches) = input::batches(&one.loaded) else { continue };
+        let Ok(batches) = input::batches(&one.loaded, &one.topology) else { continue };
         let all = || batches.iter().flat_map(|batch| batch.objects.iter().map(move |object| (&batch.cluster, object)));
         let mut brought = Brought { namespaces: input::namespaces(&one.loaded, &one.topology), ..Brought::default() };
         for (cluster, Written { manifest, .. }) in all() {

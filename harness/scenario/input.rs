@@ -26,21 +26,23 @@ pub struct Batch {
 ///
 /// # Errors
 /// As reading them.
-pub fn batches(loaded: &LoadedScenario) -> Result<Vec<Batch>, Problems> {
+pub fn batches(loaded: &LoadedScenario, topology: &Topology) -> Result<Vec<Batch>, Problems> {
     let scenario = &loaded.scenario;
     let workloads = scenario.workloads.iter().filter_map(|workload| match &workload.value {
-        Workload::Manifest(manifest) => Some((&manifest.cluster, &manifest.file)),
+        Workload::Manifest(manifest) => Some((vec![manifest.cluster.value.clone()], &manifest.file)),
         _ => None,
     });
     let steps = scenario.steps.iter().filter_map(|step| match &step.value {
-        Step::Apply(apply) => Some((&apply.cluster, &apply.file)),
+        Step::Apply(apply) => Some((apply.cluster.names(topology), &apply.file)),
         _ => None,
     });
-    let read = |(cluster, file): (&Located<String>, &Located<PathBuf>)| {
+    let mut batches = Vec::new();
+    for (clusters, file) in workloads.chain(steps) {
+        let file: &Located<PathBuf> = file;
         let objects = Source::read(&loaded.locate(file)).map_err(Problems::from).and_then(|file| apply::read(&file))?;
-        Ok(Batch { cluster: cluster.value.clone(), objects })
-    };
-    workloads.chain(steps).map(read).collect()
+        batches.extend(clusters.into_iter().map(|cluster| Batch { cluster, objects: objects.clone() }));
+    }
+    Ok(batches)
 }
 
 /// The namespaces that a scenario's own workloads are in, with their clusters.
@@ -48,7 +50,11 @@ pub fn namespaces(loaded: &LoadedScenario, topology: &Topology) -> BTreeSet<(Str
     let mut all = BTreeSet::new();
     for workload in loaded.scenario.workloads.iter() {
         match &workload.value {
-            Workload::Sleep(sleep) => drop(all.insert((sleep.cluster.value.clone(), sleep.namespace().to_owned()))),
+            Workload::Sleep(sleep) => {
+                let places = topology.clusters.iter().map(|cluster| &cluster.name);
+                let places = places.filter(|name| sleep.sidecar || **name == sleep.cluster.value);
+                all.extend(places.map(|name| (name.clone(), sleep.namespace().to_owned())));
+            }
             Workload::Helloworld(hello) => {
                 let places = topology.clusters.iter().map(|cluster| &cluster.name);
                 let places = places.filter(|name| hello.stubs || **name == hello.cluster.value);
@@ -62,7 +68,7 @@ pub fn namespaces(loaded: &LoadedScenario, topology: &Topology) -> BTreeSet<(Str
 
 /// What no cluster that is created for the scenario can accept.
 pub fn problems(loaded: &LoadedScenario, topology: &Topology) -> Vec<Problem> {
-    let Ok(batches) = batches(loaded) else { return Vec::new() }; // reported where the scenario is checked
+    let Ok(batches) = batches(loaded, topology) else { return Vec::new() }; // reported where the scenario is checked
     let mut brought = Brought { namespaces: namespaces(loaded, topology), kinds: BTreeSet::new() };
     let workloads = loaded.scenario.workloads.iter().filter(|w| matches!(w.value, Workload::Manifest(_))).count();
     let (first, later) = batches.split_at(workloads);

@@ -130,6 +130,10 @@ impl Builder<'_> {
 
     fn sleep(&mut self, sleep: &Sleep) -> Result<(), WorkloadError> {
         let (cluster, namespace, name) = (sleep.cluster.as_str(), sleep.namespace(), sleep.name.as_str());
+        // Rules about its namespace are applied in config clusters, where it must exist too.
+        for place in self.clusters.iter().filter(|_| sleep.sidecar) {
+            self.namespace(place, namespace)?;
+        }
         self.identity(cluster, namespace, name, 80)?;
         let labels = json!({ "app": name });
         let spec = json!({
