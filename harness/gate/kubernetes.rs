@@ -18,6 +18,8 @@ use crate::provider::Cluster;
 /// The Services of some namespaces of one cluster.
 pub(super) struct Offered {
     pub cluster: String,
+    /// The namespaces that were read.
+    pub namespaces: BTreeSet<String>,
     pub services: Vec<OfferedService>,
     /// What Kubernetes has not carried out yet.
     pub unsettled: Vec<String>,
@@ -28,6 +30,8 @@ pub(super) struct Offered {
 pub(super) struct OfferedService {
     pub namespace: String,
     pub name: String,
+    /// Whether it has an address of its own (it is not headless, nor an alias).
+    pub has_address: bool,
     /// The ready endpoints.
     pub ready: BTreeSet<SocketAddr>,
     /// The labels of the pods at these addresses.
@@ -35,16 +39,21 @@ pub(super) struct OfferedService {
 }
 
 impl OfferedService {
-    /// The same Service without endpoints.
-    pub fn nothing(service: &Self) -> Self {
-        let (namespace, name) = (service.namespace.clone(), service.name.clone());
-        Self { namespace, name, ready: BTreeSet::new(), labels: BTreeMap::new() }
+    /// A Service of that name without endpoints.
+    pub fn nothing(namespace: &str, name: &str) -> Self {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { namespace, name, has_address: false, ready: BTreeSet::new(), labels: BTreeMap::new() }
     }
 }
 
 /// Reads the Services of `namespaces` in `cluster`.
 pub(super) async fn offered(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<Offered, GateError> {
-    let mut offered = Offered { cluster: cluster.name.clone(), services: Vec::new(), unsettled: Vec::new() };
+    let mut offered = Offered {
+        cluster: cluster.name.clone(),
+        namespaces: namespaces.clone(),
+        services: Vec::new(),
+        unsettled: Vec::new(),
+    };
     for (services, unsettled) in try_join_all(namespaces.iter().map(|ns| of_namespace(cluster, ns))).await? {
         offered.services.extend(services);
         offered.unsettled.extend(unsettled.into_iter().map(|what| format!("{}: {what}", cluster.name)));
@@ -94,7 +103,10 @@ fn offer(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> OfferedS
         .filter(|p| !is_ending(p) && !on_host_network(p))
         .flat_map(|pod| addresses(pod).into_iter().map(|ip| (ip, pod.labels().clone())).collect::<Vec<_>>());
     let labels = labels.filter(|(ip, _)| ready.iter().any(|a| a.ip() == *ip)).collect();
-    OfferedService { namespace: service.namespace().unwrap_or_default(), name: service.name_any(), ready, labels }
+    let address = service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()).unwrap_or_default();
+    let has_address = !matches!(address, "" | "None");
+    let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+    OfferedService { namespace, name, has_address, ready, labels }
 }
 
 fn ready_addresses(slice: &EndpointSlice) -> Vec<IpAddr> {

@@ -152,20 +152,23 @@ impl Reader {
         let here = &self.plane.cluster.name;
         let mut missing = Vec::new();
         for cluster in offered {
-            for service in &cluster.services {
-                let Some(known) = services.iter().find(|s| s.is(&service.namespace, &service.name)) else {
-                    if reads.contains(cluster.cluster.as_str()) && waited < NOT_READ && !service.ready.is_empty() {
-                        missing
-                            .push(format!("istiod in {here} does not list {}/{} yet", service.namespace, service.name));
-                    }
-                    continue;
-                };
-                if known.is_exported_to_nobody() {
-                    continue;
+            let name = cluster.cluster.as_str();
+            let is_read = reads.contains(name);
+            for service in cluster.services.iter().filter(|s| is_read && s.has_address && waited < NOT_READ) {
+                let known = services.iter().find(|s| s.is(&service.namespace, &service.name));
+                if known.is_none_or(|known| !known.clusters().contains(name)) {
+                    let (namespace, service) = (&service.namespace, &service.name);
+                    missing.push(format!("istiod in {here} does not list {namespace}/{service} of {name} yet"));
                 }
-                let nothing = OfferedService::nothing(service);
-                let wanted = if reads.contains(cluster.cluster.as_str()) { service } else { &nothing };
-                if let Some(what) = differs(wanted, &cluster.cluster, known, shards) {
+            }
+            // A Service that is gone, or whose cluster is not read any more, leaves no endpoints.
+            let of_namespaces = services.iter().filter(|s| cluster.namespaces.contains(&s.attributes.namespace));
+            for known in of_namespaces.filter(|s| s.is_kubernetes() && !s.is_exported_to_nobody()) {
+                let (namespace, service) = (&known.attributes.namespace, &known.attributes.name);
+                let offered = cluster.services.iter().find(|s| s.namespace == *namespace && s.name == *service);
+                let nothing = OfferedService::nothing(namespace, service);
+                let wanted = offered.filter(|_| is_read).unwrap_or(&nothing);
+                if let Some(what) = differs(wanted, name, known, shards) {
                     missing.push(format!("istiod in {here} {what}"));
                 }
             }
@@ -336,11 +339,12 @@ mod tests {
         let service = OfferedService {
             namespace: "app1".into(),
             name: "helloworld".into(),
+            has_address: true,
             ready: BTreeSet::from(["10.20.0.2:5000".parse().unwrap()]),
             labels: [("10.20.0.2".parse().unwrap(), [("version".to_owned(), "v2".to_owned())].into())].into(),
         };
         assert_eq!(differs(&service, "cluster2", &known, &shards).as_deref(), expected);
-        let gone = OfferedService::nothing(&service);
+        let gone = OfferedService::nothing("app1", "helloworld");
         let left = differs(&gone, "cluster2", &known, &shards);
         assert_eq!(left.is_some(), health == 1, "a cluster that is no longer read leaves no endpoints");
     }

@@ -354,11 +354,14 @@ pub(crate) struct ClusterAddresses {
 }
 
 impl RegisteredService {
+    /// Whether it is a Kubernetes Service.
+    pub fn is_kubernetes(&self) -> bool {
+        self.attributes.service_registry == "Kubernetes"
+    }
+
     /// Whether it is the Kubernetes Service of that name.
     pub fn is(&self, namespace: &str, name: &str) -> bool {
-        self.attributes.service_registry == "Kubernetes"
-            && self.attributes.namespace == namespace
-            && self.attributes.name == name
+        self.is_kubernetes() && self.attributes.namespace == namespace && self.attributes.name == name
     }
 
     /// Whether it is exported to no namespace at all: istiod then reads no endpoints of it.
