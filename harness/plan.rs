@@ -63,6 +63,9 @@ pub struct ClusterPlan {
     pub control_plane: String,
     /// Its network.
     pub network: String,
+    /// Whether it has an east-west gateway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gateway: bool,
     /// The range of its pods.
     pub pods: IpNet,
     /// The range of its services.
@@ -235,6 +238,7 @@ fn cluster(spec: &ClusterSpec) -> ClusterPlan {
         name: spec.name.clone(),
         control_plane: spec.served_by().unwrap_or(&spec.name).to_owned(),
         network: spec.network.clone(),
+        gateway: spec.gateway,
         pods: spec.pods,
         services: spec.services,
         control_plane_nodes,

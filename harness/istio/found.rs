@@ -1,6 +1,6 @@
 //! A mesh that somebody else installed, read back: what it is set to, and whether scenarios can be judged on it.
 //!
-//! Nothing is created and nothing changed. What sidecars would be told is asked of the real webhook (`dryRun`).
+//! Nothing is created or changed. The real webhook shows what sidecars would be configured with (`dryRun`).
 
 use std::collections::BTreeSet;
 
@@ -159,9 +159,9 @@ fn unreadable_log(config: &Value) -> Option<String> {
         return Some("the access log is text (accessLogEncoding is not JSON)".into());
     }
     let format: Value = serde_json::from_str(text("accessLogFormat")).unwrap_or_default();
-    let lacks = access_log::FIELDS.iter().filter(|(key, operator)| format.get(*key).is_none_or(|f| f != operator));
-    let lacks: Vec<String> = lacks.map(|(key, operator)| format!("`{key}`: `{operator}`")).collect();
-    (!lacks.is_empty()).then(|| format!("accessLogFormat lacks {}", lacks.join(", ")))
+    let missing = access_log::FIELDS.iter().filter(|(key, operator)| format.get(*key).is_none_or(|f| f != operator));
+    let missing: Vec<String> = missing.map(|(key, operator)| format!("`{key}`: `{operator}`")).collect();
+    (!missing.is_empty()).then(|| format!("accessLogFormat is missing {}", missing.join(", ")))
 }
 
 impl FoundMesh {
@@ -327,7 +327,7 @@ mod tests {
     #[case::text(json!({ "accessLogFile": "/dev/stdout" }), Some("the access log is text"))]
     #[case::another(
         json!({ "accessLogFile": "/dev/stdout", "accessLogEncoding": "JSON", "accessLogFormat": "{\"time\":\"%START_TIME%\"}" }),
-        Some("accessLogFormat lacks `method`: `%REQ(:METHOD)%`")
+        Some("accessLogFormat is missing `method`: `%REQ(:METHOD)%`")
     )]
     fn what_the_log_lacks_is_told(#[case] config: Value, #[case] expected: Option<&str>) {
         let why = unreadable_log(&config);

@@ -158,13 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn each_primary_exposes_its_services_and_istiod_only_to_remotes_on_other_networks() {
+    fn each_primary_exposes_its_services_and_those_with_remotes_their_istiod() {
         let services = "Gateway istio-system/cross-network-gateway";
         let istiod = ["Gateway istio-system/istiod-gateway", "VirtualService istio-system/istiod-vs"];
         let of = |topology: &Topology, i: usize| labels(&configuration(topology, &topology.clusters[i]).unwrap());
         assert_eq!(of(&two_networks(false), 0), [services]);
         assert_eq!(of(&two_networks(false), 1), [services]);
         assert_eq!(of(&two_networks(true), 0), [services, istiod[0], istiod[1]]);
+        let mut mixed = two_networks(true);
+        mixed.clusters[1].network = "network1".into();
+        assert_eq!(of(&mixed, 0), [services, istiod[0], istiod[1]], "the gateway has istiod's ports");
         // The remote's configuration is not read.
         assert_eq!(of(&two_networks(true), 1), [""; 0]);
         assert_eq!(of(&vpn(), 0), [""; 0]);

@@ -1,4 +1,4 @@
-//! Does injection work, and by the values that were set? A pod that is created with `dryRun` tells: the API server calls the
+//! Does injection work, and by the values that were set? A pod that is created with `dryRun` shows it: the API server calls the
 //! real webhook, over the real way to the control plane, and stores nothing.
 
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::wait::{self, Poll};
 const LIMIT: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a sidecar would be told.
+/// What a sidecar would be configured with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sidecar {
     pub cluster: String,
     pub network: String,
     pub outbound: String,
-    /// Whether it answers DNS without being told by the pod.
+    /// Whether it answers DNS although the pod does not ask for it.
     pub dns_capture: bool,
 }
 
@@ -77,7 +77,7 @@ pub async fn try_now(cluster: &Cluster) -> Result<bool, MeshError> {
     Ok(try_once(cluster).await?.is_some())
 }
 
-/// What the mesh calls `cluster`, as the sidecar that a pod would get now is told; `None` when it would get none.
+/// What the mesh calls `cluster`, by the sidecar that a pod would get now; `None` when it would get none.
 ///
 /// # Errors
 /// As [`try_now`].
@@ -85,7 +85,7 @@ pub async fn cluster_name(cluster: &Cluster) -> Result<Option<String>, MeshError
     Ok(try_once(cluster).await?.map(|sidecar| sidecar.cluster))
 }
 
-/// What the webhook's configuration lacks, for the message of a time-out.
+/// What is missing in the webhook's configuration, for the message of a time-out.
 pub async fn webhook(cluster: &Cluster) -> String {
     let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let hooks = match api.list(&ListParams::default().labels("app=sidecar-injector")).await {
@@ -118,7 +118,7 @@ pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshE
     Ok(sidecar(&api.create(&params, &pod).await.map_err(refused)?))
 }
 
-/// What the injected sidecar is told; `None` when there is none.
+/// What the injected sidecar is configured with; `None` when there is none.
 fn sidecar(pod: &Pod) -> Option<Sidecar> {
     let spec = pod.spec.as_ref()?;
     // A native sidecar is an init container, a classic one a container.
@@ -180,7 +180,10 @@ mod tests {
     #[case::empty(json!([{ "clientConfig": {} }, { "clientConfig": { "caBundle": "Q0E=" } }]), "caBundle empty in 1 of 2")]
     #[case::set(json!([{ "clientConfig": { "caBundle": "Q0E=" } }]), "the webhook's caBundle is set")]
     #[tokio::test]
-    async fn a_time_out_tells_what_the_webhook_lacks(#[case] mut hooks: serde_json::Value, #[case] expected: &str) {
+    async fn a_time_out_names_what_the_webhook_is_missing(
+        #[case] mut hooks: serde_json::Value,
+        #[case] expected: &str,
+    ) {
         for hook in hooks.as_array_mut().unwrap() {
             hook["name"] = json!("h");
             hook["sideEffects"] = json!("None");
@@ -192,7 +195,7 @@ mod tests {
         let reply = move || async move { axum::Json(list) };
         let cluster =
             crate::apply::tests::served_by("cluster2", axum::Router::new().route(path, axum::routing::get(reply)));
-        let told = webhook(&cluster).await;
-        assert!(told.starts_with(expected), "{told}");
+        let message = webhook(&cluster).await;
+        assert!(message.starts_with(expected), "{message}");
     }
 }

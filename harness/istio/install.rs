@@ -49,7 +49,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         .map(|s| Ok((s, cluster_named(clusters, &s.name)?)))
         .collect::<Result<_, MeshError>>()?;
 
-    // The namespace carries who leads the cluster: a control plane reads that once, when it learns of the cluster.
+    // The namespace names the istiod that serves the cluster: an istiod reads that once, when it reads the cluster first.
     phases
         .time("mesh: namespaces and trust", try_join_all(pairs.iter().map(|(s, c)| foundation(prepared, s, c))))
         .await?;
@@ -134,7 +134,7 @@ async fn foundation(prepared: &Prepared, spec: &ClusterSpec, cluster: &Cluster) 
     Ok(())
 }
 
-/// Definitions last, although they are taken up first: istiod starts without them and takes them up as they come, so that
+/// CRDs last: istiod starts without them and reads them as they appear, so that
 /// the API server digests them, which costs it seconds, while istiod's pod starts.
 async fn pieces(
     prepared: &Prepared,

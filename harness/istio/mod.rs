@@ -71,7 +71,7 @@ pub enum MeshError {
     /// istioctl failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// Objects could not be brought in.
+    /// Objects could not be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The provider could not reach a pod.
@@ -80,10 +80,10 @@ pub enum MeshError {
     /// Certificates could not be made.
     #[error("certificates of the mesh: {0}")]
     Trust(#[from] rcgen::Error),
-    /// Something did not come about.
+    /// Something did not happen in time.
     #[error(transparent)]
     Wait(Box<WaitError<MeshError>>),
-    /// The API server said no, or nothing.
+    /// The API server refused, or did not respond.
     #[error("cluster {cluster}: cannot {what}: {}", Reason(source))]
     Kube {
         /// The cluster.
@@ -102,9 +102,7 @@ pub enum MeshError {
         running: String,
     },
     /// No mesh where one was to be used as it is.
-    #[error(
-        "cluster {cluster}: {why} (hint: `--install-mesh` puts a mesh there for this run, and takes it away again)"
-    )]
+    #[error("cluster {cluster}: {why} (hint: `--install-mesh` installs one for this run and removes it afterwards)")]
     NotFound {
         /// The cluster.
         cluster: String,
@@ -146,7 +144,7 @@ pub enum MeshError {
         /// What is wrong.
         why: String,
     },
-    /// The injector captures other addresses than it was told to.
+    /// The injector captures other addresses than it should.
     #[error(
         "cluster {cluster}: includeIPRanges of the sidecar injector is `{found}`, expected `{expected}` (see `kubectl -n \
          istio-system get configmap istio-sidecar-injector -o yaml`)"

@@ -10,14 +10,14 @@ use crate::apply::Manifest;
 use crate::observe::access_log;
 use crate::topology::{ClusterSpec, Topology};
 
-/// Name of the Service that stands for an internal load balancer.
+/// Name of the Service that takes the place of an internal load balancer.
 pub const LOAD_BALANCER: &str = "istiod-elb";
 /// Discovery and certificates over mutual TLS.
 pub const DISCOVERY_PORT: u16 = 15012;
 /// The injection webhook.
 pub const WEBHOOK_PORT: u16 = 15017;
 
-/// What istioctl is told to install in a primary cluster.
+/// What istioctl installs in a primary cluster.
 ///
 /// Where this differs from Istio's defaults:
 /// - `externalIstiod` when other clusters use this control plane: without it, it never writes their webhook's caBundle;
@@ -85,7 +85,7 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     })
 }
 
-/// The internal load balancer's stand-in: `address` of a node leads to istiod. The plain-text port 15010 stays inside.
+/// In place of an internal load balancer: the `address` of a node leads to istiod. The plain-text port 15010 is not exposed.
 ///
 /// # Errors
 /// Never: the object is complete.

@@ -11,7 +11,7 @@ use crate::topology::ClusterSpec;
 /// Stands for the control plane's address until the clusters run (TEST-NET-1 of RFC 5737: nobody's).
 const UNKNOWN_YET: &str = "192.0.2.1";
 
-/// What istioctl is told to install in a remote cluster.
+/// What istioctl installs in a remote cluster.
 pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Value {
     json!({
         "apiVersion": "install.istio.io/v1alpha1",

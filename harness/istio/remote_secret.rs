@@ -99,7 +99,7 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
 }
 
 /// Lets the control plane in `watcher` read `watched`: at installation, and to clear what [`remove`] or [`flawed`] broke. The
-/// namespace, annotated with who leads it, and the reader's account must be in `watched` already: the control plane looks at
+/// namespace, annotated with the cluster whose istiod serves it, and the reader's account must be in `watched` already: istiod reads
 /// them once. `owner` is the environment's identifier.
 ///
 /// # Errors

@@ -97,7 +97,7 @@ fn cluster(cluster: &ClusterPlan) -> Vec<String> {
     vec![
         cluster.name.clone(),
         role,
-        format!("network {}", cluster.network),
+        format!("network {}{}", cluster.network, if cluster.gateway { " (east-west gateway)" } else { "" }),
         format!("pods {}", cluster.pods),
         format!("services {}", cluster.services),
         format!(

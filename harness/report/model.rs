@@ -87,6 +87,9 @@ pub struct ClusterReport {
     pub name: String,
     /// Its network.
     pub network: String,
+    /// Whether it has an east-west gateway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gateway: bool,
     /// The cluster whose control plane it uses.
     pub control_plane: String,
     /// Where its pods get their addresses.
@@ -102,6 +105,7 @@ impl From<&Topology> for TopologyReport {
         let cluster = |c: &crate::topology::ClusterSpec| ClusterReport {
             name: c.name.clone(),
             network: c.network.clone(),
+            gateway: c.gateway,
             control_plane: c.served_by().unwrap_or(&c.name).to_owned(),
             pods: c.pods,
             services: c.services,

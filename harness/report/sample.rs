@@ -206,6 +206,7 @@ fn make() -> RunReport {
     let cluster = |name: &str, pods: &str, services: &str| ClusterReport {
         name: name.into(),
         network: "vpn".into(),
+        gateway: false,
         control_plane: "cluster1".into(),
         pods: pods.parse().unwrap(),
         services: services.parse().unwrap(),

@@ -95,7 +95,7 @@ pub fn fingerprint(topology: &Topology, kit: &Kit, options: &MeshOptions) -> Str
 }
 
 impl Environment {
-    /// The kept environment of that fingerprint, if one stands and nobody works on it; otherwise a new one.
+    /// The kept environment of that fingerprint, if there is one and nobody works on it; otherwise a new one.
     ///
     /// # Errors
     /// [`NotMade`], when a phase of its making failed.
@@ -142,7 +142,7 @@ impl Environment {
         Ok(HalfMade { dir, record, found: false })
     }
 
-    /// An environment that is kept, for work on it as it stands; `None` when another process works on it.
+    /// An environment that is kept, for work on it as it is; `None` when another process works on it.
     ///
     /// # Errors
     /// When its clusters do not answer.

@@ -206,10 +206,10 @@ impl Topology {
         networks
     }
 
-    /// Whether the clusters that the istiod in `istiod` serves reach it through its cluster's east-west gateway: always
-    /// when one of them is on another network.
+    /// Whether remotes reach the istiod in `istiod` through its cluster's east-west gateway: wherever there is one, as its
+    /// ports on the node's address are taken then.
     pub fn istiod_behind_gateway(&self, istiod: &ClusterSpec) -> bool {
-        istiod.gateway && self.served_by(&istiod.name).any(|c| c.network != istiod.network)
+        istiod.gateway && self.has_remotes(&istiod.name)
     }
 
     /// Ordered pairs of clusters whose pods must reach each other directly.

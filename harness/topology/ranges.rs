@@ -17,7 +17,7 @@ pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
 /// A range that is in use on the machine: a route, a container network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostRange {
-    /// What uses it, as it is told to people: `docker network bridge`, `route via eth0`.
+    /// What uses it, as people read it: `docker network bridge`, `route via eth0`.
     pub what: String,
     /// The range.
     pub range: IpNet,

@@ -291,6 +291,10 @@ clusters:
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: west }\n  cluster2: { config: cluster1, served_by: cluster1 }\n"
 )]
+#[case::an_external_control_plane(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { config: cluster2 }\n  cluster2: { served_by: cluster1 }\n"
+)]
 #[case::an_external_control_plane_of_another(
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: east-west }\n  cluster2: {}\n"
@@ -350,8 +354,8 @@ fn ports_of_the_machine_that_are_in_use_are_found_at_their_places() {
 
 #[test]
 fn an_external_control_plane_reads_the_configuration_of_a_cluster_that_it_serves() {
-    let topology = "purpose: p\nclusters:\n  cluster1: { config: cluster2 }\n  cluster2: { served_by: cluster1 }\n";
-    let topology = load(&[("topology.yaml", topology)]).unwrap();
+    let mut topology = load(&[]).unwrap();
+    topology.clusters[0].role = Role::External { config: "cluster2".into() };
     let names = |clusters: Vec<&ClusterSpec>| clusters.into_iter().map(|c| c.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(topology.istiods().collect()), ["cluster1"]);
     assert_eq!(names(topology.config_clusters().collect()), ["cluster2"]);

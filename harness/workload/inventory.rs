@@ -1,4 +1,4 @@
-//! What was brought into a cluster for workloads, written down in the cluster itself before it is made, so that the next
+//! What was applied to a cluster for workloads, recorded in the cluster itself before it is created, so that the next
 //! scenario, or the next process, knows what is left over.
 
 use std::collections::BTreeMap;

@@ -42,7 +42,7 @@ pub struct WorkloadImages {
 }
 
 impl WorkloadImages {
-    /// The image for a version: its own, or any, because the version that it answers with is told to it.
+    /// The image for a version: its own, or any, because its version is a parameter.
     pub fn helloworld(&self, version: &str) -> Option<&str> {
         self.helloworld.get(version).or_else(|| self.helloworld.values().next_back()).map(String::as_str)
     }
@@ -81,7 +81,7 @@ pub struct RunningWorkload {
 /// Why the workloads do not run.
 #[derive(Debug, Error)]
 pub enum WorkloadError {
-    /// Objects could not be brought in or out.
+    /// Objects could not be applied or deleted.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// A manifest of the user's could not be read.
@@ -98,7 +98,7 @@ pub enum WorkloadError {
         /// The version.
         version: String,
     },
-    /// The API server said no, or nothing.
+    /// The API server refused, or did not respond.
     #[error("cluster {cluster}: cannot {what}: {}", Reason(source))]
     Kube {
         /// The cluster.
@@ -134,7 +134,7 @@ pub enum WorkloadError {
         /// Why.
         why: String,
     },
-    /// A pod has a sidecar that it must not have, or lacks the one that it must have.
+    /// A pod has a sidecar that it must not have, or no sidecar although it must have one.
     #[error(
         "cluster {cluster}: pod {pod} has {found} sidecar, expected {expected} (see the namespace's label istio-injection)"
     )]

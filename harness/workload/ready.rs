@@ -1,4 +1,4 @@
-//! Waits until what was brought in runs, and what was taken out is gone.
+//! Waits until what was applied runs, and what was deleted is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -87,14 +87,14 @@ fn cluster(placed: &Placed<'_>) -> Markup {
     let role = if cluster.name == cluster.control_plane {
         "control plane".to_owned()
     } else {
-        format!("uses {}'s control plane", cluster.control_plane)
+        format!("served by the istiod in {}", cluster.control_plane)
     };
     let nodes = if cluster.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", cluster.nodes) };
     html! {
         text.strong x="14" y=(top + 22.0) { (cluster.name) }
         text.small x=(WIDTH - 14.0) y=(top + 22.0) text-anchor="end" { (role) }
         text.small x="14" y=(top + 42.0) { "pods " (cluster.pods) }
-        text.small x=(WIDTH - 14.0) y=(top + 42.0) text-anchor="end" { "network " (cluster.network) ", " (nodes) }
+        text.small x=(WIDTH - 14.0) y=(top + 42.0) text-anchor="end" { "network " (cluster.network) @if cluster.gateway { ", gateway" } ", " (nodes) }
         text.small x="14" y=(top + 60.0) { "services " (cluster.services) }
     }
 }
@@ -109,12 +109,18 @@ fn routes(topology: &TopologyReport, placed: &[Placed<'_>]) -> Markup {
         @for (i, j) in pairs {
             @let (a, b) = (&placed[i], &placed[j]);
             @match (goes(a, b), goes(b, a)) {
+                (false, false) if j == i + 1 && a.cluster.network != b.cluster.network => (through_gateways(a.top + a.height, b.top)),
                 (false, false) => {},
                 (down, up) if j == i + 1 => (between(a.top + a.height, b.top, down, up)),
                 (down, up) => (around(a.top + 16.0, b.top + 16.0, BYPASS * (j - i - 1) as f64, down, up)),
             }
         }
     }
+}
+
+/// Neighbours on two networks.
+fn through_gateways(from: f64, to: f64) -> Markup {
+    html! { text.small x=(ROUTE + 12.0) y=((from + to) / 2.0 + 4.0) { "pods reach each other through gateways only" } }
 }
 
 fn between(from: f64, to: f64, down: bool, up: bool) -> Markup {
