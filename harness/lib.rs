@@ -3,7 +3,7 @@
 //! `ARCHITECTURE.md` at the root of the repository holds the bird's-eye view, the code map and the
 //! invariants. In one line: a scenario file becomes a [`scenario::Scenario`], then a pure
 //! [`plan::Plan`], then an environment of running clusters with a mesh ([`run`]), whose
-//! observations ([`probe`]) are judged by [`verdict`] and told by [`report`].
+//! observations ([`probe`]) are judged by [`expect`] and reported by [`report`].
 
 pub mod apply;
 pub mod capsule;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod diagnose;
 pub mod doctor;
 pub mod evidence;
+pub mod expect;
 pub mod failure;
 pub mod fault;
 pub mod finding;

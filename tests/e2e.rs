@@ -20,6 +20,7 @@ use meshproof::run::{Chosen, Selection, Session, interrupt};
 use meshproof::scenario::{self, Found};
 use meshproof::topology::Topology;
 use meshproof::verdict::Class;
+use meshproof::{fault, plan};
 
 #[derive(Parser)]
 #[command(
@@ -109,9 +110,9 @@ fn trial(one: Found, shared: &Arc<Shared>) -> Trial {
     let shared = shared.clone();
     Trial::ignorable_test(one.name.clone(), move || {
         // A file with mistakes is a failing trial, not an end of the listing.
-        let opened = scenario::open(&one.path);
-        let (loaded, topology) = opened.map_err(|problems| failed(Failure::from(problems).to_string()))?;
-        shared.run(&Chosen { name: one.name.clone(), loaded, topology })
+        let opened = plan::open(&one.path, &fault::names());
+        let plan = opened.map_err(|problems| failed(Failure::from(problems).to_string()))?;
+        shared.run(&Chosen { name: one.name.clone(), plan })
     })
 }
 
@@ -119,7 +120,7 @@ impl Shared {
     fn run(&self, chosen: &Chosen) -> Result<Completion, Failed> {
         let mut state = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Unopened = *state {
-            *state = self.open(&chosen.topology);
+            *state = self.open(&chosen.plan.topology);
         }
         let session = match &mut *state {
             State::Open(session) => session,

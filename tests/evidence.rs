@@ -287,8 +287,8 @@ async fn a_failed_run_leaves_evidence_without_secrets_and_can_be_repeated() {
     let opened = capsule::open(&file).unwrap();
     let project = Project::find(&opened.project()).unwrap().with_runs_in(root.path().join("runs"));
     let (name, path) = opened.scenarios().next().unwrap();
-    let (loaded, topology) = meshproof::scenario::open(&path).unwrap();
-    let (_, again) = run(settings(project, &state), &Chosen { name, loaded, topology }).await;
+    let plan = meshproof::plan::open(&path, &meshproof::fault::names()).unwrap();
+    let (_, again) = run(settings(project, &state), &Chosen { name, plan }).await;
     assert!(again.environments[0].reused);
     let compared = capsule::compare(&opened.recorded.scenarios[0], &again.scenarios[0]);
     assert!(compared.starts_with("as recorded: fail (step 3, only: v2 132 of 132"), "{compared}");

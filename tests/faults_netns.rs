@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use meshproof::apply::{self, Manifest};
 use meshproof::diagnose::{self, Question, RungId};
+use meshproof::expect::Outcome;
 use meshproof::fault::{self, FaultError};
 use meshproof::gate::{self, Change, GateError};
-use meshproof::probe::{self, Outcome, Request};
+use meshproof::plan;
+use meshproof::probe::{self, Request};
 use meshproof::project::Project;
 use meshproof::provider::{Cluster, ProviderName};
 use meshproof::run::Session;
@@ -325,10 +327,10 @@ async fn every_fault_is_seen_and_cleared() {
         ..Settings::new(project, env!("CARGO_BIN_EXE_meshproof").into())
     };
     let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
-    let (scenario, topology) = scenario::open(&loaded).map_err(|_| "a scenario with mistakes").unwrap();
+    let plan = plan::open(&loaded, &fault::names()).map_err(|_| "a scenario with mistakes").unwrap();
     let mut session = Session::new(settings).unwrap();
     let started = Instant::now();
-    let (environment, kit) = session.enter(&topology, &scenario.scenario.mesh).await.unwrap();
+    let (environment, kit) = session.enter(&plan.topology, &plan.scenario().mesh).await.unwrap();
     eprintln!("two clusters with a mesh after {:.1?}", started.elapsed());
     let (rows, wrongs) = try_all(environment, kit).await;
     let took = started.elapsed();

@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 use rstest::rstest;
 
 use super::*;
+use crate::plan;
 use crate::report::{self, sample};
-use crate::scenario;
 
 const SCENARIO: &str = "name: a rule\npurpose: p\ntopology: vpn\nworkloads:\n  - sleep: { cluster: cluster1 }\n  - helloworld: { version: v1, cluster: cluster1 }\n  - helloworld: { version: v2, cluster: cluster2 }\nsteps:\n  - apply: { cluster: cluster1, file: FILE }\n  - call: { from: sleep@cluster1, to: \"http://helloworld.app1:5000/hello\", expect: { only: v2 } }\n";
 const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: helloworld, namespace: app1 }\nspec: { hosts: [helloworld] }\n";
@@ -34,7 +34,7 @@ fn run(root: &Path, named: &str, fixture: &str) -> PathBuf {
     write("scenarios/vpn/v2-only.yaml", &SCENARIO.replace("FILE", named));
     write("fixtures/rule.yaml", fixture);
     std::fs::write(root.join("outside.yaml"), fixture).unwrap();
-    let (loaded, _) = scenario::open(&project.join("scenarios/vpn/v2-only.yaml")).unwrap();
+    let loaded = plan::open(&project.join("scenarios/vpn/v2-only.yaml"), &[]).unwrap().loaded;
     let run = root.join("runs/20260131-120000-1");
     let mut told = sample::run();
     told.scenarios.retain(|scenario| scenario.file == "scenarios/vpn/v2-only.yaml");
@@ -64,7 +64,7 @@ fn what_ran_comes_out_again(#[case] named: &str) {
     let opened = open(&file).unwrap();
     let all: Vec<(String, PathBuf)> = opened.scenarios().collect();
     assert_eq!(all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["v2 only"], "each once");
-    let (loaded, topology) = scenario::open(&all[0].1).unwrap();
+    let plan::Plan { loaded, topology, .. } = plan::open(&all[0].1, &[]).unwrap();
     assert_eq!((topology.name.as_str(), topology.clusters.len()), ("vpn", 2));
     let rule = loaded.file(Path::new(named)).unwrap();
     assert_eq!(std::fs::read_to_string(rule).unwrap(), RULE);

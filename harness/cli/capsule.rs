@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::project::Project;
 use crate::report::RunReport;
 use crate::run::Chosen;
-use crate::scenario;
+use crate::{fault, plan};
 
 /// Arguments of `meshproof capsule`.
 #[derive(Debug, Args)]
@@ -46,8 +46,8 @@ pub fn open(file: &Path, here: &Path) -> Result<(Opened, Project, Vec<Chosen>), 
     })?;
     let (mut chosen, mut problems) = (Vec::new(), Vec::new());
     for (name, path) in opened.scenarios() {
-        match scenario::open(&path) {
-            Ok((loaded, topology)) => chosen.push(Chosen { name, loaded, topology }),
+        match plan::open(&path, &fault::names()) {
+            Ok(plan) => chosen.push(Chosen { name, plan }),
             Err(more) => problems.push(more.under(&opened.project())),
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::ProviderChoice;
 use crate::failure::Failure;
+use crate::fault;
 use crate::plan::{self, Part};
 use crate::project::Project;
 use crate::provider::ProviderName;
@@ -86,17 +87,18 @@ pub fn list(project: &Project, args: &ListArgs) -> Result<u8, Failure> {
 
 /// Shows what a scenario would do.
 pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
-    let (loaded, topology) = scenario::open_in(&args.file, project.root())?;
+    let plan = plan::open_in(&args.file, project.root(), &fault::names())?;
+    let (loaded, topology) = (&plan.loaded, &plan.topology);
     let mut problems = Vec::new();
     if args.provider != ProviderChoice::Fixed(ProviderName::Existing) {
-        problems.extend(scenario::input::problems(&loaded, &topology));
+        problems.extend(scenario::input::problems(loaded, topology));
     }
     if args.provider == ProviderChoice::Fixed(ProviderName::Netns) {
         problems.extend(topology.only_on_kind(&loaded.kind_configs(), &ProviderName::Netns.to_string()));
     }
     Failure::none_of(Vec::new(), problems)?;
     let versions = Versions::load(&project.versions())?;
-    let plan = plan::plan(&loaded, &topology, parts(&versions)?);
+    let plan = plan.view(parts(&versions)?);
     if args.json {
         anstream::println!("{}", serde_json::to_string_pretty(&plan).map_err(|e| miette::miette!("{e}"))?);
     } else {

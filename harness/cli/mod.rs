@@ -262,7 +262,7 @@ fn input(provider: Option<ProviderName>, chosen: &[Chosen]) -> Result<(), Failur
     if provider == Some(ProviderName::Existing) {
         return Ok(());
     }
-    let problems = chosen.iter().flat_map(|one| scenario::input::problems(&one.loaded, &one.topology));
+    let problems = chosen.iter().flat_map(|one| scenario::input::problems(&one.plan.loaded, &one.plan.topology));
     Failure::none_of(Vec::new(), problems.collect())
 }
 
@@ -270,8 +270,8 @@ fn input(provider: Option<ProviderName>, chosen: &[Chosen]) -> Result<(), Failur
 fn topologies(chosen: &[Chosen]) -> Vec<Topology> {
     let mut topologies: Vec<Topology> = Vec::new();
     for one in chosen {
-        if !topologies.contains(&one.topology) {
-            topologies.push(one.topology.clone());
+        if !topologies.contains(&one.plan.topology) {
+            topologies.push(one.plan.topology.clone());
         }
     }
     topologies

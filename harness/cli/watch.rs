@@ -33,13 +33,13 @@ pub async fn main(project: &Project, args: &WatchArgs) -> Result<u8, Failure> {
     let mut settings = args.options.settings(project.clone())?;
     settings.keep = Keep::Always;
     let mut chosen = open(project, &args.file)?;
-    let Some(mut session) = super::begin(settings, std::slice::from_ref(&chosen.topology)).await? else {
+    let Some(mut session) = super::begin(settings, std::slice::from_ref(&chosen.plan.topology)).await? else {
         return Ok(INTERRUPTED);
     };
     let work = async {
         let mut seen = Seen::new();
         loop {
-            seen = changed(&capsule::files(&project.versions(), &chosen.loaded), seen).await;
+            seen = changed(&capsule::files(&project.versions(), &chosen.plan.loaded), seen).await;
             match open(project, &args.file) {
                 Err(failure) => anstream::eprint!("{failure}"),
                 Ok(now) => {

@@ -7,8 +7,9 @@ use futures::future::join_all;
 use super::live::{Plane, plane};
 use super::rung::{Answer, within};
 use super::scene::{Scene, container};
+use crate::expect::Observations;
 use crate::observe::snapshot::ProxySnapshot;
-use crate::probe::{self, Observations, Request};
+use crate::probe::{self, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::workload::PodInfo;
 

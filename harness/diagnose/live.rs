@@ -7,12 +7,12 @@ use tokio::sync::OnceCell;
 use super::facts::Facts;
 use super::rung::{Answer, PATIENCE, within};
 use crate::apply::Reason;
+use crate::expect::Observations;
 use crate::observe::NAMESPACE;
 use crate::observe::admin::{Admin, AdminError};
 use crate::observe::istiod::{self, Connected, ControlPlane, DEBUG_PORT, ReadCluster};
 use crate::observe::pods::is_ready;
 use crate::observe::snapshot::ProxySnapshot;
-use crate::probe::Observations;
 use crate::provider::{PodRef, ProviderError};
 
 /// What was asked already.

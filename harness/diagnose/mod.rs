@@ -28,8 +28,9 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::expect::Expect;
 use crate::provider::Cluster;
-use crate::scenario::{Expect, WorkloadRef};
+use crate::source::WorkloadRef;
 use crate::topology::Topology;
 use rung::Climbed;
 pub use rung::{Rung, RungStatus};

@@ -8,6 +8,7 @@ use super::expected::address;
 use super::routing::choose;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::{Scene, Server};
+use crate::expect::{MutualTls, Refused};
 use crate::observe::snapshot::{Host, ProxySnapshot, list, text};
 
 /// What a server's listener takes on a port.
@@ -29,7 +30,7 @@ impl Accepts {
 }
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
-    if scene.question.expect.is_some_and(|e| e.refused.as_ref().is_some_and(|r| r.value)) {
+    if scene.question.expect.is_some_and(|e| e.get::<Refused>().is_some_and(|r| r.0)) {
         return Climbed::skipped(RungId::Mtls, "the call is expected to be refused");
     }
     if scene.question.to.tls || scene.service.is_none() {
@@ -71,7 +72,7 @@ fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_
         return Part::Unseen(format!("{what} has no listener for port {port}"));
     };
     let (sent, wanted) = if mutual { ("mutual TLS", accepts.mutual) } else { ("plain text", accepts.plain) };
-    let expected = scene.question.expect.and_then(|e| e.mtls.as_ref()).map(|m| m.value);
+    let expected = scene.question.expect.and_then(|e| e.get::<MutualTls>()).map(|m| m.0);
     if wanted && expected.is_none_or(|e| e == mutual) {
         return Part::Holds(format!("{what}: {sent}; it takes {}", accepts.in_words()));
     }

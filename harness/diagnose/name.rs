@@ -3,7 +3,7 @@
 use super::RungId;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::probe::Outcome;
+use crate::expect::Outcome;
 
 /// How the name fared in the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::RungId;
 use super::rung::{Broken, Climbed, Part};
 use super::scene::Scene;
-use crate::probe::Outcome;
-use crate::scenario::Expect;
+use crate::expect::Outcome;
+use crate::expect::{Expect, Refused, Resolves, Status};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let command = scene.as_caller(&scene.curl("-si"));
@@ -46,13 +46,13 @@ enum Wanted {
 
 fn wanted(expect: Option<&Expect>) -> Wanted {
     let Some(expect) = expect else { return Wanted::Answered };
-    if expect.refused.as_ref().is_some_and(|r| r.value) {
+    if expect.get::<Refused>().is_some_and(|r| r.0) {
         return Wanted::Refused;
     }
-    if expect.resolves.as_ref().is_some_and(|r| !r.value) {
+    if expect.get::<Resolves>().is_some_and(|r| !r.0) {
         return Wanted::Unresolved;
     }
-    Wanted::Status(expect.status.as_ref().map_or(200, |s| s.value))
+    Wanted::Status(expect.get::<Status>().map_or(200, |s| s.0))
 }
 
 impl Wanted {

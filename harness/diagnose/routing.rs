@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::target::Target;
+use crate::expect::{Expect, Never, Only, Reached, Split};
 use crate::observe::snapshot::{list, text};
-use crate::scenario::Expect;
 
 /// What a route does with a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,10 +152,7 @@ fn object(config: &str) -> Option<String> {
 
 /// The versions that a call should have reached.
 pub(super) fn versions_expected(expect: &Expect) -> BTreeSet<String> {
-    let only = expect.only.iter().map(|v| v.value.clone());
-    let reached = expect.reached.iter().flat_map(|all| all.iter().map(|v| v.value.clone()));
-    let split = expect.split.iter().flat_map(|all| all.keys().cloned());
-    only.chain(reached).chain(split).collect()
+    expect.answering().into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// In what the shares of the versions differ from those that were expected, in words; `None`: in nothing.
@@ -165,25 +162,24 @@ pub(super) fn versions_expected(expect: &Expect) -> BTreeSet<String> {
 pub(super) fn unlike(expect: &Expect, shares: &BTreeMap<String, f64>, exact: bool) -> Option<(String, String)> {
     let there: BTreeSet<&str> = shares.iter().filter(|(_, share)| **share > 0.0).map(|(v, _)| v.as_str()).collect();
     let told = |expected: String| Some((expected, in_words(shares)));
-    if let Some(only) = &expect.only
-        && there != BTreeSet::from([only.value.as_str()])
+    if let Some(only) = expect.get::<Only>()
+        && there != BTreeSet::from([only.0.as_str()])
     {
-        return told(format!("every call goes to {}", only.value));
+        return told(format!("every call goes to {}", only.0));
     }
-    if let Some(reached) = &expect.reached {
-        let wanted: BTreeSet<&str> = reached.iter().map(|v| v.value.as_str()).collect();
+    if let Some(reached) = expect.get::<Reached>() {
+        let wanted: BTreeSet<&str> = reached.0.iter().map(|v| v.value.as_str()).collect();
         if there != wanted {
             return told(format!("calls go to {}", wanted.into_iter().collect::<Vec<_>>().join(" and ")));
         }
     }
-    if let Some(never) = &expect.never
-        && let Some(version) = never.iter().find(|v| there.contains(v.value.as_str()))
+    if let Some(never) = expect.get::<Never>()
+        && let Some(version) = never.0.iter().find(|v| there.contains(v.value.as_str()))
     {
         return told(format!("no call goes to {}", version.value));
     }
-    if let Some(split) = &expect.split {
-        let wanted: BTreeMap<String, f64> =
-            split.iter().map(|(v, share)| (v.clone(), share.value.fraction())).collect();
+    if let Some(split) = expect.get::<Split>() {
+        let wanted: BTreeMap<String, f64> = split.0.iter().map(|(v, share)| (v.clone(), share.fraction())).collect();
         let all: BTreeSet<&String> = wanted.keys().chain(shares.keys()).collect();
         let share = |of: &BTreeMap<String, f64>, version: &String| of.get(version).copied().unwrap_or(0.0);
         let tolerance = if exact { 0.005 } else { 0.05 };

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::{Action, CallPlan, ClusterPlan, MeshPlan, Plan, WorkloadPlan};
+use super::view::{ActionView, CallView, ClusterView, MeshView, RouteView, View, WorkloadView};
 use crate::scenario::{Mtls, Percent, Span, Tracing};
 use crate::topology::Cni;
 
-impl fmt::Display for Plan {
+impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({})", self.scenario, self.file.display())?;
         writeln!(f, "{}", self.purpose)?;
@@ -14,8 +14,7 @@ impl fmt::Display for Plan {
         table(f, &self.clusters.iter().map(cluster).collect::<Vec<_>>())?;
         if !self.routes.is_empty() {
             writeln!(f, "\nroutes")?;
-            let route =
-                |r: &super::RoutePlan| vec![format!("{} → {}", r.from, r.to), format!("via the nodes of {}", r.via)];
+            let route = |r: &RouteView| vec![format!("{} → {}", r.from, r.to), format!("via the nodes of {}", r.via)];
             table(f, &self.routes.iter().map(route).collect::<Vec<_>>())?;
         }
         writeln!(f, "\nmesh")?;
@@ -34,23 +33,25 @@ impl fmt::Display for Plan {
             let n = i + 1;
             let at = format!("(line {})", step.line);
             match &step.action {
-                Action::Call(call) => {
+                ActionView::Call(call) => {
                     writeln!(f, "  {n}. call {} from {} {at}", call.to, call.from)?;
                     self::call(f, call)?;
                 }
-                Action::Apply { cluster, file } => writeln!(f, "  {n}. apply {} in {cluster} {at}", file.display())?,
-                Action::Scale { version, cluster, replicas } => {
+                ActionView::Apply { cluster, file } => {
+                    writeln!(f, "  {n}. apply {} in {cluster} {at}", file.display())?
+                }
+                ActionView::Scale { version, cluster, replicas } => {
                     writeln!(f, "  {n}. scale helloworld {version} in {cluster} to {} {at}", pods(*replicas))?;
                 }
-                Action::Fault { name, cluster } => writeln!(f, "  {n}. break {cluster}: {name} {at}")?,
-                Action::Clear { name, cluster } => writeln!(f, "  {n}. clear {cluster}: {name} {at}")?,
+                ActionView::Fault { name, cluster } => writeln!(f, "  {n}. break {cluster}: {name} {at}")?,
+                ActionView::Clear { name, cluster } => writeln!(f, "  {n}. clear {cluster}: {name} {at}")?,
             }
         }
         Ok(())
     }
 }
 
-fn call(f: &mut fmt::Formatter<'_>, call: &CallPlan) -> fmt::Result {
+fn call(f: &mut fmt::Formatter<'_>, call: &CallView) -> fmt::Result {
     let indent = "     ";
     for header in &call.headers {
         writeln!(f, "{indent}with the header {header}")?;
@@ -79,7 +80,7 @@ fn call(f: &mut fmt::Formatter<'_>, call: &CallPlan) -> fmt::Result {
     Ok(())
 }
 
-fn cluster(cluster: &ClusterPlan) -> Vec<String> {
+fn cluster(cluster: &ClusterView) -> Vec<String> {
     let role = if cluster.control_plane == cluster.name {
         "primary".into()
     } else {
@@ -109,7 +110,7 @@ fn cluster(cluster: &ClusterPlan) -> Vec<String> {
     ]
 }
 
-fn mesh(mesh: &MeshPlan) -> Vec<Vec<String>> {
+fn mesh(mesh: &MeshView) -> Vec<Vec<String>> {
     let mtls = match mesh.mtls {
         Mtls::Strict => "strict: plain text is refused",
         Mtls::Permissive => "permissive: plain text is accepted too",
@@ -130,7 +131,7 @@ fn mesh(mesh: &MeshPlan) -> Vec<Vec<String>> {
     rows.into_iter().chain(tracing).map(|(what, value)| vec![what.to_owned(), value.to_owned()]).collect()
 }
 
-fn workload(workload: &WorkloadPlan) -> Vec<String> {
+fn workload(workload: &WorkloadView) -> Vec<String> {
     let namespace = workload.namespace.as_deref().map(|namespace| format!("/{namespace}")).unwrap_or_default();
     let mut notes = Vec::new();
     notes.extend(workload.pods.map(pods));

@@ -4,13 +4,13 @@ use rstest::rstest;
 
 use super::*;
 
-fn plan_of(name: &str) -> Plan {
+fn plan_of(name: &str) -> View {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut loaded, topology) = crate::scenario::open(&root.join("scenarios/vpn").join(name)).unwrap();
+    let mut plan = open(&root.join("scenarios/vpn").join(name), &crate::fault::names()).unwrap();
     // a snapshot must not know where it was made
-    loaded.source = crate::source::Source::new(format!("scenarios/vpn/{name}"), &loaded.source.text);
+    plan.loaded.source = crate::source::Source::new(format!("scenarios/vpn/{name}"), &plan.loaded.source.text);
     let part = |name: &str, version: &str| Part { name: name.into(), version: version.into() };
-    plan(&loaded, &topology, vec![part("kubernetes", "v1.34.4"), part("istio", "1.31-dev")])
+    plan.view(vec![part("kubernetes", "v1.34.4"), part("istio", "1.31-dev")])
 }
 
 #[rstest]
@@ -34,7 +34,7 @@ fn a_plan_can_be_read_by_programs() {
 #[test]
 fn certainty_is_never_claimed_by_rounding() {
     let plan = plan_of("v2_only.yaml");
-    let StepPlan { action: Action::Call(call), .. } = &plan.steps[0] else { panic!("{plan:?}") };
+    let view::StepView { action: view::ActionView::Call(call), .. } = &plan.steps[0] else { panic!("{plan:?}") };
     assert!(call.power < 1.0 && call.power > 0.999_999);
     assert!(plan.to_string().contains("with a chance of over 99.9999%"));
 }

@@ -12,7 +12,8 @@
 
 use std::time::Duration;
 
-use super::{CallSeen, Outcome, Request};
+use super::Request;
+use crate::expect::{CallSeen, Outcome};
 
 /// A reply's body is read up to this size; a larger one still counts as a reply. Keeps the output of 2,000 calls small.
 const BODY_LIMIT: usize = 16 * 1024;

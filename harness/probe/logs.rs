@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde_json::Value;
 
-use super::{Outcome, ProbeError, ProxyLine, Sent, place};
+use super::{ProbeError, Sent, place};
+use crate::expect::{CallSeen, Outcome, ProxyLine};
 use crate::observe::access_log;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
@@ -85,7 +86,7 @@ async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, Strin
 
 /// How many calls still have no line, although one must be written.
 fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
-    let lacks = |call: &&super::CallSeen| match &call.outcome {
+    let lacks = |call: &&CallSeen| match &call.outcome {
         Outcome::Reply { instance, .. } => {
             let served = match instance.as_deref() {
                 Some(instance) => servers.contains(&instance),
@@ -179,7 +180,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{CallSeen, Observations};
+    use crate::expect::{CallSeen, Observations};
     use rstest::rstest;
     use std::time::Instant;
 

@@ -45,8 +45,8 @@ async fn without(session: &mut Session, chosen: &Chosen, trouble: &mut Option<St
 /// The first cluster of the topology that the fault applies to: callers are in the primary, which topologies name first. If the
 /// scenario passes there, what is broken may be nothing that it uses: then the next one.
 async fn cell(session: &mut Session, chosen: &Chosen, fault: &Fault) -> (Cell, bool) {
-    let blind = chosen.loaded.scenario.blind.get(fault.name).map(|why| why.as_str());
-    let mut clusters: Vec<String> = chosen.topology.clusters.iter().map(|c| c.name.clone()).collect();
+    let blind = chosen.plan.scenario().blind.get(fault.name).map(|why| why.as_str());
+    let mut clusters: Vec<String> = chosen.plan.topology.clusters.iter().map(|c| c.name.clone()).collect();
     let mut missed: Option<Cell> = None;
     loop {
         let injection =
@@ -56,7 +56,7 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Fault) -> (Cell, b
             injection: Injection::NotTried,
             put_back: Ok(()),
         });
-        let mut cell = judge(fault.name, expected(fault, &chosen.loaded.scenario.steps, &told.report), blind, &told);
+        let mut cell = judge(fault.name, expected(fault, &chosen.plan.scenario().steps, &told.report), blind, &told);
         let cleared = told.put_back.is_ok() && told.injection != Injection::NotTried;
         let seconds = missed.as_ref().map_or(0.0, |cell| cell.seconds) + cell.seconds;
         if let Some(earlier) = missed.take().filter(|_| cell.outcome == Outcome::DoesNotApply) {

@@ -194,7 +194,7 @@ impl Column {
         Self {
             name: chosen.name.clone(),
             file: chosen.shown(),
-            purpose: chosen.loaded.scenario.purpose.value.clone(),
+            purpose: chosen.plan.scenario().purpose.value.clone(),
             before: None,
             after: None,
             trouble: None,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Rung, RungStatus};
-use crate::probe::{Observations, Outcome};
+use crate::expect::{Observations, Outcome};
 use crate::scenario::Call;
 use crate::topology::Topology;
 use crate::verdict::{Class, Finding};

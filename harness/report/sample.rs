@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::diagnose::{Rung, RungId, RungStatus};
-use crate::probe::{CallSeen, Observations, Outcome, ProxyLine};
+use crate::expect::{CallSeen, Observations, Outcome, ProxyLine, judge};
 use crate::scenario::{Call, Located, Scenario, Step};
-use crate::verdict::{judge, negative_control};
+use crate::verdict::negative_control;
 
 fn ranges() -> BTreeMap<String, IpNet> {
     let ranges = [("cluster1", "10.10.0.0/16"), ("cluster2", "10.20.0.0/16")];

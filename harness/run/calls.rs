@@ -8,12 +8,13 @@ use ipnet::IpNet;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
-use crate::plan;
+use crate::expect::{Latency, Need, judge};
+use crate::plan::PlannedCall;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::CallsReport;
-use crate::scenario::{Call, Expect, url};
-use crate::verdict::{self, Class, Finding};
+use crate::scenario::{Call, url};
+use crate::verdict::{Class, Finding};
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
 
 /// The container that curl is in.
@@ -37,23 +38,24 @@ pub struct Called {
 pub async fn send(
     environment: &Environment,
     running: &[RunningWorkload],
-    call: &Call,
+    planned: &PlannedCall,
     patience: Patience,
 ) -> Result<Called, RunError> {
+    let call = &planned.call;
     let (cluster, caller) = caller(environment, running, call).await?;
-    let detect = call.detect();
-    let request = request(environment, call, patience);
+    let request = request(environment, planned, patience);
     let pod = caller.reference();
     let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
-    if needs_logs(&call.expect) {
+    let needs = call.expect.needs();
+    if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
         let servers =
-            if needs_servers(&call.expect) { servers(environment, running, &caller).await? } else { Vec::new() };
+            if needs.contains(&Need::ServerLogs) { servers(environment, running, &caller).await? } else { Vec::new() };
         let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
         let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
         probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
     }
     let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
-    let mut findings = verdict::judge(&call.expect, &sent.observations, &ranges, detect);
+    let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
     if sent.cut_short {
         tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
     }
@@ -68,10 +70,10 @@ pub async fn send(
 pub async fn drain(
     environment: &Environment,
     running: &[RunningWorkload],
-    call: &Call,
+    call: &PlannedCall,
     patience: Patience,
 ) -> Result<(), RunError> {
-    let (cluster, caller) = caller(environment, running, call).await?;
+    let (cluster, caller) = caller(environment, running, &call.call).await?;
     // Without a sidecar nothing stays open from one series of calls to the next.
     if caller.sidecar {
         let request = request(environment, call, patience);
@@ -81,14 +83,15 @@ pub async fn drain(
 }
 
 /// What a call step sends.
-fn request(environment: &Environment, call: &Call, patience: Patience) -> Request {
+fn request(environment: &Environment, planned: &PlannedCall, patience: Patience) -> Request {
+    let call = &planned.call;
     Request {
         url: address(environment, &call.to),
         headers: call.headers.clone(),
-        calls: plan::calls_of(call),
+        calls: planned.calls,
         new_connections: call.new_connections,
         timeout: patience.timeout(call),
-        pace: call.expect.latency.as_ref().map_or(probe::PACE, |latency| latency.value.0),
+        pace: call.expect.get::<Latency>().map_or(probe::PACE, |latency| latency.0.0),
         fail_early: patience == Patience::Short && !call.expect.no_reply(),
     }
 }
@@ -166,22 +169,11 @@ pub fn address(environment: &Environment, to: &str) -> String {
     })
 }
 
-/// Access logs are read only where an expectation is about them: Envoy writes their lines with a delay (0.1 s in a mesh
-/// installed by meshproof, a second by default; `fileFlushInterval`).
-pub(super) fn needs_logs(expect: &Expect) -> bool {
-    expect.endpoints_in.is_some() || expect.source_in.is_some() || expect.mtls.is_some() || expect.captured.is_some()
-}
-
 /// Says where calls are missing because time was over.
 fn tell_cut_short(findings: &mut [Finding], made: usize, wanted: u32) {
     for finding in findings.iter_mut().filter(|finding| finding.class != Class::Pass) {
         finding.observed.push_str(&format!("; time was over after {made} of {wanted} calls"));
     }
-}
-
-/// What only the log of the server's proxy tells.
-fn needs_servers(expect: &Expect) -> bool {
-    expect.source_in.is_some() || expect.mtls.is_some()
 }
 
 /// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go

@@ -11,15 +11,14 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use super::calls::needs_logs;
 use super::environment::Environment;
 use super::foreign_mesh::{failed, object, same_mesh};
 use super::kit::Kit;
-use super::steps::manifests;
 use super::{Chosen, RunError};
 use crate::apply::{Manifest, OWNER_LABEL};
 use crate::istio::found::FoundMesh;
 use crate::journal::EnvDir;
+use crate::plan::{self, Action, PlannedChange};
 use crate::provider::Cluster;
 use crate::scenario::{Scenario, Step};
 use crate::topology::Topology;
@@ -30,17 +29,19 @@ use crate::workload::{self, WorkloadError};
 /// # Errors
 /// [`RunError::NotOurs`] with all that is refused, at once; or when a cluster does not answer.
 pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen) -> Result<(), RunError> {
-    let scenario = &chosen.loaded.scenario;
+    let scenario = chosen.plan.scenario();
     let mut refused = match &environment.record.found_mesh {
         Some(found) => unfit(found, scenario, &environment.topology),
         None => Vec::new(),
     };
     let mut all = objects(environment, kit, chosen)?;
     let mut namespaces = namespaces(&all);
-    for step in scenario.steps.iter() {
-        if let Step::Apply(step) = &step.value {
-            for cluster in step.cluster.names(&environment.topology) {
-                all.entry(cluster).or_default().extend(manifests(chosen, step)?);
+    for step in &chosen.plan.steps {
+        if let Action::Change(PlannedChange { change: plan::Change::Apply { clusters, manifests, .. }, .. }) =
+            &step.action
+        {
+            for cluster in clusters {
+                all.entry(cluster.clone()).or_default().extend(manifests.iter().cloned());
             }
         }
     }
@@ -73,7 +74,7 @@ pub(super) fn objects(
     chosen: &Chosen,
 ) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
     let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
-    let (loaded, scenario) = (&chosen.loaded, &chosen.loaded.scenario);
+    let (loaded, scenario) = (&chosen.plan.loaded, chosen.plan.scenario());
     let locate = |named: &Path| loaded.locate(named);
     workload::objects(&names, &scenario.workloads, &scenario.mesh, &kit.workloads, locate)
 }
@@ -118,7 +119,7 @@ fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<Str
                 "line {}: fault {} changes more than this run's namespaces (hint: `--install-mesh`, or the kind or netns provider)",
                 step.line, fault.name.value
             )),
-            Step::Call(call) if needs_logs(&call.expect) => why.extend(found.unreadable_log().map(|log| {
+            Step::Call(call) if !call.expect.needs().is_empty() => why.extend(found.unreadable_log().map(|log| {
                 format!(
                     "line {}: `endpoints_in`, `mtls` and `captured` are read from the proxies' access logs, and in this mesh \
                      {log} (hint: docs/existing.md has the setting; or `--install-mesh`)",

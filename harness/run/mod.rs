@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::expect::Latency;
 use crate::scenario::Call;
 
 /// How long a change may take to reach every proxy. Long on purpose: on an idle machine it takes
@@ -67,8 +68,8 @@ impl Patience {
 
     /// How long one call may take. What comes later than expected has failed: nobody need wait for it.
     fn timeout(self, call: &Call) -> Duration {
-        match (self, &call.expect.latency) {
-            (Self::Short, Some(latency)) => latency.value.0.min(call.timeout()),
+        match (self, call.expect.get::<Latency>()) {
+            (Self::Short, Some(latency)) => latency.0.0.min(call.timeout()),
             _ => call.timeout(),
         }
     }

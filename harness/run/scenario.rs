@@ -9,15 +9,15 @@ use super::environment::Environment;
 use super::fault_injection::{Attempt, FaultInjection, Injection, RunUnderFault};
 use super::kit::Kit;
 use super::stale::StaleConnections;
-use super::steps::{call_of, calls_behind, failed, manifests, timings, verdict_of, ways};
+use super::steps::{failed, timings, verdict_of, ways};
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back};
 use crate::apply;
 use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
+use crate::plan::{self, Action, PlannedCall, PlannedChange, PlannedStep};
 use crate::provider::ProviderName;
 use crate::report::{ScenarioReport, StepReport};
-use crate::scenario::{Call, Located, Step, Workload};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
 use crate::{fault, redact, ui};
@@ -40,13 +40,13 @@ struct ScenarioRun<'a> {
 
 /// The report of a scenario that is about to begin.
 pub fn begun(chosen: &Chosen) -> ScenarioReport {
-    let scenario = &chosen.loaded.scenario;
+    let scenario = chosen.plan.scenario();
     ScenarioReport {
         name: chosen.name.clone(),
         file: chosen.shown(),
         purpose: scenario.purpose.value.clone(),
         // A header of a call may be one.
-        text: redact::text(&chosen.loaded.source.text),
+        text: redact::text(&chosen.plan.loaded.source.text),
         ..ScenarioReport::default()
     }
 }
@@ -109,7 +109,7 @@ impl<'a> ScenarioRun<'a> {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
         if environment.record.found_mesh.is_none() {
-            report.mesh = chosen.loaded.scenario.mesh.in_words();
+            report.mesh = chosen.plan.scenario().mesh.in_words();
         }
         let undo = UndoList::open(&environment.dir)?;
         let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
@@ -128,7 +128,8 @@ impl<'a> ScenarioRun<'a> {
         // An earlier scenario may have been killed in the middle: its changes come off first.
         self.put_back().await?;
         task.step("mesh options and workloads");
-        let scenario = &self.chosen.loaded.scenario;
+        let chosen = self.chosen;
+        let (plan, scenario) = (&chosen.plan, chosen.plan.scenario());
         if self.environment.record.provider == ProviderName::Existing {
             external::claim(self.environment, self.kit, self.chosen).await?;
         }
@@ -140,7 +141,7 @@ impl<'a> ScenarioRun<'a> {
             &scenario.mesh,
             &self.kit.workloads,
             owner,
-            |named: &Path| self.chosen.loaded.locate(named),
+            |named: &Path| plan.loaded.locate(named),
         );
         self.running = reconciled.await?;
         // Pods are ready; now the proxies must know of each other.
@@ -148,28 +149,29 @@ impl<'a> ScenarioRun<'a> {
         gate::after(settled, GATE_LIMIT).await?;
         let stale = StaleConnections::of(&self.environment.dir);
         if stale.noted() {
-            self.drain(scenario.steps.iter().filter_map(|step| step.call())).await?;
+            self.drain(plan.calls().map(|(_, call)| call)).await?;
             stale.forget()?;
         }
 
-        for (index, step) in scenario.steps.iter().enumerate() {
-            task.step(format!("step {} of {}", index + 1, scenario.steps.len()));
+        for step in &plan.steps {
+            let index = step.index;
+            task.step(format!("step {} of {}", index + 1, plan.steps.len()));
             let mut told = StepReport {
                 index,
-                line: step.line,
-                what: step.in_words(),
+                line: step.place.line,
+                what: step.what.clone(),
                 began: self.started.elapsed().as_secs_f64(),
                 ..StepReport::default()
             };
             let started = Instant::now();
-            let done = self.step(index, step, &mut told).await;
+            let done = self.step(step, &mut told).await;
             told.seconds = started.elapsed().as_secs_f64();
             told.error = done.err().map(|error| error.to_string());
             if failed(&told)
-                && let Some(call) = call_of(&scenario.steps, index)
+                && let Some(call) = plan.call_near(index)
             {
                 task.step(format!("step {}: the first broken rung", index + 1));
-                told.ladder = calls::why(self.environment, &self.running, call).await;
+                told.ladder = calls::why(self.environment, &self.running, &call.call).await;
             }
             // A later step builds on this one: what it would find says nothing more.
             let stop = told.class() != Class::Pass;
@@ -193,30 +195,29 @@ impl<'a> ScenarioRun<'a> {
 
     /// The calls of the scenario, whether they were made or not.
     fn planned(&self) -> Vec<Planned> {
-        let planned = |(step, located): (usize, &Located<Step>)| {
-            let call = located.call()?;
+        let planned = |(step, PlannedCall { call, .. }): (usize, &PlannedCall)| {
             let url = calls::address(self.environment, &call.to);
-            Some(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url })
+            Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url }
         };
-        self.chosen.loaded.scenario.steps.iter().enumerate().filter_map(planned).collect()
+        self.chosen.plan.calls().map(planned).collect()
     }
 
-    async fn step(&mut self, index: usize, step: &Located<Step>, told: &mut StepReport) -> Result<(), RunError> {
-        let steps = &self.chosen.loaded.scenario.steps;
-        if let Step::Call(call) = &step.value {
-            self.injection(index).await?;
-            let patience = self.patience();
-            let sent = calls::send(self.environment, &self.running, call, patience);
-            let Called { calls, findings } = patience.within(sent).await?;
-            told.calls = Some(calls);
-            told.findings = findings;
-            told.control = self.controls.remove(&index);
-            return Ok(());
-        }
-        let first_of_a_run = index == 0 || steps[index - 1].call().is_some();
-        if first_of_a_run {
-            self.try_before(index).await?;
-        }
+    async fn step(&mut self, step: &PlannedStep, told: &mut StepReport) -> Result<(), RunError> {
+        let index = step.index;
+        let planned = match &step.action {
+            Action::Call(call) => {
+                self.injection(index).await?;
+                let patience = self.patience();
+                let sent = calls::send(self.environment, &self.running, call, patience);
+                let Called { calls, findings } = patience.within(sent).await?;
+                told.calls = Some(calls);
+                told.findings = findings;
+                told.control = self.controls.remove(&index);
+                return Ok(());
+            }
+            Action::Change(planned) => planned,
+        };
+        self.try_before(planned).await?;
         match &self.injection {
             Some(_) => self.injection(index).await?,
             None => {
@@ -224,14 +225,14 @@ impl<'a> ScenarioRun<'a> {
                 self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
             }
         }
-        match self.patience().within(self.change(index, step)).await? {
+        match self.patience().within(self.change(index, planned)).await? {
             Ok(gate) => {
                 told.gate = timings(&gate);
                 told.warnings = gate.warnings;
                 told.not_concerned = gate.not_concerned;
             }
             Err(shut) => told.findings.push(Finding::at(
-                step,
+                &step.place,
                 "gate",
                 verdict_of(&shut),
                 "every proxy concerned has the change",
@@ -249,15 +250,16 @@ impl<'a> ScenarioRun<'a> {
         attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await
     }
 
-    /// The negative control: before a run of changes, the expectations of the calls behind it must not hold.
-    async fn try_before(&mut self, first_change: usize) -> Result<(), RunError> {
-        self.witness.note("tries what the calls behind the change expect: it must not hold yet");
-        for (index, call) in calls_behind(&self.chosen.loaded.scenario.steps, first_change) {
-            if !call.already()
-                && let Called { findings, .. } =
-                    calls::send(self.environment, &self.running, call, self.patience()).await?
-                && let Some(vacuous) = verdict::negative_control(&findings)
-            {
+    /// The negative control: before a change, the expectations of the calls that it is made for must not hold.
+    async fn try_before(&mut self, planned: &PlannedChange) -> Result<(), RunError> {
+        if planned.controls.is_empty() {
+            return Ok(());
+        }
+        self.witness.note("negative control: what the calls after the change expect must not hold yet");
+        let chosen = self.chosen;
+        for (index, call) in chosen.plan.calls_of(&planned.controls) {
+            let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience()).await?;
+            if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }
         }
@@ -265,53 +267,51 @@ impl<'a> ScenarioRun<'a> {
     }
 
     /// Makes a change and waits until every proxy has it; the inner error is the gate's.
-    async fn change(&mut self, index: usize, step: &Step) -> Result<Result<GateReport, GateError>, RunError> {
+    async fn change(
+        &mut self,
+        index: usize,
+        planned: &PlannedChange,
+    ) -> Result<Result<GateReport, GateError>, RunError> {
         let clusters = self.environment.clusters.clone();
         let namespaces = self.namespaces();
         let before;
-        match step {
-            Step::Call(_) => return Ok(Ok(GateReport::default())),
-            Step::Apply(step) => {
-                let manifests = manifests(self.chosen, step)?;
-                let names = step.cluster.names(&self.environment.topology);
-                before = gate::before(&clusters, Change::in_each(&names, &manifests)).await?;
-                for name in &names {
+        match &planned.change {
+            plan::Change::Apply { clusters: names, manifests, .. } => {
+                before = gate::before(&clusters, Change::in_each(names, manifests)).await?;
+                for name in names {
                     let cluster = self.environment.cluster(name)?;
-                    self.undo.will_apply(cluster, &manifests).await?;
-                    self.witness.applies(index, name, &manifests);
-                    apply::apply(cluster, &manifests, Some(&self.environment.record.id)).await?;
+                    self.undo.will_apply(cluster, manifests).await?;
+                    self.witness.applies(index, name, manifests);
+                    apply::apply(cluster, manifests, Some(&self.environment.record.id)).await?;
                     // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
-                    workload::applied(cluster, &manifests).await?;
+                    workload::applied(cluster, manifests).await?;
                 }
             }
-            Step::Scale(step) => {
+            plan::Change::Scale { version, cluster, namespace, replicas } => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
-                let namespace = self.namespace_of(&step.version, &step.cluster);
-                let cluster = self.environment.cluster(&step.cluster)?;
-                workload::scale(cluster, namespace, &step.version, step.replicas.value).await?;
+                let cluster = self.environment.cluster(cluster)?;
+                workload::scale(cluster, namespace, version, *replicas).await?;
             }
-            Step::Fault(step) => {
+            plan::Change::Fault { name, cluster } => {
                 // A fault comes back when its effect is there: it has a gate of its own.
-                fault::inject(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
-                    .await?;
+                fault::inject(&self.environment.dir, self.environment.world(&namespaces), name, cluster).await?;
                 return Ok(Ok(GateReport::default()));
             }
-            Step::Clear(step) => {
-                fault::clear(&self.environment.dir, self.environment.world(&namespaces), &step.name, &step.cluster)
-                    .await?;
+            plan::Change::Clear { name, cluster } => {
+                fault::clear(&self.environment.dir, self.environment.world(&namespaces), name, cluster).await?;
                 return Ok(Ok(GateReport::default()));
             }
         }
         self.witness.changed(index);
         let gate = gate::after(before, self.patience().gate()).await;
         if gate.as_ref().is_ok_and(GateReport::inbound_changed) {
-            self.drain(calls_behind(&self.chosen.loaded.scenario.steps, index).map(|(_, call)| call)).await?;
+            self.drain(self.chosen.plan.calls_of(&planned.made_for).map(|(_, call)| call)).await?;
         }
         Ok(gate)
     }
 
     /// Uses up the connections that these calls would share with calls ahead of a change of a server's rules.
-    async fn drain(&self, calls: impl Iterator<Item = &Call>) -> Result<(), RunError> {
+    async fn drain(&self, calls: impl Iterator<Item = &PlannedCall>) -> Result<(), RunError> {
         for call in ways(calls) {
             calls::drain(self.environment, &self.running, call, self.patience()).await?;
         }
@@ -342,15 +342,5 @@ impl<'a> ScenarioRun<'a> {
         let objects = external::objects(self.environment, self.kit, self.chosen).unwrap_or_default();
         let declared = external::namespaces(&objects).into_values().flatten();
         declared.chain(self.namespaces()).collect()
-    }
-
-    /// The namespace of a `helloworld`; scenarios are checked, so there is one.
-    fn namespace_of(&self, version: &str, cluster: &str) -> &str {
-        let workloads = self.chosen.loaded.scenario.workloads.iter();
-        let mut found = workloads.filter_map(|w| match &w.value {
-            Workload::Helloworld(h) if *h.version == version && *h.cluster == cluster => Some(h.namespace.as_str()),
-            _ => None,
-        });
-        found.next().unwrap_or("app1")
     }
 }

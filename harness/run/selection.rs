@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::fault;
+use crate::plan::{self, Plan};
 use crate::project::{self, Project};
 use crate::scenario::{self, Found, LoadedScenario};
 use crate::source::Problems;
-use crate::topology::Topology;
 
 /// Which scenarios a command is about.
 #[derive(Debug, Clone, Default)]
@@ -23,18 +24,16 @@ pub struct Selection {
 pub struct Chosen {
     /// `vpn::both_versions`.
     pub name: String,
-    /// What it says.
-    pub loaded: LoadedScenario,
-    /// Its topology.
-    pub topology: Topology,
+    /// What its run does.
+    pub plan: Plan,
 }
 
 impl Chosen {
     /// Its file as a reader in the project's folder names it: annotations on GitHub need that.
     pub fn shown(&self) -> String {
-        let path = self.loaded.path();
+        let path = self.plan.loaded.path();
         let plain = project::plain(path);
-        plain.strip_prefix(project::plain(&self.loaded.project)).unwrap_or(path).display().to_string()
+        plain.strip_prefix(project::plain(&self.plan.loaded.project)).unwrap_or(path).display().to_string()
     }
 }
 
@@ -64,8 +63,8 @@ impl Selection {
         let found = self.find(project).map_err(|problems| vec![problems])?;
         let (mut chosen, mut problems) = (Vec::new(), Vec::new());
         for one in found {
-            match scenario::open_in(&one.path, project.root()) {
-                Ok((loaded, topology)) => chosen.push(Chosen { name: one.name, loaded, topology }),
+            match plan::open_in(&one.path, project.root(), &fault::names()) {
+                Ok(plan) => chosen.push(Chosen { name: one.name, plan }),
                 Err(more) => problems.push(more),
             }
         }

@@ -105,7 +105,7 @@ impl Session {
     async fn ask_about_input(&mut self) {
         let Some(environment) = &self.environment else { return };
         let upcoming = std::mem::take(&mut self.upcoming).into_iter();
-        let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| one.topology == environment.topology);
+        let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| one.plan.topology == environment.topology);
         self.upcoming = later;
         self.refused.extend(wrong_input::problems(environment, &here).await);
     }
@@ -113,14 +113,14 @@ impl Session {
     /// Runs one scenario, on the environment at hand if it fits.
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
-        let options = &chosen.loaded.scenario.mesh;
-        if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.loaded) {
+        let options = &chosen.plan.scenario().mesh;
+        if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.plan.loaded) {
             ui::say(format!("warning: this run cannot be packed into a capsule: {error}"));
         }
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
         let mut witness = Witness::new();
-        let entered = self.enter(&chosen.topology, options).await.map(drop);
+        let entered = self.enter(&chosen.plan.topology, options).await.map(drop);
         if entered.is_ok() {
             self.ask_about_input().await;
         }
@@ -148,7 +148,7 @@ impl Session {
     /// # Errors
     /// When there is no environment to run it on.
     pub async fn run_with(&mut self, chosen: &Chosen, injection: &FaultInjection) -> Result<RunUnderFault, RunError> {
-        let (environment, kit) = self.enter(&chosen.topology, &chosen.loaded.scenario.mesh).await?;
+        let (environment, kit) = self.enter(&chosen.plan.topology, &chosen.plan.scenario().mesh).await?;
         Ok(scenario::run_with(environment, kit, chosen, injection).await)
     }
 

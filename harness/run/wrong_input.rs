@@ -18,9 +18,10 @@ use crate::ui;
 pub(super) async fn problems(environment: &Environment, chosen: &[Chosen]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for one in chosen {
-        let Ok(batches) = input::batches(&one.loaded, &one.topology) else { continue };
+        let Ok(batches) = input::batches(&one.plan.loaded, &one.plan.topology) else { continue };
         let all = || batches.iter().flat_map(|batch| batch.objects.iter().map(move |object| (&batch.cluster, object)));
-        let mut brought = Brought { namespaces: input::namespaces(&one.loaded, &one.topology), ..Brought::default() };
+        let mut brought =
+            Brought { namespaces: input::namespaces(&one.plan.loaded, &one.plan.topology), ..Brought::default() };
         for (cluster, Written { manifest, .. }) in all() {
             brought.names.insert(manifest.name().to_owned());
             if manifest.kind() == "Namespace" {

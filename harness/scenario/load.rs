@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Scenario, check};
-use crate::source::{Problem, Problems, Source, known, parse};
-use crate::topology::{self, Topology};
+use super::Scenario;
+use crate::source::{Problems, Source, parse};
 
 /// A scenario that was read from a file.
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ impl LoadedScenario {
     }
 }
 
-/// Reads a scenario, and no more: names and expectations are not checked (see [`open`]).
+/// Reads a scenario, and no more: names and expectations are not checked (see [`crate::plan::open`]).
 ///
 /// # Errors
 /// Every mistake that can be told without knowing the topology's clusters: text that is not YAML, unknown and missing
@@ -51,47 +50,6 @@ pub fn load(path: &Path) -> Result<LoadedScenario, Problems> {
         Source::read(path).map_err(|problem| problem.help("`meshproof list` shows the scenarios there are"))?;
     let scenario = parse(&source)?;
     Ok(LoadedScenario { scenario, project: project_of(path), source })
-}
-
-/// Reads a scenario with its topology, and checks all of both.
-///
-/// # Errors
-/// Everything that is wrong with the scenario, with the files that it names, and with the topology.
-pub fn open(path: &Path) -> Result<(LoadedScenario, Topology), Problems> {
-    checked(load(path)?)
-}
-
-/// As [`open`]; a scenario that lies in no project belongs to `project`.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_in(path: &Path, project: &Path) -> Result<(LoadedScenario, Topology), Problems> {
-    let mut loaded = load(path)?;
-    if !loaded.kind_configs().is_dir() {
-        loaded.project = project.to_path_buf();
-    }
-    checked(loaded)
-}
-
-fn checked(loaded: LoadedScenario) -> Result<(LoadedScenario, Topology), Problems> {
-    let named = &loaded.scenario.topology;
-    let names = topology::names(&loaded.kind_configs());
-    let topology = if names.contains(&named.value) {
-        Topology::load(&loaded.kind_configs(), named)
-    } else {
-        let what = format!("unknown topology `{}`", named.value);
-        let help = known(named, "topologies", names.iter().map(String::as_str));
-        let help = format!("{help} (folders of {} that hold a topology.yaml)", loaded.kind_configs().display());
-        Err(Problem::with(&loaded.source, named, what).help(help).into())
-    };
-    let mut problems = check::problems(&loaded, topology.as_ref().ok());
-    match topology {
-        Ok(topology) => Problems::none_of(problems).map(|()| (loaded, topology)),
-        Err(more) => {
-            problems.extend(more.clone());
-            Err(Problems::none_of(problems).err().unwrap_or(more))
-        }
-    }
 }
 
 /// Looks upwards along the path as it was typed first, so that messages show paths as the user knows them.

@@ -11,9 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::clusters::Clusters;
-use super::values::{EndpointsIn, Percent, PodsOf, Span, WorkloadRef};
+use crate::expect::Expect;
 use crate::istio::options::MeshOptions;
-use crate::source::Located;
+use crate::source::{Located, Percent, Span, WorkloadRef};
 use crate::stats::DETECT;
 
 /// One scenario: an environment, and steps that prove one thing about it.
@@ -202,57 +202,6 @@ impl Call {
     /// The longest that one request may take.
     pub fn timeout(&self) -> Duration {
         self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
-    }
-}
-
-/// What must be seen. All that is written must hold.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Expect {
-    /// Each of these versions answers, and no other.
-    #[serde(default)]
-    pub reached: Option<Located<Vec<Located<String>>>>,
-    /// This version answers every call.
-    #[serde(default)]
-    pub only: Option<Located<String>>,
-    /// None of these versions answers.
-    #[serde(default)]
-    pub never: Option<Located<Vec<Located<String>>>>,
-    /// The shares of the versions; must add up to 100%.
-    #[serde(default)]
-    pub split: Option<Located<BTreeMap<String, Located<Percent>>>>,
-    /// The HTTP status of every reply (default: 200, unless `refused` or `resolves: false` is expected).
-    #[serde(default)]
-    pub status: Option<Located<u16>>,
-    /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all
-    /// calls, or one for each version.
-    #[serde(default)]
-    pub endpoints_in: Option<Located<EndpointsIn>>,
-    /// The CIDR that the calls come from, by the server's proxy log: `cluster1.pods`.
-    #[serde(default)]
-    pub source_in: Option<Located<PodsOf>>,
-    /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
-    #[serde(default)]
-    pub mtls: Option<Located<bool>>,
-    /// Every reply arrives within this time.
-    #[serde(default)]
-    pub latency: Option<Located<Span>>,
-    /// Whether every call is refused: the connection is reset, or the proxy denies it.
-    #[serde(default)]
-    pub refused: Option<Located<bool>>,
-    /// Whether the name resolves.
-    #[serde(default)]
-    pub resolves: Option<Located<bool>>,
-    /// Whether the calls pass through the caller's sidecar, by its log.
-    #[serde(default)]
-    pub captured: Option<Located<bool>>,
-}
-
-impl Expect {
-    /// Whether what is expected is that no reply comes: the call is refused, or its name does not resolve.
-    pub fn no_reply(&self) -> bool {
-        self.refused.as_ref().is_some_and(|refused| refused.value)
-            || self.resolves.as_ref().is_some_and(|resolves| !resolves.value)
     }
 }
 

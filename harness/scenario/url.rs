@@ -40,7 +40,7 @@ pub fn expand(url: &str, address: impl Fn(&str) -> Option<String>) -> String {
 }
 
 /// What is wrong with a URL, apart from the names of its placeholders, and what was expected.
-pub(super) fn mistake(url: &str) -> Option<(String, &'static str)> {
+pub fn mistake(url: &str) -> Option<(String, &'static str)> {
     let plain = expand(url, |_| Some("192.0.2.1:6443".into()));
     if let Some(brace) = plain.find(['{', '}', '[', ']']) {
         let expected = "expected no braces but those of CLUSTER.api, such as {cluster2.api}";

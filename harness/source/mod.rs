@@ -8,6 +8,7 @@ mod parse;
 mod problem;
 mod suggest;
 mod tree;
+pub mod values;
 pub mod yaml;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ pub use parse::parse;
 pub use problem::{Problem, Problems};
 use suggest::renamed;
 pub use suggest::{did_you_mean, known};
+pub use values::{Percent, PodsOf, Span, WorkloadRef};
 
 /// A text file and where it came from.
 #[derive(Debug, PartialEq, Eq)]

@@ -20,9 +20,11 @@ mod rates;
 mod split;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use binomial::Binomial;
 pub use gamma::{ln_factorial, ln_gamma};
 pub use presence::{presence_calls, presence_power};
 pub use rates::{ALPHA, DETECT, MAX_CALLS, PRESENCE_MISS, SPLIT_MISS, TIE};
 pub use split::{p_value, sample_size, split_power};
+pub use words::{chance, percent};

@@ -1,28 +1,16 @@
-//! Expectations against observations: exact statistics and verdict classes.
+//! The vocabulary of verdicts: classes, findings, and the negative control.
 //!
-//! **Never**: input or output, time, randomness without a printed seed.
+//! **Never**: input or output, time, randomness.
 
 mod control;
-mod judge;
-mod power;
-mod split;
-mod tally;
-
-#[cfg(test)]
-mod judge_tests;
-#[cfg(test)]
-mod power_tests;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Located;
+use crate::source::Located;
 
 pub use control::negative_control;
-pub use judge::judge;
-pub use power::{calls_needed, power};
-pub(crate) use tally::{chance, percent};
 
 /// The class of a verdict. Ordered from good to bad; the worst of its parts is the verdict of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

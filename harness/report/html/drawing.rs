@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 
 use crate::report::{Answer, CallsReport, ClusterReport, TopologyReport};
-use crate::verdict::percent;
+use crate::stats::percent;
 
 const WIDTH: f64 = 400.0;
 const GAP: f64 = 44.0;

@@ -6,7 +6,8 @@ use super::drawing;
 use crate::diagnose::{Rung, RungStatus};
 use crate::report::terminal::{mark, place, word};
 use crate::report::{GateTiming, ScenarioReport, StepReport, TopologyReport, seconds};
-use crate::verdict::{Class, Finding, SplitTest, chance, percent};
+use crate::stats::{chance, percent};
+use crate::verdict::{Class, Finding, SplitTest};
 
 /// A bar from `start` to `start + length`, both as parts of the whole width.
 pub(super) fn bar(start: f64, length: f64, class: Option<Class>) -> Markup {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::probe::{CallSeen, Observations, Outcome};
+use super::seen::{CallSeen, Observations, Outcome};
 
 /// The version that answered a call, if one did.
 pub(super) fn version(call: &CallSeen) -> Option<&str> {
@@ -98,17 +98,11 @@ fn flags(call: &CallSeen) -> Option<&str> {
     call.client_proxy.as_ref().map(|line| line.flags.as_str()).filter(|flags| !flags.is_empty() && *flags != "-")
 }
 
-/// `75%`, `0.5%`: a fraction in hundredths, without the noise of rounding.
-pub(crate) fn percent(fraction: f64) -> String {
-    format!("{}%", (fraction * 1e6).round() / 1e4)
-}
-
-/// A small chance as people read it: `0.0312`, `4.1e-8`.
-pub(crate) fn chance(p: f64) -> String {
-    match p {
-        p if p >= 1e-3 => format!("{}", (p * 1e4).round() / 1e4),
-        p if p < 1e-99 => "0".into(),
-        p if (p / 10_f64.powi(p.log10().round() as i32) - 1.0).abs() < 1e-9 => format!("{p:.0e}"),
-        p => format!("{p:.1e}"),
+/// `v1`, `v1 and v2`, `v1, v2 and v3`.
+pub(super) fn and(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }

@@ -1,16 +1,13 @@
 //! Values as people write them: `75%`, `10s`, `sleep@cluster1`, `cluster2.pods`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::source::Located;
 
 /// A share in hundredths: `75%`, `0.5%`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -150,45 +147,6 @@ text_value!(Percent, "Percent", r"^[0-9]+(\.[0-9]+)? *%$", "75%");
 text_value!(Span, "Span", r"^[0-9].*[a-z]$", "250ms");
 text_value!(WorkloadRef, "WorkloadRef", r"^[^@]+@[^@]+$", "sleep@cluster1");
 text_value!(PodsOf, "PodsOf", r"^.+\.pods$", "cluster2.pods");
-
-/// Where endpoints lie: one range for all calls, or one for each version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum EndpointsIn {
-    /// All calls end here.
-    All(PodsOf),
-    /// Calls that this version answered end here.
-    ByVersion(BTreeMap<String, Located<PodsOf>>),
-}
-
-impl<'de> Deserialize<'de> for EndpointsIn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = EndpointsIn;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("CLUSTER.pods, or a map from version to CLUSTER.pods")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<EndpointsIn, E> {
-                text.parse().map(EndpointsIn::All).map_err(E::custom)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EndpointsIn, A::Error> {
-                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(EndpointsIn::ByVersion)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl JsonSchema for EndpointsIn {
-    fn schema_name() -> Cow<'static, str> {
-        "EndpointsIn".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let range = generator.subschema_for::<PodsOf>();
-        json_schema!({ "anyOf": [range, { "type": "object", "additionalProperties": range }] })
-    }
-}
 
 #[cfg(test)]
 mod tests {

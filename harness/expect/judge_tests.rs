@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use rstest::rstest;
 
 use super::*;
-use crate::probe::{CallSeen, Observations, Outcome, ProxyLine};
-use crate::scenario::Expect;
+use crate::source::Located;
+use crate::verdict::{Arm, Class, Finding, negative_control};
 
 fn call(outcome: Outcome) -> CallSeen {
     CallSeen { outcome, duration: Duration::from_millis(3), client_proxy: None, server_proxy: None }
@@ -99,7 +99,7 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
     "fail | v1 answers, and no other | v1 70, v2 62 of 132 calls on 1 connection")]
 #[case("reached: [v1, v2]", &[(reply("v1"), 9)],
     "inconclusive | v1 and v2 each answer, and no other | v1 9 of 9 calls on 1 connection: \
-     too few calls to say that one never answers (132 needed)")]
+     too few calls to conclude that a version never answers (132 needed)")]
 #[case("reached: [v1, v2]", &[(timed_out(), 132)],
     "fail | v1 and v2 each answer, and no other | timed out 132 of 132 calls on 1 connection")]
 #[case("reached: [v1, v2]", &[(reply("v1"), 5), (reply("v2"), 5)],
@@ -236,17 +236,17 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
     "fail | the name does not resolve | timed out 3 of 3 calls on 1 connection")]
 // captured
 #[case("captured: true", &[(through("v1", "10.10.1.5:5000"), 132)],
-    "pass | every call passes the caller's sidecar | 132 of 132 replies in the caller's proxy's log")]
+    "pass | every call passes through the caller's sidecar | 132 of 132 replies in the caller's proxy's log")]
 #[case("captured: true", &[(reply("v1"), 132)],
-    "fail | every call passes the caller's sidecar | 0 of 132 replies in the caller's proxy's log")]
+    "fail | every call passes through the caller's sidecar | 0 of 132 replies in the caller's proxy's log")]
 #[case("captured: true", &[(through("v1", "10.10.1.5:5000"), 130), (reply("v1"), 2)],
-    "inconclusive | every call passes the caller's sidecar | 130 of 132 replies in the caller's proxy's log: \
+    "inconclusive | every call passes through the caller's sidecar | 130 of 132 replies in the caller's proxy's log: \
      no line in the caller's proxy's log for 2 of 132 replies")]
 #[case("captured: false", &[(reply("v1"), 132)],
-    "pass | no call passes the caller's sidecar | 0 of 132 replies in the caller's proxy's log")]
+    "pass | no call passes through the caller's sidecar | 0 of 132 replies in the caller's proxy's log")]
 #[case("captured: false", &[(reply("v1"), 131), (through("v1", "10.10.1.5:5000"), 1)],
-    "fail | no call passes the caller's sidecar | 1 of 132 replies in the caller's proxy's log")]
-#[case("captured: false", &[(timed_out(), 132)], "inconclusive | no call passes the caller's sidecar | \
+    "fail | no call passes through the caller's sidecar | 1 of 132 replies in the caller's proxy's log")]
+#[case("captured: false", &[(timed_out(), 132)], "inconclusive | no call passes through the caller's sidecar | \
      no such reply to judge by: timed out 132 of 132 calls on 1 connection")]
 // split
 #[case("split: { v1: 75%, v2: 25% }", &[(reply("v1"), 980), (reply("v2"), 350)], "pass | v1 75%, v2 25% | \

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Apply, Call, Clusters, FaultStep, Scale, Step, url};
-use super::{Checks, Located, expect};
-use crate::fault;
+use super::Checks;
+use crate::expect::Caller;
+use crate::scenario::{Apply, Call, Clusters, FaultStep, Located, Mtls, Scale, Step, url};
 use crate::source::known;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
@@ -51,7 +51,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
 
 fn check_clusters(checks: &mut Checks<'_>, clusters: &Located<Clusters>) {
     match &clusters.value {
-        Clusters::One(name) => checks.cluster_named(clusters, name),
+        Clusters::One(name) => checks.mistakes.cluster(clusters, name),
         Clusters::Primaries => {}
         Clusters::Several(names) => {
             for (i, name) in names.iter().enumerate() {
@@ -71,9 +71,9 @@ fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
 
 fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
     checks.cluster(&fault.cluster);
-    if !fault::names().contains(&fault.name.as_str()) {
+    if !checks.faults.contains(&fault.name.as_str()) {
         let what = format!("unknown fault `{}`", fault.name.value);
-        checks.wrong(&fault.name, what, known(&fault.name, "faults", fault::names()));
+        checks.wrong(&fault.name, what, known(&fault.name, "faults", checks.faults.iter().copied()));
     }
 }
 
@@ -109,7 +109,14 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     {
         checks.wrong(timeout, "a request that may take no time always fails", "expected a length of time such as 5s");
     }
-    expect::check(checks, call, caller.is_none_or(|sidecar| sidecar));
+    let caller = Caller {
+        sidecar: caller.is_none_or(|sidecar| sidecar),
+        mutual_tls: checks.scenario().mesh.mtls != Mtls::Disabled,
+        timeout: call.timeout(),
+        calls: call.calls.clone(),
+        detect: call.detect.as_ref().map_or(Located::nowhere(call.detect()), |detect| detect.with(call.detect())),
+    };
+    call.expect.check(&call.expect.with(()), &caller, &mut checks.mistakes);
 }
 
 /// Whether the caller has a sidecar; `None` when it is not known.
@@ -117,8 +124,9 @@ fn check_caller(checks: &mut Checks<'_>, call: &Call) -> Option<bool> {
     let from = &call.from;
     let caller = checks.sleeps().find(|sleep| sleep.name.value == from.name && sleep.cluster.value == from.cluster);
     if caller.is_none() {
-        if checks.topology.is_some_and(|topology| topology.cluster(&from.cluster).is_none()) {
-            checks.cluster_named(from, &from.cluster);
+        let before = checks.mistakes.problems.len();
+        checks.mistakes.cluster(from, &from.cluster);
+        if checks.mistakes.problems.len() > before {
             return None;
         }
         let clients: Vec<String> =
@@ -137,7 +145,7 @@ fn check_url(checks: &mut Checks<'_>, call: &Call) {
     for placeholder in url::placeholders(to) {
         // any other placeholder is a mistake of the URL
         if let Some(cluster) = placeholder.api_of {
-            checks.cluster_named(to, cluster);
+            checks.mistakes.cluster(to, cluster);
         }
     }
 }

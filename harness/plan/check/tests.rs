@@ -3,6 +3,11 @@ use std::path::{Path, PathBuf};
 use rstest::rstest;
 
 use super::*;
+use crate::scenario::{Found, discover, schema};
+
+fn open(path: &Path) -> Result<crate::plan::Plan, Problems> {
+    crate::plan::open(path, &crate::fault::names())
+}
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,7 +18,7 @@ fn every_scenario_of_the_repository_is_sound_and_says_why_it_may_fail() {
     let found = discover(&[repository().join("scenarios")]).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(found.len() >= 12, "{found:?}");
     for Found { name, path } in found {
-        let (loaded, _) = open(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded = open(&path).unwrap_or_else(|problems| panic!("{problems}")).loaded;
         assert!(
             loaded.scenario.purpose.to_lowercase().contains("fails when"),
             "{name}: {}",
@@ -170,7 +175,7 @@ fn a_mistake_is_underlined_in_its_file() {
     let source = crate::source::Source::new("scenarios/x.yaml", expect(&["only: v2, never: [v2]"]));
     let scenario = crate::source::parse(&source).unwrap();
     let loaded = LoadedScenario { scenario, source, project: repository().into() };
-    let problems = check::problems(&loaded, None);
+    let (problems, _) = check(&loaded, None, &crate::fault::names());
     let report = problems.into_iter().next().unwrap().report();
     let mut text = String::new();
     let theme = miette::GraphicalTheme::unicode_nocolor();

@@ -1,7 +1,7 @@
 //! The head of a scenario and its workloads.
 
-use super::{Checks, Helloworld, Located, Manifest, Sleep, Workload, repeated};
-use crate::fault;
+use super::{Checks, repeated};
+use crate::scenario::{Helloworld, Located, Manifest, Sleep, Workload};
 use crate::source::known;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
@@ -20,9 +20,9 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         checks.conflict(first, again, format!("label `{}` is written twice", again.value), "remove one");
     }
     for (name, why) in &scenario.blind {
-        if !fault::names().contains(&name.as_str()) {
+        if !checks.faults.contains(&name.as_str()) {
             let what = format!("`blind` names the unknown fault `{name}`");
-            checks.wrong(why, what, known(name, "faults", fault::names()));
+            checks.wrong(why, what, known(name, "faults", checks.faults.iter().copied()));
         }
         if why.trim().is_empty() {
             let what = format!("why the scenario cannot see `{name}` is not said");
@@ -65,7 +65,7 @@ fn check_helloworld(checks: &mut Checks<'_>, hello: &Helloworld) {
     checks.cluster(&hello.cluster);
     word(checks, &hello.version, "version");
     word(checks, &hello.namespace, "namespace");
-    checks.versions.insert(hello.version.value.clone());
+    checks.mistakes.versions.insert(hello.version.value.clone());
 }
 
 /// A manifest gives the versions that its pods are labelled with.
@@ -75,7 +75,7 @@ fn check_manifest(checks: &mut Checks<'_>, manifest: &Manifest) {
         let data = &object.object.data;
         let labels = data.pointer("/spec/template/metadata/labels/version").and_then(|version| version.as_str());
         let own = object.object.metadata.labels.as_ref().and_then(|labels| labels.get("version")).map(String::as_str);
-        checks.versions.extend(labels.or(own.filter(|_| object.kind() == "Pod")).map(str::to_owned));
+        checks.mistakes.versions.extend(labels.or(own.filter(|_| object.kind() == "Pod")).map(str::to_owned));
     }
 }
 

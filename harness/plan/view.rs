@@ -1,10 +1,4 @@
-//! A scenario on a topology: clusters, CIDRs, routes, versions, steps, calls and their power. Pure.
-//!
-//! `meshproof plan FILE` prints it; nothing is touched for that.
-
-mod display;
-#[cfg(test)]
-mod tests;
+//! A plan as it is shown: to people by its `Display`, to programs as JSON. Made from the plan when it is printed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,15 +6,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::scenario::{
-    Call, EndpointsIn, Expect, LoadedScenario, MeshOptions, Mtls, Outbound, Span, Step, Tracing, Workload,
-};
+use super::{Action, Change, Plan, PlannedCall, PlannedStep};
+use crate::expect::Ranges;
+use crate::scenario::{MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
 use crate::topology::{ClusterSpec, NodeRole, Topology};
-use crate::verdict::{calls_needed, power};
 
-/// What a run of a scenario will do.
+/// A plan as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Plan {
+pub struct View {
     /// The scenario's name.
     pub scenario: String,
     /// Its purpose.
@@ -32,17 +25,17 @@ pub struct Plan {
     /// What the topology is for.
     pub topology_purpose: String,
     /// The clusters, primaries first.
-    pub clusters: Vec<ClusterPlan>,
+    pub clusters: Vec<ClusterView>,
     /// What each cluster's nodes are told about the others' pods.
-    pub routes: Vec<RoutePlan>,
+    pub routes: Vec<RouteView>,
     /// How the mesh is installed.
-    pub mesh: MeshPlan,
+    pub mesh: MeshView,
     /// What everything is made of, as far as it is known.
     pub versions: Vec<Part>,
     /// What runs in the clusters.
-    pub workloads: Vec<WorkloadPlan>,
+    pub workloads: Vec<WorkloadView>,
     /// What is done, in order.
-    pub steps: Vec<StepPlan>,
+    pub steps: Vec<StepView>,
 }
 
 /// A part and its version: `kubernetes`, `v1.34.4`.
@@ -56,7 +49,7 @@ pub struct Part {
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ClusterPlan {
+pub struct ClusterView {
     /// Its name.
     pub name: String,
     /// The cluster whose control plane it uses: its own name for a primary.
@@ -80,7 +73,7 @@ pub struct ClusterPlan {
 
 /// A route that every node of a cluster gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoutePlan {
+pub struct RouteView {
     /// The cluster whose nodes get it.
     pub from: String,
     /// The addresses that it leads to.
@@ -91,7 +84,7 @@ pub struct RoutePlan {
 
 /// How the mesh is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MeshPlan {
+pub struct MeshView {
     /// Mutual TLS between workloads.
     pub mtls: Mtls,
     /// The outbound ranges that sidecars capture; empty: all.
@@ -107,7 +100,7 @@ pub struct MeshPlan {
 
 /// A workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WorkloadPlan {
+pub struct WorkloadView {
     /// Where it runs.
     pub cluster: String,
     /// In which namespace; `None`: its manifest says.
@@ -124,20 +117,20 @@ pub struct WorkloadPlan {
 
 /// A step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepPlan {
+pub struct StepView {
     /// Where it is written.
     pub line: usize,
     /// What it does.
     #[serde(flatten)]
-    pub action: Action,
+    pub action: ActionView,
 }
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub enum ActionView {
     /// Sends calls and judges them.
-    Call(Box<CallPlan>),
+    Call(Box<CallView>),
     /// Applies a file.
     Apply {
         /// Where.
@@ -172,7 +165,7 @@ pub enum Action {
 
 /// A series of calls.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CallPlan {
+pub struct CallView {
     /// The caller.
     pub from: String,
     /// The URL, with its placeholders.
@@ -200,41 +193,33 @@ fn as_people_write_it<S: serde::Serializer>(duration: &Duration, serializer: S) 
     Span(*duration).serialize(serializer)
 }
 
-/// How many calls a step makes: as many as it says, or as its expectation needs.
-pub fn calls_of(call: &Call) -> u32 {
-    call.calls.as_ref().map_or_else(|| calls_needed(&call.expect, call.detect()), |calls| calls.value)
-}
-
-/// The plan of a scenario that was checked against its topology. `versions` are told as they are given.
-pub fn plan(loaded: &LoadedScenario, topology: &Topology, versions: Vec<Part>) -> Plan {
-    let scenario = &loaded.scenario;
-    let mut changed = false;
-    let mut steps = Vec::new();
-    for step in &*scenario.steps {
-        steps.push(StepPlan { line: step.line, action: action(step, topology, changed) });
-        changed |= !matches!(step.value, Step::Call(_));
-    }
-    let routes = topology.routed_pairs().into_iter();
-    Plan {
-        scenario: scenario.name.value.clone(),
-        purpose: scenario.purpose.value.clone(),
-        file: loaded.path().to_path_buf(),
-        topology: topology.name.clone(),
-        topology_purpose: topology.purpose.clone(),
-        clusters: topology.clusters.iter().map(cluster).collect(),
-        routes: routes
-            .map(|(from, to)| RoutePlan { from: from.name.clone(), to: to.pods, via: to.name.clone() })
-            .collect(),
-        mesh: mesh(&scenario.mesh, topology),
-        versions,
-        workloads: scenario.workloads.iter().map(|workload| self::workload(workload, topology)).collect(),
-        steps,
+impl Plan {
+    /// The plan as it is shown; `versions` are shown as they are given.
+    pub fn view(&self, versions: Vec<Part>) -> View {
+        let (scenario, topology) = (self.scenario(), &self.topology);
+        let ranges: Ranges = topology.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
+        let routes = topology.routed_pairs().into_iter();
+        View {
+            scenario: scenario.name.value.clone(),
+            purpose: scenario.purpose.value.clone(),
+            file: self.loaded.path().to_path_buf(),
+            topology: topology.name.clone(),
+            topology_purpose: topology.purpose.clone(),
+            clusters: topology.clusters.iter().map(cluster).collect(),
+            routes: routes
+                .map(|(from, to)| RouteView { from: from.name.clone(), to: to.pods, via: to.name.clone() })
+                .collect(),
+            mesh: mesh(&scenario.mesh, topology),
+            versions,
+            workloads: scenario.workloads.iter().map(|workload| self::workload(workload, topology)).collect(),
+            steps: self.steps.iter().map(|step| self::step(step, &ranges)).collect(),
+        }
     }
 }
 
-fn cluster(spec: &ClusterSpec) -> ClusterPlan {
+fn cluster(spec: &ClusterSpec) -> ClusterView {
     let control_plane_nodes = spec.nodes.iter().filter(|node| node.role == NodeRole::ControlPlane).count();
-    ClusterPlan {
+    ClusterView {
         name: spec.name.clone(),
         control_plane: spec.served_by().unwrap_or(&spec.name).to_owned(),
         network: spec.network.clone(),
@@ -247,7 +232,7 @@ fn cluster(spec: &ClusterSpec) -> ClusterPlan {
     }
 }
 
-fn mesh(options: &MeshOptions, topology: &Topology) -> MeshPlan {
+fn mesh(options: &MeshOptions, topology: &Topology) -> MeshView {
     let captured = match options.outbound {
         Outbound::All => Vec::new(),
         Outbound::Clusters => topology.clusters.iter().flat_map(|cluster| [cluster.pods, cluster.services]).collect(),
@@ -256,12 +241,12 @@ fn mesh(options: &MeshOptions, topology: &Topology) -> MeshPlan {
         topology.clusters.iter().map(|cluster| cluster.mesh.trust_domain.as_str()).collect();
     let trust_domain = domains.into_iter().collect::<Vec<_>>().join(", ");
     let MeshOptions { mtls, dns_capture, tracing, .. } = *options;
-    MeshPlan { mtls, captured, dns_capture, tracing, trust_domain }
+    MeshView { mtls, captured, dns_capture, tracing, trust_domain }
 }
 
-fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {
+fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
     match workload {
-        Workload::Sleep(sleep) => WorkloadPlan {
+        Workload::Sleep(sleep) => WorkloadView {
             cluster: sleep.cluster.value.clone(),
             namespace: Some(sleep.namespace().to_owned()),
             what: sleep.name.value.clone(),
@@ -271,7 +256,7 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {
         },
         Workload::Helloworld(hello) => {
             let others = topology.clusters.iter().map(|c| &c.name).filter(|name| **name != hello.cluster.value);
-            WorkloadPlan {
+            WorkloadView {
                 cluster: hello.cluster.value.clone(),
                 namespace: Some(hello.namespace.value.clone()),
                 what: format!("helloworld {}", hello.version.value),
@@ -280,7 +265,7 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {
                 stubs_in: if hello.stubs { others.cloned().collect() } else { Vec::new() },
             }
         }
-        Workload::Manifest(manifest) => WorkloadPlan {
+        Workload::Manifest(manifest) => WorkloadView {
             cluster: manifest.cluster.value.clone(),
             namespace: None,
             what: manifest.file.display().to_string(),
@@ -291,98 +276,35 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadPlan {
     }
 }
 
-fn action(step: &Step, topology: &Topology, changed: bool) -> Action {
-    match step {
-        Step::Call(call) => Action::Call(Box::new(self::call(call, topology, changed))),
-        Step::Apply(apply) => {
-            Action::Apply { cluster: apply.cluster.names(topology).join(", "), file: apply.file.value.clone() }
-        }
-        Step::Scale(scale) => Action::Scale {
-            version: scale.version.value.clone(),
-            cluster: scale.cluster.value.clone(),
-            replicas: scale.replicas.value,
+fn step(step: &PlannedStep, ranges: &Ranges) -> StepView {
+    let action = match &step.action {
+        Action::Call(call) => ActionView::Call(Box::new(self::call(call, ranges))),
+        Action::Change(planned) => match &planned.change {
+            Change::Apply { clusters, file, .. } => {
+                ActionView::Apply { cluster: clusters.join(", "), file: file.clone() }
+            }
+            Change::Scale { version, cluster, replicas, .. } => {
+                ActionView::Scale { version: version.clone(), cluster: cluster.clone(), replicas: *replicas }
+            }
+            Change::Fault { name, cluster } => ActionView::Fault { name: name.clone(), cluster: cluster.clone() },
+            Change::Clear { name, cluster } => ActionView::Clear { name: name.clone(), cluster: cluster.clone() },
         },
-        Step::Fault(fault) => Action::Fault { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
-        Step::Clear(fault) => Action::Clear { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
-    }
+    };
+    StepView { line: step.place.line, action }
 }
 
-fn call(call: &Call, topology: &Topology, changed: bool) -> CallPlan {
-    let calls = calls_of(call);
-    CallPlan {
+fn call(planned: &PlannedCall, ranges: &Ranges) -> CallView {
+    let call = &planned.call;
+    CallView {
         from: call.from.to_string(),
         to: call.to.value.clone(),
         headers: call.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
-        calls,
+        calls: planned.calls,
         new_connections: call.new_connections,
         timeout: call.timeout(),
         detect: call.detect(),
-        power: power(&call.expect, calls, call.detect()),
-        negative_control: changed && !call.already(),
-        expect: phrases(&call.expect, topology),
+        power: planned.power,
+        negative_control: planned.negative_control,
+        expect: call.expect.in_words(ranges),
     }
-}
-
-/// What is expected, one phrase each.
-fn phrases(expect: &Expect, topology: &Topology) -> Vec<String> {
-    let Expect {
-        reached,
-        only,
-        never,
-        split,
-        status,
-        endpoints_in,
-        source_in,
-        mtls,
-        latency,
-        refused,
-        resolves,
-        captured,
-    } = expect;
-    let join = |items: Vec<String>, last: &str| match items.split_last() {
-        Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),
-        _ => items.join(", "),
-    };
-    let range = |cluster: &str| match topology.cluster(cluster) {
-        Some(spec) => format!("{cluster}'s pods ({})", spec.pods),
-        None => format!("{cluster}'s pods"),
-    };
-    let mut phrases = Vec::new();
-    if let Some(versions) = reached {
-        let versions = versions.iter().map(|version| version.value.clone()).collect();
-        phrases.push(format!("{} answer, and no other", join(versions, "and")));
-    }
-    phrases.extend(only.as_ref().map(|version| format!("only {} answers", version.value)));
-    if let Some(versions) = never {
-        let versions = versions.iter().map(|version| version.value.clone()).collect();
-        phrases.push(format!("{} never answers", join(versions, "or")));
-    }
-    if let Some(shares) = split {
-        let shares = shares.iter().map(|(version, share)| format!("{version} {}", share.value)).collect();
-        phrases.push(format!("shares of {}", join(shares, "and")));
-    }
-    let status = status.as_ref().map(|status| status.value).or((!expect.no_reply()).then_some(200));
-    phrases.extend(status.map(|status| format!("every reply has status {status}")));
-    match endpoints_in.as_ref().map(|endpoints| &endpoints.value) {
-        Some(EndpointsIn::All(pods)) => phrases.push(format!("every call ends at one of {}", range(&pods.0))),
-        Some(EndpointsIn::ByVersion(by)) => {
-            phrases
-                .extend(by.iter().map(|(version, pods)| format!("{version} answers from one of {}", range(&pods.0))));
-        }
-        None => {}
-    }
-    phrases.extend(source_in.as_ref().map(|pods| format!("every call comes from one of {}", range(&pods.0))));
-    let choice = |value: &Option<crate::scenario::Located<bool>>, yes: &str, no: &str| {
-        value.as_ref().map(|value| if value.value { yes.to_owned() } else { no.to_owned() })
-    };
-    phrases.extend(choice(mtls, "the server's proxy sees the caller's identity", "no identity is seen"));
-    phrases.extend(latency.as_ref().map(|latency| format!("every reply arrives within {}", latency.value)));
-    phrases.extend(choice(refused, "every call is refused", "no call is refused"));
-    phrases.extend(choice(resolves, "the name resolves", "the name does not resolve"));
-    phrases.extend(choice(
-        captured,
-        "every call passes through the caller's sidecar",
-        "no call passes through the caller's sidecar",
-    ));
-    phrases
 }

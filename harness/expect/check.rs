@@ -1,0 +1,122 @@
+//! What can be known to be wrong with expectations before anything runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::source::{Located, Problem, Source, known};
+
+/// The mistakes of a file so far, and the names that it may use.
+pub struct Mistakes {
+    /// The file.
+    pub source: Arc<Source>,
+    /// The topology and its clusters; `None`: not known, so no name is refused.
+    pub clusters: Option<(String, Vec<String>)>,
+    /// Every version that some workload answers with.
+    pub versions: BTreeSet<String>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Mistakes {
+    /// Something is wrong with a value.
+    pub fn wrong<T>(&mut self, value: &Located<T>, what: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::with(&self.source, value, what).help(help));
+    }
+
+    /// `first` and `second` cannot both be written.
+    pub fn conflict<T, U>(&mut self, first: &Located<T>, second: &Located<U>, what: impl Into<String>, help: &str) {
+        self.problems.push(Problem::with(&self.source, second, what).also(first, "and this").help(help));
+    }
+
+    /// A cluster's name that is the value, or a part of it.
+    pub fn cluster<T>(&mut self, value: &Located<T>, name: &str) {
+        let Some((topology, clusters)) = &self.clusters else { return };
+        if !clusters.iter().any(|cluster| cluster == name) {
+            let help = known(name, "clusters", clusters.iter().map(String::as_str));
+            let help = format!("{help} (topology {topology})");
+            self.wrong(value, format!("unknown cluster `{name}`"), help);
+        }
+    }
+
+    /// A version's name that is the value, or a part of it.
+    pub fn version<T>(&mut self, value: &Located<T>, name: &str) {
+        if !self.versions.contains(name) {
+            let help = known(name, "versions", self.versions.iter().map(String::as_str));
+            self.wrong(value, format!("no workload has version `{name}`"), help);
+        }
+    }
+}
+
+/// What a call's other fields say.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whether the caller has a sidecar.
+    pub sidecar: bool,
+    /// Whether the mesh uses mutual TLS at all.
+    pub mutual_tls: bool,
+    /// The longest that one request may take.
+    pub timeout: Duration,
+    /// The number of calls, where it is written.
+    pub calls: Option<Located<u32>>,
+    /// The smallest deviation that must not go unnoticed, as a share of the calls, and where it is written.
+    pub detect: Located<f64>,
+}
+
+/// An expectation as the others of its call see it.
+pub(super) struct Peer<'a> {
+    /// Its key.
+    pub key: &'static str,
+    /// Its place.
+    pub place: Located<()>,
+    /// Whether it is about replies: it cannot hold where none comes.
+    pub about_replies: bool,
+    /// The versions that are to answer, each of them and no other; `None`: it does not say.
+    pub answering: Option<Vec<&'a str>>,
+    /// Whether it needs the caller's proxy: its log, or its identity.
+    pub needs_caller_proxy: bool,
+}
+
+/// The check of one expectation.
+pub(super) struct Check<'a> {
+    /// Its place.
+    pub place: Located<()>,
+    /// All expectations of the call.
+    pub peers: &'a [Peer<'a>],
+    /// The call.
+    pub caller: &'a Caller,
+    /// What is wrong so far.
+    pub mistakes: &'a mut Mistakes,
+}
+
+impl<'a> Check<'a> {
+    /// Something is wrong with the expectation as a whole.
+    pub fn wrong(&mut self, what: impl Into<String>, help: impl Into<String>) {
+        self.mistakes.wrong(&self.place, what, help);
+    }
+
+    /// The versions that are to answer, and the expectation that says so.
+    pub fn answering(&self) -> Option<(Vec<&'a str>, Located<()>)> {
+        self.peers.iter().find_map(|peer| Some((peer.answering.clone()?, peer.place.clone())))
+    }
+
+    /// A list of names: not empty, each known, none twice.
+    pub fn versions(&mut self, key: &str, list: &[Located<String>]) {
+        if list.is_empty() {
+            self.wrong(format!("`{key}` names no version"), "expected a list such as [v1, v2]");
+        }
+        let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
+        for version in list {
+            self.mistakes.version(version, version);
+            if let Some(first) = first.get(version.as_str()) {
+                self.mistakes.conflict(
+                    first,
+                    version,
+                    format!("version `{}` is written twice", version.value),
+                    "remove one",
+                );
+            }
+            first.entry(version.as_str()).or_insert(version);
+        }
+    }
+}

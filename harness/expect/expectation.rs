@@ -1,0 +1,102 @@
+//! The table of expectations.
+
+use serde::Serialize;
+use serde::de::MapAccess;
+
+use crate::source::Located;
+
+use super::check::Peer;
+use super::kind::Kind;
+use super::kinds::*;
+
+/// From one table: the enum, its keys, how it is read, and its part of the JSON Schema.
+macro_rules! expectations {
+    ($($(#[doc = $doc:literal])+ $key:literal: $Kind:ident,)+) => {
+        /// One expectation of a call.
+        #[derive(Debug, Clone, Serialize)]
+        #[serde(untagged)]
+        #[allow(missing_docs, reason = "each kind has its own docs")]
+        pub enum Expectation {
+            $($(#[doc = $doc])+ $Kind($Kind),)+
+        }
+
+        impl Expectation {
+            /// The keys that `expect:` knows, in the order of the reports.
+            pub const KEYS: &'static [&'static str] = &[$($key),+];
+
+            /// Its key in `expect:`.
+            pub fn key(&self) -> &'static str {
+                match self { $(Self::$Kind(_) => $key,)+ }
+            }
+
+            pub(super) fn kind(&self) -> &dyn Kind {
+                match self { $(Self::$Kind(kind) => kind,)+ }
+            }
+
+            /// Reads the value of `key`; `None`: there is no such expectation.
+            pub(super) fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Option<Located<Self>>, A::Error> {
+                Ok(Some(match key {
+                    $($key => {
+                        let read: Located<$Kind> = map.next_value()?;
+                        Located { value: Self::$Kind(read.value), line: read.line, column: read.column, span: read.span }
+                    })+
+                    _ => return Ok(None),
+                }))
+            }
+
+            /// Key, description and schema of each.
+            pub(super) fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, String, schemars::Schema)> {
+                vec![$(($key, [$($doc),+].map(str::trim).join(" "), generator.subschema_for::<$Kind>())),+]
+            }
+        }
+
+        $(impl<'a> TryFrom<&'a Expectation> for &'a $Kind {
+            type Error = ();
+            fn try_from(expectation: &'a Expectation) -> Result<Self, ()> {
+                if let Expectation::$Kind(kind) = expectation { Ok(kind) } else { Err(()) }
+            }
+        })+
+    };
+}
+
+expectations! {
+    /// Each of these versions answers, and no other.
+    "reached": Reached,
+    /// This version answers every call.
+    "only": Only,
+    /// None of these versions answers.
+    "never": Never,
+    /// The shares of the versions; must add up to 100%.
+    "split": Split,
+    /// The HTTP status of every reply (default: 200, unless `refused` or `resolves: false` is expected).
+    "status": Status,
+    /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all
+    /// calls, or one for each version.
+    "endpoints_in": EndpointsIn,
+    /// The CIDR that the calls come from, by the server's proxy log: `cluster1.pods`.
+    "source_in": SourceIn,
+    /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
+    "mtls": MutualTls,
+    /// Every reply arrives within this time.
+    "latency": Latency,
+    /// Whether every call is refused: the connection is reset, or the proxy denies it.
+    "refused": Refused,
+    /// Whether the name resolves.
+    "resolves": Resolves,
+    /// Whether the calls pass through the caller's sidecar, by its log.
+    "captured": Captured,
+}
+
+impl Expectation {
+    /// It as the others of its call see it.
+    pub(super) fn peer(own: &Located<Self>) -> Peer<'_> {
+        let kind = own.kind();
+        Peer {
+            key: own.key(),
+            place: own.with(()),
+            about_replies: kind.is_about_replies(),
+            answering: kind.answering(),
+            needs_caller_proxy: kind.needs_caller_proxy(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What judging an expectation needs: the calls that were seen, and how a verdict follows from them.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::stats::{PRESENCE_MISS, percent, presence_calls, presence_power};
+use crate::verdict::{Class, SplitTest};
+
+use super::seen::{CallSeen, Observations};
+use super::tally::{by_version, status};
+
+/// The clusters' pod CIDRs, by cluster.
+pub type Ranges = BTreeMap<String, IpNet>;
+
+/// What an expectation comes to.
+pub(super) struct Found {
+    pub class: Class,
+    /// What was seen, with numbers.
+    pub observed: String,
+    /// The number of calls from which on a pass means something.
+    pub needs: u32,
+    /// The numbers of the test of a split.
+    pub split: Option<SplitTest>,
+}
+
+/// Who judges: what was seen, and how precisely.
+pub(super) struct Judge<'a> {
+    pub seen: &'a Observations,
+    pub ranges: &'a Ranges,
+    /// The share of calls that a deviation must have to matter.
+    pub detect: f64,
+}
+
+impl Judge<'_> {
+    /// A pass on too few calls is no pass.
+    pub fn with_enough_calls(&self, mut found: Found) -> Found {
+        let (calls, needs) = (self.calls(), found.needs);
+        if found.class == Class::Pass && calls < needs {
+            found.class = Class::Inconclusive;
+            let (share, missed) = (percent(self.detect), percent(1.0 - presence_power(self.detect, calls)));
+            found.observed.push_str(&format!(
+                ": too few, a share of {share} goes unseen in {missed} of such runs ({needs} calls needed)"
+            ));
+        }
+        found
+    }
+
+    /// Passes if `holds`, else fails; a pass needs enough calls to have shown a deviation.
+    pub fn holds(&self, holds: bool, observed: impl Into<String>) -> Found {
+        let class = if holds { Class::Pass } else { Class::Fail };
+        let needs = presence_calls(self.detect, PRESENCE_MISS);
+        Found { class, observed: observed.into(), needs, split: None }
+    }
+
+    /// How many calls were seen.
+    pub fn calls(&self) -> u32 {
+        self.seen.calls.len() as u32
+    }
+
+    /// Whether it holds for every call.
+    pub fn all(&self, holds: impl Fn(&CallSeen) -> bool) -> bool {
+        self.seen.calls.iter().all(holds)
+    }
+
+    /// The calls that got an HTTP reply.
+    pub fn replies(&self) -> Vec<&CallSeen> {
+        self.seen.calls.iter().filter(|call| status(call).is_some()).collect()
+    }
+
+    /// Nothing can be judged where the pod CIDR of a cluster is not known.
+    pub fn unknown_range(&self, cluster: &str) -> Found {
+        let known = self.ranges.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let observed = format!("the pod CIDR of {cluster} is not known (known: {known})");
+        Found { class: Class::Broken, observed, needs: 0, split: None }
+    }
+
+    /// A pass on the log lines that exist says nothing about the ones that are missing.
+    pub fn unless_missing(&self, mut found: Found, replies: usize, lines: usize, whose: &str) -> Found {
+        if found.class != Class::Pass {
+            return found;
+        }
+        if replies == 0 {
+            found.class = Class::Inconclusive;
+            found.observed = format!("no such reply to judge by: {}", by_version(self.seen));
+        } else if lines < replies {
+            found.class = Class::Inconclusive;
+            let missing = replies - lines;
+            found.observed =
+                format!("{}: no line in the {whose} proxy's log for {missing} of {replies} replies", found.observed);
+        }
+        found
+    }
+}
+
+/// `cluster2.pods (10.20.0.0/16)`; without the CIDR where it is not known.
+pub(super) fn pods_of(cluster: &str, ranges: &Ranges) -> String {
+    match ranges.get(cluster) {
+        Some(range) => format!("{cluster}.pods ({range})"),
+        None => format!("{cluster}.pods"),
+    }
+}

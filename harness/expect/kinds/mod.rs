@@ -1,0 +1,27 @@
+//! The expectations, one file each.
+
+mod captured;
+mod endpoints_in;
+mod latency;
+mod mtls;
+mod never;
+mod only;
+mod reached;
+mod refused;
+mod resolves;
+mod source_in;
+mod split;
+mod status;
+
+pub use captured::Captured;
+pub use endpoints_in::EndpointsIn;
+pub use latency::Latency;
+pub use mtls::MutualTls;
+pub use never::Never;
+pub use only::Only;
+pub use reached::Reached;
+pub use refused::Refused;
+pub use resolves::Resolves;
+pub use source_in::SourceIn;
+pub use split::Split;
+pub use status::Status;

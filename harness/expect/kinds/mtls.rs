@@ -1,0 +1,49 @@
+//! `mtls: true`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::check::Check;
+use super::super::judgement::{Found, Judge, Ranges};
+use super::super::kind::{Kind, Need};
+use super::super::tally::{count, list, of_calls};
+
+/// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct MutualTls(pub bool);
+
+impl Kind for MutualTls {
+    fn wording(&self, _: &Ranges) -> String {
+        match self.0 {
+            true => "mutual TLS: the server's proxy saw the caller's identity on every reply".into(),
+            false => "no mutual TLS: the server's proxy saw no identity".into(),
+        }
+    }
+
+    fn judge(&self, judge: &Judge<'_>) -> Found {
+        let replies = judge.replies();
+        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
+        let peers = count(lines.iter().map(|line| line.peer.as_deref().unwrap_or("none")));
+        let holds = lines.iter().all(|line| line.peer.is_some() == self.0);
+        let found = judge.holds(holds, format!("peer {} {}", list(&peers), of_calls(judge.seen)));
+        judge.unless_missing(found, replies.len(), lines.len(), "server's")
+    }
+
+    fn needs(&self) -> &'static [Need] {
+        &[Need::ServerLogs]
+    }
+
+    /// The identity is that of the caller's proxy.
+    fn needs_caller_proxy(&self) -> bool {
+        self.0
+    }
+
+    fn check(&self, check: &mut Check<'_>) {
+        if self.0 && check.caller.sidecar && !check.caller.mutual_tls {
+            let help = "the scenario says `mesh: { mtls: disabled }`: no proxy offers an identity";
+            check.wrong("`mtls: true` can never hold in this mesh", help);
+        }
+    }
+}

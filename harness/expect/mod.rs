@@ -1,0 +1,32 @@
+//! Expectations: what a call's `expect:` may say, and everything that each of them means.
+//!
+//! One expectation is one file in `kinds/` and its lines in the table of [`expectation`]: its wording, what has to be observed
+//! for it, how many calls it needs, what it contradicts, and how it is judged ([`Kind`](kind::Kind)). Reading, checking,
+//! planning, judging and the JSON Schema all go through that table.
+//!
+//! **Never**: input or output, time, randomness without a reported seed.
+
+mod check;
+mod expectation;
+mod judge;
+mod judgement;
+mod kind;
+mod kinds;
+mod list;
+mod seen;
+mod tally;
+mod validate;
+
+#[cfg(test)]
+mod judge_tests;
+#[cfg(test)]
+mod power_tests;
+
+pub use check::{Caller, Mistakes};
+pub use expectation::Expectation;
+pub use judge::judge;
+pub use judgement::Ranges;
+pub use kind::Need;
+pub use kinds::*;
+pub use list::Expect;
+pub use seen::{CallSeen, Observations, Outcome, ProxyLine};

@@ -1,0 +1,86 @@
+//! What is observed of calls.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// All that was seen of one `call` step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Observations {
+    /// Each call, in the order it was sent.
+    pub calls: Vec<CallSeen>,
+    /// How many connections the client opened.
+    pub connections: u32,
+    /// From the first request to the last reply.
+    pub took: Duration,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CallSeen {
+    /// What the client got.
+    pub outcome: Outcome,
+    /// From request to reply.
+    pub duration: Duration,
+    /// What the caller's proxy logged about it; `None`: it did not pass through the proxy, or the
+    /// log was not asked for.
+    pub client_proxy: Option<ProxyLine>,
+    /// What the server's proxy logged about it; `None`: no server's proxy saw it, or the log was
+    /// not asked for.
+    pub server_proxy: Option<ProxyLine>,
+}
+
+/// What the client got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// An HTTP reply.
+    Reply {
+        /// Its status.
+        status: u16,
+        /// The version in its body, if it came from `helloworld`.
+        version: Option<String>,
+        /// The instance (pod name) in its body, if it came from `helloworld`.
+        instance: Option<String>,
+        /// The first line of its body when no version was found in it.
+        body: Option<String>,
+    },
+    /// The name does not resolve.
+    Unresolved,
+    /// The connection was refused or reset.
+    Refused(String),
+    /// No reply in time.
+    TimedOut,
+    /// Anything else, in curl's words.
+    Failed(String),
+}
+
+impl Outcome {
+    /// How curl begins what it says of a resolver that did not answer in time.
+    pub(crate) const SILENT: &str = "Resolving timed out";
+
+    /// Whether no resolver said in time that there is such a name, or that there is none.
+    pub fn is_silence_of_dns(&self) -> bool {
+        matches!(self, Self::Failed(why) if why.starts_with(Self::SILENT))
+    }
+}
+
+/// One line of an Envoy access log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProxyLine {
+    /// Where the request came from, as this proxy saw it.
+    pub downstream: Option<SocketAddr>,
+    /// The endpoint that the request was sent to.
+    pub upstream: Option<SocketAddr>,
+    /// Envoy's name of the cluster (`outbound|5000|v2|helloworld.app1.svc.cluster.local`).
+    pub upstream_cluster: Option<String>,
+    /// SPIFFE identity of the peer in a mutual TLS handshake (server side).
+    pub peer: Option<String>,
+    /// HTTP status, 0 when there was none.
+    pub status: u16,
+    /// Envoy's response flags (`UH`, `NR`, …), `-` for none.
+    pub flags: String,
+    /// Why the request was answered locally or the connection ended, in Envoy's words.
+    pub details: Option<String>,
+}

@@ -1,0 +1,115 @@
+//! What can be known to be wrong with a scenario without a cluster: all of it at once.
+
+mod names;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::make::Files;
+use crate::apply::{self, Manifest};
+use crate::expect::Mistakes;
+use crate::scenario::{Helloworld, LoadedScenario, Located, Scenario, Sleep, Workload};
+use crate::source::{Problem, Problems, Source};
+use crate::topology::Topology;
+
+/// Checks a scenario against its topology and the names of the catalogue of faults.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file.
+pub fn validate(loaded: &LoadedScenario, topology: &Topology, faults: &[&str]) -> Result<(), Problems> {
+    Problems::none_of(check(loaded, Some(topology), faults).0)
+}
+
+/// Everything that is wrong (without a topology, all but the names of clusters), and the manifests that were read.
+pub(super) fn check(loaded: &LoadedScenario, topology: Option<&Topology>, faults: &[&str]) -> (Vec<Problem>, Files) {
+    let names = |topology: &Topology| topology.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+    let mistakes = Mistakes {
+        source: loaded.source.clone(),
+        clusters: topology.map(|topology| (topology.name.clone(), names(topology))),
+        versions: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    let mut checks = Checks { loaded, faults, files: Files::new(), mistakes };
+    names::check(&mut checks);
+    steps::check(&mut checks);
+    (checks.mistakes.problems, checks.files)
+}
+
+/// What is checked, and what was found.
+struct Checks<'a> {
+    loaded: &'a LoadedScenario,
+    faults: &'a [&'a str],
+    /// The manifests of the files that the scenario names.
+    files: Files,
+    mistakes: Mistakes,
+}
+
+impl<'a> Checks<'a> {
+    fn scenario(&self) -> &'a Scenario {
+        &self.loaded.scenario
+    }
+
+    fn wrong<T>(&mut self, value: &Located<T>, what: impl Into<String>, help: impl Into<String>) {
+        self.mistakes.wrong(value, what, help);
+    }
+
+    /// `first` and `second` cannot both be written.
+    fn conflict<T, U>(&mut self, first: &Located<T>, second: &Located<U>, what: impl Into<String>, help: &str) {
+        self.mistakes.conflict(first, second, what, help);
+    }
+
+    fn cluster(&mut self, name: &Located<String>) {
+        self.mistakes.cluster(name, name);
+    }
+
+    /// A file that the scenario names: it must hold manifests.
+    fn manifests(&mut self, file: &Located<PathBuf>) -> Vec<Manifest> {
+        let named = file.display();
+        let Some(path) = self.loaded.file(file) else {
+            let project = if self.loaded.project == Path::new("") { Path::new(".") } else { &self.loaded.project };
+            let help = format!("searched next to the scenario and in {}", project.display());
+            self.wrong(file, format!("there is no file `{named}`"), help);
+            return Vec::new();
+        };
+        match Source::read(&path).map_err(Problems::from).and_then(|source| apply::read(&source)) {
+            Ok(written) if !written.is_empty() => {
+                let manifests: Vec<Manifest> = written.into_iter().map(|one| one.manifest).collect();
+                self.files.insert(file.value.clone(), manifests.clone());
+                return manifests;
+            }
+            Ok(_) => self.wrong(file, format!("`{named}` holds no manifest"), "expected Kubernetes objects in YAML"),
+            Err(problems) => self.mistakes.problems.extend(problems),
+        }
+        Vec::new()
+    }
+
+    fn sleeps(&self) -> impl Iterator<Item = &'a Sleep> + use<'a> {
+        self.scenario()
+            .workloads
+            .iter()
+            .filter_map(|w| if let Workload::Sleep(sleep) = &w.value { Some(sleep) } else { None })
+    }
+
+    fn helloworlds(&self) -> impl Iterator<Item = &'a Helloworld> + use<'a> {
+        let workloads = self.scenario().workloads.iter();
+        workloads.filter_map(|w| if let Workload::Helloworld(hello) = &w.value { Some(hello) } else { None })
+    }
+}
+
+/// The values that occur a second time, with the first.
+fn repeated<'v, K: Ord, T>(
+    values: impl IntoIterator<Item = (K, &'v Located<T>)>,
+) -> Vec<(&'v Located<T>, &'v Located<T>)> {
+    let mut first: BTreeMap<K, &Located<T>> = BTreeMap::new();
+    let mut again = Vec::new();
+    for (key, value) in values {
+        match first.get(&key) {
+            Some(before) => again.push((*before, value)),
+            None => drop(first.insert(key, value)),
+        }
+    }
+    again
+}

@@ -1,0 +1,85 @@
+//! The plan of a scenario that was checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::apply::Manifest;
+use crate::scenario::{Call, LoadedScenario, Step, Workload};
+use crate::topology::Topology;
+
+use super::{Action, Change, Plan, PlannedCall, PlannedChange, PlannedStep};
+
+/// The manifests of the files that a scenario names, by the name that it uses.
+pub(super) type Files = BTreeMap<PathBuf, Vec<Manifest>>;
+
+/// The plan of a scenario that was checked against its topology; `files` are those that the check read.
+pub(super) fn plan(loaded: LoadedScenario, topology: Topology, files: &Files) -> Plan {
+    let scenario = &loaded.scenario;
+    let is_call = |at: usize| scenario.steps.get(at).is_some_and(|step| step.call().is_some());
+    let mut steps = Vec::new();
+    let mut changed = false;
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let action = match change(&step.value, &loaded, &topology, files) {
+            Some(change) => {
+                changed = true;
+                let calls = (index..scenario.steps.len()).skip_while(|at| !is_call(*at)).take_while(|at| is_call(*at));
+                let made_for: Vec<usize> = calls.collect();
+                // Of several changes in a row, the first is preceded by the negative controls.
+                let first = index == 0 || is_call(index - 1);
+                let tried = |at: &usize| first && scenario.steps[*at].call().is_some_and(|call| !call.already());
+                let controls = made_for.iter().copied().filter(tried).collect();
+                Action::Change(PlannedChange { change, controls, made_for })
+            }
+            None => match step.call() {
+                Some(call) => Action::Call(Box::new(planned(call, changed))),
+                None => continue,
+            },
+        };
+        steps.push(PlannedStep { index, place: step.with(()), what: step.in_words(), action });
+    }
+    Plan { steps, topology, loaded }
+}
+
+fn planned(call: &Call, changed: bool) -> PlannedCall {
+    let needed = || call.expect.calls_needed(call.detect());
+    let calls = call.calls.as_ref().map_or_else(needed, |calls| calls.value);
+    PlannedCall {
+        calls,
+        power: call.expect.power(calls, call.detect()),
+        negative_control: changed && !call.already(),
+        call: call.clone(),
+    }
+}
+
+/// What a step changes; `None`: it is a call.
+fn change(step: &Step, loaded: &LoadedScenario, topology: &Topology, files: &Files) -> Option<Change> {
+    Some(match step {
+        Step::Call(_) => return None,
+        Step::Apply(apply) => Change::Apply {
+            clusters: apply.cluster.names(topology),
+            file: apply.file.value.clone(),
+            manifests: of_file(files, &apply.file),
+        },
+        Step::Scale(scale) => Change::Scale {
+            version: scale.version.value.clone(),
+            cluster: scale.cluster.value.clone(),
+            namespace: namespace_of(loaded, &scale.version, &scale.cluster),
+            replicas: scale.replicas.value,
+        },
+        Step::Fault(fault) => Change::Fault { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
+        Step::Clear(fault) => Change::Clear { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
+    })
+}
+
+fn of_file(files: &Files, named: &Path) -> Vec<Manifest> {
+    files.get(named).cloned().unwrap_or_default()
+}
+
+/// The namespace of a `helloworld`; the scenario was checked, so there is exactly one.
+fn namespace_of(loaded: &LoadedScenario, version: &str, cluster: &str) -> String {
+    let mut found = loaded.scenario.workloads.iter().filter_map(|workload| match &workload.value {
+        Workload::Helloworld(h) if *h.version == version && *h.cluster == cluster => Some(h.namespace.value.clone()),
+        _ => None,
+    });
+    found.next().unwrap_or_default()
+}
