@@ -17,15 +17,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use meshproof::apply::{self, Manifest};
+use meshproof::expect::Outcome;
 use meshproof::gate::{self, Change, GateError, GateReport};
-use meshproof::probe::{self, Outcome, Request};
+use meshproof::probe::{self, Request};
 use meshproof::project::Project;
 use meshproof::provider::{Cluster, ProviderName};
 use meshproof::run::Session;
 use meshproof::run::environment::Environment;
 use meshproof::run::kit::Kit;
 use meshproof::run::settings::Settings;
-use meshproof::{scenario, workload};
+use meshproof::{fault, plan, scenario, workload};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -397,8 +398,8 @@ async fn what_passes_the_gate_is_in_force() {
     let mut random = Random::new();
     let mut session = session().await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
-    let (scenario, topology) = scenario::open(&file).map_err(|_| "a scenario with mistakes").unwrap();
-    let (environment, kit) = session.enter(&topology, &scenario.scenario.mesh).await.unwrap();
+    let plan = plan::open(&file, &fault::names()).map_err(|_| "a scenario with mistakes").unwrap();
+    let (environment, kit) = session.enter(&plan.topology, &plan.scenario().mesh).await.unwrap();
     workloads(environment, kit).await;
     let mut wrong = try_ignored(environment).await;
     let count = variable("MESHPROOF_COMBINATIONS").unwrap_or(10);
