@@ -200,8 +200,20 @@ pub struct Apps {
     pub helloworld_v1: ImageRef,
     /// Answers `v2`.
     pub helloworld_v2: ImageRef,
-    /// The Zipkin server.
+    /// The Zipkin server (default: its published image, so that a `versions.yaml` from before tracing still reads).
+    #[serde(default = "Apps::default_zipkin")]
     pub zipkin: ImageRef,
+}
+
+impl Apps {
+    fn default_zipkin() -> ImageRef {
+        ImageRef {
+            registry: "docker.io".into(),
+            repository: "openzipkin/zipkin".into(),
+            tag: Some("latest".into()),
+            digest: None,
+        }
+    }
 }
 
 /// Two versions that are tried together.
