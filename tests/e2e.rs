@@ -41,6 +41,9 @@ struct Args {
     /// Keep evidence of scenarios that pass, too (of others it is always kept).
     #[arg(long, help_heading = "Harness")]
     evidence: bool,
+    /// Install missing packages of the operating system first.
+    #[arg(long, help_heading = "Harness")]
+    install: bool,
     /// Only scenarios with this label; may be given several times (all must be there).
     #[arg(long = "label", value_name = "LABEL", help_heading = "Harness")]
     labels: Vec<String>,
@@ -95,6 +98,7 @@ fn run(mut args: Args) -> Result<ExitCode, Failure> {
     };
     settings.wait_for_kept = nextest;
     settings.evidence = args.evidence;
+    settings.install = args.install;
     // Scenarios share environments: one at a time.
     args.libtest.test_threads.get_or_insert(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -146,6 +150,11 @@ impl Shared {
 
     /// Looks at the prerequisites, then opens the session. Makes no cluster yet.
     fn open(&self, topology: &Topology) -> State {
+        if self.settings.install
+            && let Err(failure) = self.runtime.block_on(doctor::install_missing(&self.settings, true))
+        {
+            return State::Unfit(failure.to_string());
+        }
         let bad = doctor::showstoppers(&self.settings, std::slice::from_ref(topology));
         let mut bad: Vec<String> = self.runtime.block_on(bad).iter().map(ToString::to_string).collect();
         let in_the_way = doctor::in_the_way(&self.settings, std::slice::from_ref(topology));

@@ -28,8 +28,8 @@ pub struct DoctorArgs {
 pub async fn main(project: &Project, args: DoctorArgs) -> Result<u8, Failure> {
     let settings = args.options.settings(project.clone())?;
     if args.install {
-        let commands = install::commands(&doctor::missing_packages(&settings).await);
-        install::run(commands).await.map_err(|e| miette::miette!("{e}"))?;
+        let missing = doctor::missing_packages(&settings, true).await;
+        install::offer(&missing, true).await.map_err(|e| miette::miette!("{e}"))?;
     }
     let findings = doctor::examine(&settings, &args.topology).await?;
     if args.json {

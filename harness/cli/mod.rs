@@ -31,6 +31,7 @@ mod look;
 mod new;
 mod prove;
 mod run;
+mod shell;
 mod supply;
 mod watch;
 mod why;
@@ -95,6 +96,10 @@ enum Command {
     Logs(exec::LogsArgs),
     /// The catalogue of faults; break and clear one in a kept environment.
     Fault(fault::FaultArgs),
+    /// Print the completions for a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, in roff (`meshproof man | man -l -`).
+    Man,
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Print the Kubernetes x Istio pairs of versions.yaml as JSON, for CI.
@@ -213,6 +218,8 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Plan(args) => look::plan(&project()?, &args),
         Command::Matrix => look::matrix(&project()?),
         Command::Schema => look::schema(),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
         Command::Up(args) => environment::up(&project()?, args).await,
         Command::Run(args) => match args.capsule() {
             // It brings a project of its own.

@@ -36,6 +36,9 @@ pub struct RunArgs {
     /// Also collect evidence about scenarios that pass.
     #[arg(long)]
     evidence: bool,
+    /// Install missing packages of the operating system first, without asking.
+    #[arg(long)]
+    install: bool,
     /// Restart at this phase on a kept environment.
     #[arg(long, value_enum)]
     phase: Option<Phase>,
@@ -85,6 +88,9 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Opt
     settings.from_phase = args.phase;
     settings.evidence = args.evidence;
     super::input(settings.provider, chosen)?;
+    settings.install = args.install;
+    let tracing = chosen.iter().any(|one| !one.loaded.scenario.mesh.add_ons().is_empty());
+    crate::doctor::install_missing(&settings, tracing).await?;
     let Some(mut session) = super::begin(settings, &super::topologies(chosen)).await? else { return Ok(None) };
     session.will_run(chosen);
     let ended = interrupt::unless_interrupted(async {

@@ -68,17 +68,36 @@ pub async fn showstoppers(settings: &Settings, topologies: &[Topology]) -> Vec<F
     findings
 }
 
-/// What is missing of the operating system's packages.
-pub async fn missing_packages(settings: &Settings) -> Vec<install::Needed> {
-    match settings.provider().await {
-        ProviderName::Netns => {
-            install::missing(install::FOR_NETNS).into_iter().chain(install::missing(install::FOR_TRACING)).collect()
-        }
-        ProviderName::Existing => Vec::new(),
-        ProviderName::Kind => {
-            install::missing(install::FOR_KIND).into_iter().chain(install::missing(install::FOR_NODE_IMAGE)).collect()
-        }
+/// What is missing of the operating system's packages; `tracing`: also for scenarios that ask for it.
+pub async fn missing_packages(settings: &Settings, tracing: bool) -> Vec<install::Needed> {
+    let provider = settings.provider().await;
+    let mut needed: Vec<install::Needed> = match provider {
+        ProviderName::Netns => install::FOR_NETNS.to_vec(),
+        ProviderName::Kind => install::FOR_KIND.to_vec(),
+        ProviderName::Existing => return Vec::new(),
+    };
+    let supplied = match settings.versions() {
+        Ok(versions) => supply::look(settings, provider, &versions).await.0,
+        Err(_) => false,
+    };
+    if !supplied && settings.source != Source::Registry {
+        needed.extend(install::FOR_PACKAGES);
     }
+    match provider {
+        ProviderName::Netns if tracing => needed.extend(install::FOR_TRACING),
+        ProviderName::Kind => needed.extend(install::FOR_NODE_IMAGE),
+        _ => {}
+    }
+    install::missing(&needed)
+}
+
+/// Installs what is missing, if the command says so or the person at the terminal agrees.
+///
+/// # Errors
+/// When a command that installs fails.
+pub async fn install_missing(settings: &Settings, tracing: bool) -> Result<(), Failure> {
+    let missing = missing_packages(settings, tracing).await;
+    Ok(install::offer(&missing, settings.install).await.map_err(|e| miette::miette!("{e}"))?)
 }
 
 /// What keeps a provider from creating clusters of these topologies, at its place in a kind config. On kind: ranges that the

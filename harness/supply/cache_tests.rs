@@ -120,7 +120,7 @@ async fn an_abandoned_build_leaves_nothing_but_its_lock() {
 async fn what_a_killed_process_left_is_removed() {
     let root = tempfile::tempdir().unwrap();
     let (cache, made) = (Cache::at(root.path()).unwrap(), AtomicUsize::new(0));
-    let part = beside(&cache.place(&recipe(), &recipe().key()), "part");
+    let part = beside(&cache.place(&recipe()), "part");
     std::fs::create_dir_all(part.join("files/bin")).unwrap();
     std::fs::write(part.join("files/bin/half"), "x").unwrap();
     let item = make(&cache, &made).await.unwrap();

@@ -16,15 +16,18 @@ pub use addon::AddOn;
 pub use cache::{BoxError, Cache, CacheError, Item, Recipe, Workspace};
 pub use image::ImageRef;
 pub use program::Program;
+pub use prune::{Pruned, prune};
 pub use registry::RegistryError;
 pub use status::{ItemStatus, Status, status};
 pub use versions::{Minor, Versions, VersionsError};
 
 use crate::tool::ToolError;
+use gocache::GoCaches;
 use plan::{How, Step};
 use program::Part;
 
 mod addon;
+mod announce;
 pub mod cache;
 mod cache_error;
 mod choose;
@@ -32,12 +35,14 @@ pub mod containers;
 mod contents;
 mod envoy;
 mod gobuild;
+mod gocache;
 pub mod image;
 pub mod images;
 mod maven;
 mod overrides;
 mod plan;
 pub mod program;
+mod prune;
 mod recipe;
 mod registry;
 mod status;
@@ -298,6 +303,11 @@ fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'
 
 /// Makes what is missing: compiles one after the other (each uses every processor), downloads beside it.
 async fn make_all<'a>(cache: &Cache, steps: &'a [Step]) -> Result<Vec<(&'a Step, Item)>, SupplyError> {
+    announce::announce(cache, steps).await?;
+    let go = match runs_go(cache, steps).await? {
+        true => Some(GoCaches::open(cache)?),
+        false => None,
+    };
     let (compiled, fetched): (Vec<_>, Vec<_>) = steps.iter().partition(|s| s.how.compiles());
     let lane = |steps: Vec<&'a Step>| async move {
         let mut items = Vec::new();
@@ -314,7 +324,20 @@ async fn make_all<'a>(cache: &Cache, steps: &'a [Step]) -> Result<Vec<(&'a Step,
         Ok(())
     })?;
     items.extend(more);
+    if let Some(go) = go {
+        go.finish().await;
+    }
     Ok(items)
+}
+
+/// Whether something is missing that Go makes.
+async fn runs_go(cache: &Cache, steps: &[Step]) -> Result<bool, SupplyError> {
+    for step in steps.iter().filter(|step| step.how.runs_go()) {
+        if cache.peek(&step.recipe).await?.item.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Downloads the modules of the later builds while the first ones compile. What fails here fails
@@ -327,7 +350,7 @@ async fn prefetch(cache: &Cache, steps: &[&Step]) {
         }
     }
     for build in missing.into_iter().skip(1) {
-        if let Err(error) = build.prefetch(&cache.root().join("modules")).await {
+        if let Err(error) = build.prefetch(cache.root()).await {
             tracing::debug!(%error, "modules were not downloaded ahead");
         }
     }

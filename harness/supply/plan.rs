@@ -45,6 +45,20 @@ impl How {
         matches!(self, Self::Go(_))
     }
 
+    /// Whether it runs Go.
+    pub(super) fn runs_go(&self) -> bool {
+        matches!(self, Self::Go(_) | Self::Bootstrap)
+    }
+
+    /// How long it usually takes, on two cores and with a fast network.
+    pub(super) fn usual(&self) -> Duration {
+        match self {
+            Self::Go(build) => build.usual(),
+            Self::Wheel(_) | Self::Bootstrap => Duration::from_secs(10),
+            Self::Maven(_) | Self::Image(_) => Duration::from_secs(20),
+        }
+    }
+
     /// Makes it.
     pub(super) async fn make(&self, space: Workspace) -> Result<(), BoxError> {
         match self {

@@ -101,6 +101,21 @@ pub async fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyErr
     Ok((images, recipe))
 }
 
+/// Everything that can be in the cache for images of `supplied`.
+pub(super) async fn recipes(supplied: &Supplied) -> Result<Vec<Recipe>, SupplyError> {
+    let mut recipes = vec![describe(supplied).await?.1];
+    for add_on in AddOn::ALL {
+        recipes.push(match supplied.origin {
+            Origin::Packages => packages::add_on_recipe(supplied, *add_on)?,
+            Origin::Registry => registry::add_on_recipe(&supplied.versions, *add_on),
+        });
+    }
+    if supplied.origin == Origin::Packages {
+        recipes.extend([packages::debian(), packages::java()]);
+    }
+    Ok(recipes)
+}
+
 async fn is_there(image: &str) -> Result<bool, SupplyError> {
     let output = Tool::new("docker").args(["image", "inspect", "--format", "{{.Id}}", image]).run_unchecked().await?;
     if output.status.success() {

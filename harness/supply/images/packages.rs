@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::archive::{self, Content, Layer, Tree};
 use super::build::{self, blocking};
 use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
+use crate::supply::gocache::GoCaches;
 use crate::supply::program::InNode;
 use crate::supply::{AddOn, Program, Versions, gobuild, plan};
 use crate::tool::Tool;
@@ -78,7 +79,7 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
     Ok((images, recipe))
 }
 
-fn debian() -> Recipe {
+pub(super) fn debian() -> Recipe {
     Recipe::new("debian", format!("a node's root from Debian {SUITE}"))
         .with("suite", SUITE)
         .with("arch", plan::arch())
@@ -109,6 +110,7 @@ pub(super) async fn build(
     let pause = listed.lines().find(|name| short(name) == "pause").ok_or("kubeadm lists no pause image")?;
     let setup = format!("set -- {}\n{SETUP}", crate::tool::quote(pause));
 
+    let go = GoCaches::open(cache)?;
     let node = node_files(supplied, &gobuild::kind_source(space).await?.join("images/base/files"))?;
     let programs = programs(supplied, images, &listed)?;
     let name = images.node.replace("/node:", "/node-base:");
@@ -123,6 +125,7 @@ pub(super) async fn build(
         })
         .await?;
     }
+    go.finish().await;
     Tool::new("docker").args(["load", "--quiet", "--input"]).arg(&bare).run().await?;
     let out = space.out.join(build::ARCHIVE);
     build::preload(&name, &setup, &preloaded, &images.node, &space.scratch, &out).await?;
@@ -174,7 +177,7 @@ fn debian_mirror(text: &str) -> Option<String> {
 }
 
 /// A root with a Java runtime, for the images of Java archives.
-fn java() -> Recipe {
+pub(super) fn java() -> Recipe {
     Recipe::new("debian-java", format!("a Java runtime from Debian {SUITE}"))
         .with("suite", SUITE)
         .with("arch", plan::arch())

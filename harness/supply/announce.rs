@@ -1,0 +1,77 @@
+//! What is going to be built or downloaded, how long each part usually takes, and when all of it will be done.
+
+use std::time::Duration;
+
+use super::plan::Step;
+use super::{Cache, SupplyError};
+use crate::ui;
+
+/// Says what of `steps` is missing, before it is made. Says nothing when nothing is.
+pub(super) async fn announce(cache: &Cache, steps: &[Step]) -> Result<(), SupplyError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut missing = Vec::new();
+    for step in steps {
+        let peek = cache.peek(&step.recipe).await?;
+        if peek.item.is_none() {
+            let usual = peek.last_time.unwrap_or_else(|| on_cores(step.how.usual(), cores));
+            missing.push((step.recipe.what(), usual, step.how.compiles()));
+        }
+    }
+    if let Some(text) = in_words(&missing, jiff::Zoned::now()) {
+        ui::say(text);
+    }
+    Ok(())
+}
+
+/// Usual times are those of two cores.
+fn on_cores(usual: Duration, cores: usize) -> Duration {
+    usual.mul_f64(2.0 / cores.clamp(1, 8) as f64)
+}
+
+fn in_words(missing: &[(&str, Duration, bool)], now: jiff::Zoned) -> Option<String> {
+    // Builds run one after the other; downloads beside them.
+    let builds: Duration = missing.iter().filter(|m| m.2).map(|m| m.1).sum();
+    let downloads: Duration = missing.iter().filter(|m| !m.2).map(|m| m.1).sum();
+    let whole = builds.max(downloads);
+    if missing.is_empty() || whole < Duration::from_secs(20) {
+        return None;
+    }
+    let done = now.checked_add(whole).map(|at| at.strftime("%H:%M").to_string()).unwrap_or_default();
+    let mut text = format!(
+        "supply: {} of the programs that clusters run are missing. They are built once, in about {} (until about {done}):",
+        missing.len(),
+        rough(whole)
+    );
+    for (what, usual, _) in missing {
+        text += &format!("\n  {:>8}  {what}", rough(*usual));
+    }
+    Some(text)
+}
+
+fn rough(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 90 => format!("{} s", s.max(1)),
+        s => format!("{} min", (s + 30) / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_listed_with_its_usual_time_and_the_end() {
+        let now: jiff::Zoned = "2026-01-31T12:00:00[UTC]".parse().unwrap();
+        let s = Duration::from_secs;
+        let missing = [("Istio", s(420), true), ("etcd", s(37), true), ("Envoy", s(10), false)];
+        insta::assert_snapshot!(in_words(&missing, now.clone()).unwrap(), @r"
+        supply: 3 of the programs that clusters run are missing. They are built once, in about 8 min (until about 12:07):
+             7 min  Istio
+              37 s  etcd
+              10 s  Envoy
+        ");
+        assert_eq!(in_words(&missing[2..], now.clone()), None);
+        assert_eq!(in_words(&[], now), None);
+        assert_eq!(on_cores(s(100), 4), s(50));
+    }
+}
