@@ -1,5 +1,5 @@
-//! Every fault of the catalogue, for real, on two clusters in network namespaces: broken, the calls show it; cleared, they are
-//! as before; and the ladder names its rung. Prints a table.
+//! Every fault of the catalogue, for real, on clusters in network namespaces: while it is active the calls show it, after it is
+//! cleared they are as before, and the ladder names its rung. Prints a table per topology.
 //!
 //! Needs root and the programs of the supply. Without them the test skips locally, with the reason, and fails where `CI` is
 //! set.
@@ -58,7 +58,11 @@ use Effect::{Both, GateSays, NoAnswer, NoV2, OnNode, Slow, Survived};
 /// Packets have met the rule: `[12:720] -A POSTROUTING …`.
 const COUNTED: &str = r"iptables-save -c | grep meshproof-fault | grep -qv '^\[0:0\]'";
 
-const FAULTS: &[(&str, &str, Rules, Effect)] = &[
+/// A fault, the cluster that it is given, the rules that are in force, and what is seen.
+type Row = (&'static str, &'static str, Rules, Effect);
+
+/// The faults that are tried with one control plane over a flat network.
+const FLAT: &[Row] = &[
     ("route-missing", "cluster2", Rules::None, NoV2),
     ("route-missing-both-ways", "cluster2", Rules::None, NoV2),
     ("masquerade", "cluster1", Rules::None, OnNode(COUNTED)),
@@ -69,6 +73,7 @@ const FAULTS: &[(&str, &str, Rules, Effect)] = &[
     ("istiod-restarted", "cluster1", Rules::None, Survived),
     ("api-server-unreachable", "cluster2", Rules::None, OnNode("iptables -S INPUT | grep -q meshproof-fault")),
     ("api-server-paused", "cluster2", Rules::None, Survived),
+    ("api-server-away-at-restart", "cluster2", Rules::None, NoV2),
     ("remote-secret-missing", "cluster2", Rules::None, NoV2),
     ("remote-secret-token-wrong", "cluster2", Rules::None, NoV2),
     ("remote-secret-server-loopback", "cluster2", Rules::None, NoV2),
@@ -87,9 +92,22 @@ const FAULTS: &[(&str, &str, Rules, Effect)] = &[
     ("weights-differ", "cluster1", Rules::Weighted, Both),
 ];
 
+/// Those that need two networks, or two primaries.
+const GATEWAYS: &[Row] = &[
+    ("gateway-down", "cluster2", Rules::None, NoV2),
+    ("gateway-port-closed", "cluster2", Rules::None, NoV2),
+    ("gateway-address-wrong", "cluster2", Rules::None, NoV2),
+    ("gateway-network-label-missing", "cluster2", Rules::None, NoV2),
+    ("cross-network-gateway-missing", "cluster2", Rules::None, NoV2),
+    ("istiod-down", "cluster1", Rules::None, Survived),
+    ("remote-secret-missing", "cluster2", Rules::None, NoV2),
+    ("root-differs", "cluster2", Rules::None, NoV2),
+    ("rule-in-one-primary", "cluster1", Rules::V2Only, Both),
+];
+
 #[test]
 fn every_fault_is_tried() {
-    let tried: BTreeSet<&str> = FAULTS.iter().map(|(name, ..)| *name).collect();
+    let tried: BTreeSet<&str> = FLAT.iter().chain(GATEWAYS).map(|(name, ..)| *name).collect();
     assert_eq!(tried, fault::names().into_iter().collect());
 }
 
@@ -164,15 +182,19 @@ fn of(rules: Rules) -> Vec<Manifest> {
     }
 }
 
+/// Changes the rules in every cluster that an istiod reads its configuration from.
 async fn change(environment: &Environment, rules: &[Manifest], there: bool, limit: Duration) -> Result<(), GateError> {
-    let cluster = &environment.clusters[0];
-    let before = gate::before(&environment.clusters, Change::manifests(&cluster.name, rules)).await?;
-    if there {
-        apply::apply(cluster, rules, None).await.unwrap();
-    } else {
-        apply::delete(cluster, rules).await.unwrap();
+    for spec in environment.topology.config_clusters() {
+        let cluster = environment.cluster(&spec.name).unwrap();
+        let before = gate::before(&environment.clusters, Change::manifests(&cluster.name, rules)).await?;
+        if there {
+            apply::apply(cluster, rules, None).await.unwrap();
+        } else {
+            apply::delete(cluster, rules).await.unwrap();
+        }
+        gate::after(before, limit).await?;
     }
-    gate::after(before, limit).await.map(drop)
+    Ok(())
 }
 
 /// Opens a connection of its own from the caller to every pod in cluster2: those between the proxies are kept.
@@ -241,7 +263,7 @@ async fn first_broken(environment: &Environment, rules: Rules) -> Option<RungId>
 }
 
 /// One line of the table, and what was wrong.
-async fn try_one(environment: &Environment, one: &(&str, &str, Rules, Effect)) -> (String, Option<String>) {
+async fn try_one(environment: &Environment, one: &Row) -> (String, Option<String>) {
     let (name, cluster, rules, effect) = one;
     let namespaces = environment.workload_namespaces().await.unwrap();
     let world = environment.world(&namespaces);
@@ -287,9 +309,8 @@ async fn try_one(environment: &Environment, one: &(&str, &str, Rules, Effect)) -
 }
 
 /// Brings in the workloads, and waits until the proxies know each other.
-async fn bring_workloads(environment: &Environment, kit: &Kit) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
-    let loaded = scenario::load(&file).unwrap();
+async fn bring_workloads(environment: &Environment, kit: &Kit, file: &Path) {
+    let loaded = scenario::load(file).unwrap();
     let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
     workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
@@ -297,10 +318,10 @@ async fn bring_workloads(environment: &Environment, kit: &Kit) {
     gate::after(settled, Duration::from_secs(60)).await.unwrap();
 }
 
-async fn try_all(environment: &mut Environment, kit: &Kit) -> (Vec<String>, Vec<String>) {
-    bring_workloads(environment, kit).await;
+async fn try_all(environment: &mut Environment, kit: &Kit, file: &Path, faults: &[Row]) -> (Vec<String>, Vec<String>) {
+    bring_workloads(environment, kit, file).await;
     let (mut rows, mut wrongs, mut in_force) = (Vec::new(), Vec::new(), Rules::None);
-    for one in FAULTS {
+    for one in faults {
         if one.2 != in_force {
             change(environment, &of(in_force), false, Duration::from_secs(60)).await.unwrap();
             change(environment, &of(one.2), true, Duration::from_secs(60)).await.unwrap();
@@ -315,6 +336,15 @@ async fn try_all(environment: &mut Environment, kit: &Kit) -> (Vec<String>, Vec<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_seen_and_cleared() {
+    seen_and_cleared("scenarios/vpn/both_versions.yaml", FLAT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_gateways_and_of_several_primaries_are_seen_and_cleared() {
+    seen_and_cleared("scenarios/multi-primary-multi-network/across_gateways.yaml", GATEWAYS).await;
+}
+
+async fn seen_and_cleared(file: &str, faults: &[Row]) {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
         eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
         return;
@@ -326,13 +356,13 @@ async fn every_fault_is_seen_and_cleared() {
         provider: Some(ProviderName::Netns),
         ..Settings::new(project, env!("CARGO_BIN_EXE_meshproof").into())
     };
-    let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
+    let loaded = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let plan = plan::open(&loaded, &fault::names()).map_err(|_| "a scenario with mistakes").unwrap();
     let mut session = Session::new(settings).unwrap();
     let started = Instant::now();
     let (environment, kit) = session.enter(&plan.topology, &plan.scenario().mesh).await.unwrap();
     eprintln!("two clusters with a mesh after {:.1?}", started.elapsed());
-    let (rows, wrongs) = try_all(environment, kit).await;
+    let (rows, wrongs) = try_all(environment, kit, &loaded, faults).await;
     let took = started.elapsed();
     session.close(false).await.unwrap();
     let head = ["fault", "cluster", "broken", "calls", "first rung", "cleared"];

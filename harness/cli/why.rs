@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::environment::kept;
 use crate::diagnose::RungStatus;
-use crate::diagnose::{self, Question, Target};
+use crate::diagnose::{self, Callee, Question};
 use crate::failure::Failure;
 use crate::provider::Cluster;
 use crate::provider::existing::{self, Given};
@@ -23,7 +23,7 @@ pub struct WhyArgs {
     /// The client, as NAME@CLUSTER: the name of a Deployment.
     from: WorkloadRef,
     /// What is called: a URL, or SERVICE.NAMESPACE:PORT.
-    to: Target,
+    to: Callee,
     /// The environment (default: the only one that is kept).
     #[arg(long = "env", value_name = "ID")]
     id: Option<String>,

@@ -2,47 +2,46 @@
 
 use futures::future::join_all;
 
-use super::RungId;
 use super::facts::Facts;
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::{Scene, place};
 use super::servers::{certain_server, is_loopback, read_by, server_of, told_server};
 use crate::observe::pods::is_ready;
 use crate::provider::Cluster;
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.planes();
     // Where no cluster says that it has a control plane, one that says nothing may have it.
     let own: Vec<&Facts> = if planes.is_empty() { scene.facts.iter().collect() } else { planes.clone() };
     let own = own.into_iter().map(|plane| match plane.silent() {
-        None => Part::Holds(format!("that of {} answers here", plane.name())),
-        Some(why) => Part::from(Broken {
+        None => Check::Holds(format!("that of {} answers here", plane.name())),
+        Some(why) => Check::from(Broken {
             expected: format!("the API server of {} answers", plane.name()),
             observed: why.to_owned(),
             command: scene.kubectl(&plane.cluster, "get --raw /livez"),
             fix: format!("start the API server of {}, or fix the route to it", plane.name()),
         }),
     });
-    let mut parts: Vec<Part> = own.collect();
+    let mut parts: Vec<Check> = own.collect();
     let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
     parts.extend(join_all(pairs.map(|(plane, read)| reach(scene, plane, read))).await);
     let command =
         planes.first().map(|f| scene.ask_istiod(&f.cluster, istiod(f).map(|at| at.pod).as_ref(), "debug/clusterz"));
-    Climbed { id: RungId::ApiServer, expected: "istiod reaches every API server".into(), command, parts }
+    Checked { expected: "istiod reaches every API server".into(), command, parts }
 }
 
 fn istiod(plane: &Facts) -> Option<crate::provider::PodAt> {
     plane.istiod_pods().into_iter().filter(|p| is_ready(p)).find_map(place)
 }
 
-async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
+async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
     let what = format!("the API server of {}", read.name());
-    let Some(at) = istiod(plane) else { return Part::Unseen(format!("no istiod in {} to look from", plane.name())) };
+    let Some(at) = istiod(plane) else { return Check::Unseen(format!("no istiod in {} to look from", plane.name())) };
     let Some((server, certain)) = server(&read.cluster, server_of(plane, read.name())) else {
-        return Part::Unseen(format!("no address of {what} is known"));
+        return Check::Unseen(format!("no address of {what} is known"));
     };
     if is_loopback(&server) {
-        return Part::Unseen(format!("the only known address of {what} is {server}"));
+        return Check::Unseen(format!("the only known address of {what} is {server}"));
     }
     let url = format!("{server}/livez");
     let argv = ["curl", "-sk", "-o", "/dev/null", "-m", "2", "-w", "%{http_code} %{errormsg}", url.as_str()];
@@ -56,27 +55,27 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Part {
     };
     let said = match said {
         Ok(said) => said,
-        Err(why) => return Part::Unseen(why),
+        Err(why) => return Check::Unseen(why),
     };
     let Some((code, error)) =
         said.trim().split_once(' ').or_else(|| Some((said.trim(), ""))).filter(|(c, _)| c.len() == 3)
     else {
-        return Part::Unseen(format!("{what}: istiod's container has no curl to ask with"));
+        return Check::Unseen(format!("{what}: istiod's container has no curl to ask with"));
     };
     if code != "000" {
-        return Part::Holds(format!("{server} ({}) answers istiod of {}", read.name(), plane.name()));
+        return Check::Holds(format!("{server} ({}) answers istiod of {}", read.name(), plane.name()));
     }
     if !certain {
         let why =
             format!("{server}, where a kubeconfig has {what}, does not answer istiod; pods may have another way there");
-        return Part::Unseen(why);
+        return Check::Unseen(why);
     }
     let here = match read.silent() {
         Some(_) => "; it does not answer this machine either",
         None => "; it does answer this machine",
     };
     let command = format!("curl -k -m 2 {url}");
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("istiod of {} reaches {what} at {server}", plane.name()),
         observed: format!("{}{here}", if error.is_empty() { "no answer" } else { error }),
         command: scene.in_pod(&plane.cluster, &at.pod, "discovery", &command, &command),

@@ -4,11 +4,10 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::RungId;
 use super::by_hand::Log;
 use super::facts::{Facts, label};
 use super::live::Plane;
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::{Scene, place};
 use crate::observe::envoy;
 use crate::observe::held::differences;
@@ -20,7 +19,7 @@ use crate::workload::PodInfo;
 /// Where proxies get their configuration from.
 const XDS: u16 = 15012;
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let caller = scene.caller_pod().map(|pod| (scene.home(), pod));
     let servers = scene.servers();
     let ends = caller.into_iter().chain(servers.iter().map(|s| (s.facts, s.pod)));
@@ -28,30 +27,31 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let planes = scene.running_planes().await;
     let mut parts = join_all(meshed.iter().map(|(facts, pod)| one(scene, planes, facts, pod))).await;
     if parts.is_empty() {
-        parts.push(Part::Unseen("neither end has a proxy".into()));
+        parts.push(Check::Unseen("neither end has a proxy".into()));
     }
     let command = planes.first().and_then(|p| Some((scene.named(&p.cluster)?, p.reads.first().map(|(pod, _)| pod))));
-    Climbed {
-        id: RungId::Configuration,
+    Checked {
         expected: "both ends are connected and hold what istiod would send".into(),
         command: command.map(|(facts, pod)| scene.ask_istiod(&facts.cluster, pod, "debug/syncz")),
         parts,
     }
 }
 
-async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> Part {
+async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> Check {
     let (id, info) = (proxy_id(pod), PodInfo::of(pod));
     let what = format!("{} ({})", info.name, facts.name());
-    let Some(leader) = scene.leader(facts) else { return Part::Unseen(format!("nobody leads {}", facts.name())) };
-    let Some(plane) = planes.iter().find(|p| p.cluster == leader.name()) else {
-        return Part::Unseen(format!("no control plane runs in {}", leader.name()));
+    let Some(primary) = scene.primary(facts) else {
+        return Check::Unseen(format!("no istiod serves {}", facts.name()));
+    };
+    let Some(plane) = planes.iter().find(|p| p.cluster == primary.name()) else {
+        return Check::Unseen(format!("no control plane runs in {}", primary.name()));
     };
     let istiod = plane.reads.first().map(|(pod, _)| pod);
     let broken = |expected: String, observed: String, fix: String| {
-        Part::from(Broken {
+        Check::from(Broken {
             expected,
             observed,
-            command: scene.ask_istiod(&leader.cluster, istiod, "debug/syncz"),
+            command: scene.ask_istiod(&primary.cluster, istiod, "debug/syncz"),
             fix,
         })
     };
@@ -59,14 +59,14 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
         return part;
     }
     let connected = match &plane.connected {
-        Err(why) => return Part::Unseen(why.clone()),
+        Err(why) => return Check::Unseen(why.clone()),
         Ok(all) => all.iter().find(|(_, c)| c.id == id && c.cluster == facts.name()),
     };
     let Some((at, connected)) = connected else {
         let (namespace, of, container) = (info.namespace.as_str(), info.name.as_str(), "istio-proxy");
         let log = Log { namespace, workload: &deployment_of(pod), of, container };
         return broken(
-            format!("{what} is connected to istiod of {}", leader.name()),
+            format!("{what} is connected to istiod of {}", primary.name()),
             "istiod does not know it as connected".into(),
             format!("see why in its log: {}", scene.logs(&facts.cluster, &log)),
         );
@@ -85,7 +85,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
     );
     let (intended, (held, refused)) = match (intended, held) {
         (Ok(intended), Ok(held)) => (intended, held),
-        (Err(why), _) | (_, Err(why)) => return Part::Unseen(why),
+        (Err(why), _) | (_, Err(why)) => return Check::Unseen(why),
     };
     if let Some(refused) = refused.first() {
         return broken(
@@ -96,14 +96,14 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> P
     }
     let different = differences(&intended.held, &held);
     if different.is_empty() {
-        return Part::Holds(format!("{what} in step"));
+        return Check::Holds(format!("{what} in step"));
     }
     let waiting = connected.waiting();
     let acked =
         if waiting.is_empty() { String::new() } else { format!("; sent and not acknowledged: {}", waiting.join(", ")) };
     let shown = different.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     broken(
-        format!("{what} holds what istiod of {} would send", leader.name()),
+        format!("{what} holds what istiod of {} would send", primary.name()),
         format!("it holds an older configuration: {shown}{acked}"),
         format!(
             "let its pilot-agent reach istiod on port {XDS}; a restart of the pod takes it anew: {}",
@@ -139,7 +139,7 @@ fn abridged(words: &str) -> String {
 
 /// Whether a new connection from the proxy's pod to its control plane stands: one that is open tells nothing until it is
 /// used. `None`: it does, or this cannot be looked at.
-async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Option<Part> {
+async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Option<Check> {
     let at: PodAt = place(pod)?;
     facts.cluster.node_by_hand(&at.node)?;
     let service = facts.istiod_service.as_ref().ok()?.as_ref()?;
@@ -158,7 +158,7 @@ async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Opt
     };
     let here = format!("setpriv --regid 1337 --clear-groups curl -k -m 2 https://{address}:{XDS}");
     let there = format!("curl -k -m 2 https://{address}:{XDS}");
-    Some(Part::from(Broken {
+    Some(Check::from(Broken {
         expected: format!("{what} reaches its control plane at {address}:{XDS} (service istiod)"),
         observed: why,
         command: scene.in_pod(&facts.cluster, &at.pod, "istio-proxy", &here, &there),

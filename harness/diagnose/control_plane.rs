@@ -1,24 +1,23 @@
 //! The control planes run and answer.
 
-use super::RungId;
 use super::facts::Facts;
 use super::live::Deaf;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::istio::NAMESPACE;
 use crate::observe::pods::is_ready;
 use crate::observe::readiness::{Readiness, readiness};
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.planes();
-    let mut parts: Vec<Part> = planes.iter().map(|facts| of(scene, facts)).collect();
+    let mut parts: Vec<Check> = planes.iter().map(|facts| of(scene, facts)).collect();
     for plane in scene.running_planes().await {
         let Some(facts) = scene.named(&plane.cluster) else { continue };
         for (pod, answer) in &plane.reads {
             parts.push(match answer {
-                Ok(_) => Part::Holds(format!("istiod {} answers", pod.name)),
-                Err(Deaf::NoWayIn(why)) => Part::Unseen(why.clone()),
-                Err(Deaf::Silent(why)) => Part::from(Broken {
+                Ok(_) => Check::Holds(format!("istiod {} answers", pod.name)),
+                Err(Deaf::NoWayIn(why)) => Check::Unseen(why.clone()),
+                Err(Deaf::Silent(why)) => Check::from(Broken {
                     expected: format!("istiod {} of {} answers on its debug port", pod.name, facts.name()),
                     observed: why.clone(),
                     command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),
@@ -29,8 +28,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     }
     if planes.is_empty() {
         parts.push(match scene.facts.iter().find_map(Facts::silent) {
-            Some(why) => Part::Unseen(why.to_owned()),
-            None => Part::from(Broken {
+            Some(why) => Check::Unseen(why.to_owned()),
+            None => Check::from(Broken {
                 expected: format!("a Deployment istiod in {NAMESPACE} of one of the clusters"),
                 observed: "none has one".into(),
                 command: scene.kubectl(&scene.home().cluster, &format!("-n {NAMESPACE} get deployments")),
@@ -39,18 +38,18 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         });
     }
     let command = planes.first().map(|f| scene.kubectl(&f.cluster, &format!("-n {NAMESPACE} get pods -l app=istiod")));
-    Climbed { id: RungId::ControlPlane, expected: "istiod runs, is ready and answers".into(), command, parts }
+    Checked { expected: "istiod runs, is ready and answers".into(), command, parts }
 }
 
-fn of(scene: &Scene<'_>, facts: &Facts) -> Part {
+fn of(scene: &Scene<'_>, facts: &Facts) -> Check {
     let name = facts.name();
     if let Err(why) = &facts.system_pods {
-        return Part::Unseen(why.clone());
+        return Check::Unseen(why.clone());
     }
     let pods = facts.istiod_pods();
     let ready = pods.iter().filter(|p| is_ready(p)).count();
     if ready > 0 {
-        return Part::Holds(format!("{ready} ready in {name}"));
+        return Check::Holds(format!("{ready} ready in {name}"));
     }
     let deployment = facts.istiod.as_ref().ok().and_then(Option::as_ref);
     let wanted = deployment.and_then(|d| d.spec.replicas);
@@ -63,7 +62,7 @@ fn of(scene: &Scene<'_>, facts: &Facts) -> Part {
         Some(0) => scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} scale deployment istiod --replicas 1")),
         _ => scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} describe pods -l app=istiod")),
     };
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("a ready pod of istiod in {name}"),
         observed,
         command: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} get deployments,pods -l app=istiod")),

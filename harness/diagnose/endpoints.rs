@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 
 use futures::future::join_all;
 
-use super::RungId;
 use super::expected::{Gateway, Serving, expected, serving};
 use super::facts::Facts;
 use super::live::Plane;
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::Scene;
 use crate::observe::snapshot::Host;
 
@@ -18,25 +17,24 @@ pub(super) fn envoy_cluster(port: u16, subset: &str, name: &str, namespace: &str
     format!("outbound|{port}|{subset}|{name}.{namespace}.svc.cluster.local")
 }
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((service, namespace)) = &scene.service else {
-        return Climbed::skipped(RungId::Endpoints, format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
     };
     let proxy = match scene.caller_proxy().await {
         Ok(proxy) => proxy,
-        Err(why) => return Climbed::skipped(RungId::Endpoints, why),
+        Err(why) => return Checked::skipped(why),
     };
     let home = scene.home();
     let name = envoy_cluster(scene.question.to.port, "", service, namespace);
     let command = scene.ask_envoy(&home.cluster, &proxy.pod, "clusters?format=json");
-    let mut climbed = Climbed {
-        id: RungId::Endpoints,
+    let mut climbed = Checked {
         expected: "the ready pods behind the service, of every cluster".into(),
         command: Some(format!("{command} | grep '{}'", name.replace('|', "."))),
         parts: Vec::new(),
     };
     let Some(hosts) = proxy.hosts(&name) else {
-        climbed.parts.push(Part::from(Broken {
+        climbed.parts.push(Check::from(Broken {
             expected: format!("{} holds {name}", proxy.pod.name),
             observed: "it has no such cluster: no service of that name and port, or one that is not exported to it"
                 .into(),
@@ -46,9 +44,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         return climbed;
     };
     let planes = scene.running_planes().await;
-    let plane = scene.leader(home).and_then(|leader| planes.iter().find(|p| p.cluster == leader.name()));
+    let plane = scene.primary(home).and_then(|primary| planes.iter().find(|p| p.cluster == primary.name()));
     let Some(plane) = plane else {
-        climbed.parts.push(Part::Unseen("no control plane runs that would tell it".into()));
+        climbed.parts.push(Check::Unseen("no control plane runs that would tell it".into()));
         return climbed;
     };
     let namespaces = BTreeSet::from([namespace.clone()]);
@@ -62,7 +60,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             Ok(serving) => seen.push(serving),
             Err(why) => {
                 silent = true;
-                climbed.parts.push(Part::Unseen(why));
+                climbed.parts.push(Check::Unseen(why));
             }
         }
     }
@@ -84,14 +82,14 @@ fn told(
     hosts: &[Host],
     silent: bool,
     broken: impl Fn(String, String) -> Broken,
-) -> Vec<Part> {
+) -> Vec<Check> {
     let Some(wanted) = wanted else {
         let why = "nobody knows which endpoints there should be: the service has no selector, or no address of its own (headless)";
-        return vec![Part::Unseen(why.into())];
+        return vec![Check::Unseen(why.into())];
     };
     let part = |judged| match judged {
-        Ok(holds) => Part::Holds(holds),
-        Err((expected, observed)) => Part::from(broken(expected, observed)),
+        Ok(holds) => Check::Holds(holds),
+        Err((expected, observed)) => Check::from(broken(expected, observed)),
     };
     judge(wanted, hosts, silent).into_iter().map(part).collect()
 }
@@ -199,8 +197,8 @@ mod tests {
         let broken = |expected, observed| Broken { expected, observed, command: String::new(), fix: String::new() };
         let held = [host("10.10.0.3:5000", None)];
         let parts = told(None, &held, false, broken);
-        assert!(matches!(parts.as_slice(), [Part::Unseen(why)] if why.starts_with("nobody knows")), "{parts:?}");
+        assert!(matches!(parts.as_slice(), [Check::Unseen(why)] if why.starts_with("nobody knows")), "{parts:?}");
         let parts = told(Some(&BTreeMap::new()), &held, false, broken);
-        assert!(matches!(parts.as_slice(), [Part::Broken(_)]), "{parts:?}");
+        assert!(matches!(parts.as_slice(), [Check::Broken(_)]), "{parts:?}");
     }
 }

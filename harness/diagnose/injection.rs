@@ -5,16 +5,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 
-use super::RungId;
 use super::facts::{Facts, label};
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::Scene;
 use crate::istio::{MeshError, NAMESPACE, injection};
 use crate::workload::PodInfo;
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let concerned: Vec<&Facts> = scene.facts.iter().filter(|facts| is_concerned(scene, facts)).collect();
-    let mut parts: Vec<Part> = join_all(concerned.iter().map(|facts| webhook(scene, facts))).await;
+    let mut parts: Vec<Check> = join_all(concerned.iter().map(|facts| webhook(scene, facts))).await;
     for facts in &concerned {
         parts.extend(never_made(scene, facts));
     }
@@ -28,7 +27,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         ));
     }
     let command = concerned.first().map(|f| webhooks_by_hand(scene, f));
-    Climbed { id: RungId::Injection, expected: "both ends have a proxy, and new pods get one".into(), command, parts }
+    Checked { expected: "both ends have a proxy, and new pods get one".into(), command, parts }
 }
 
 /// Whether workloads of this call are in the cluster, or are to be.
@@ -42,10 +41,10 @@ fn webhooks_by_hand(scene: &Scene<'_>, facts: &Facts) -> String {
 }
 
 /// Lets the API server call the webhook for a pod that it does not store.
-async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Part {
+async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
     let name = facts.name();
     if let Some(why) = facts.silent() {
-        return Part::Unseen(why.to_owned());
+        return Check::Unseen(why.to_owned());
     }
     let tried = within(format!("a try of the injection in {name}"), async {
         match injection::try_now(&facts.cluster).await {
@@ -57,7 +56,7 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Part {
     })
     .await;
     let hook = match &tried {
-        Ok(Ok(true)) => return Part::Holds(format!("new pods of {name} get one")),
+        Ok(Ok(true)) => return Check::Holds(format!("new pods of {name} get one")),
         _ => within("webhooks", async { Ok::<_, String>(injection::webhook(&facts.cluster).await) }).await,
     };
     let hook = hook.unwrap_or_default();
@@ -66,10 +65,10 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Part {
         Ok(Err(refused)) => format!("{refused} ({})", hook.split(" (hint").next().unwrap_or_default()),
         Err(late) => format!("{late} ({hook})"),
     };
-    let leader = scene.leader(facts).map_or("PRIMARY", Facts::name);
+    let primary = scene.primary(facts).map_or("PRIMARY", Facts::name);
     let fix = if hook.contains("caBundle empty") {
         let annotate =
-            format!("annotate namespace {NAMESPACE} topology.istio.io/controlPlaneClusters={leader} --overwrite");
+            format!("annotate namespace {NAMESPACE} topology.istio.io/controlPlaneClusters={primary} --overwrite");
         format!("{}, then make the remote secret of {name} anew", scene.kubectl(&facts.cluster, &annotate))
     } else {
         format!(
@@ -77,7 +76,7 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Part {
              sidecar injector there if it is missing"
         )
     };
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("the API server of {name} calls the injection webhook, and a new pod gets a sidecar"),
         observed,
         command: webhooks_by_hand(scene, facts),
@@ -86,7 +85,7 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Part {
 }
 
 /// Deployments whose pods the API server refuses to make.
-fn never_made(scene: &Scene<'_>, facts: &Facts) -> Vec<Part> {
+fn never_made(scene: &Scene<'_>, facts: &Facts) -> Vec<Check> {
     let deployments = facts.deployments.as_ref().map_or(&[][..], Vec::as_slice);
     let is = |value: &Option<String>, word: &str| value.as_deref() == Some(word);
     let refused = |deployment: &Deployment| {
@@ -96,7 +95,7 @@ fn never_made(scene: &Scene<'_>, facts: &Facts) -> Vec<Part> {
         let webhook = message.contains("webhook");
         webhook.then(|| {
             let (name, namespace) = (deployment.name_any(), deployment.namespace().unwrap_or_default());
-            Part::from(Broken {
+            Check::from(Broken {
                 expected: format!("the API server of {} makes the pods of {namespace}/{name}", facts.name()),
                 observed: message,
                 command: scene.kubectl(
@@ -113,13 +112,13 @@ fn never_made(scene: &Scene<'_>, facts: &Facts) -> Vec<Part> {
     deployments.iter().filter_map(refused).collect()
 }
 
-fn caller(scene: &Scene<'_>) -> Part {
+fn caller(scene: &Scene<'_>) -> Check {
     let facts = scene.home();
     let namespace = &scene.caller.namespace;
     match scene.caller_pod() {
         None => match &scene.caller.deployment {
-            Err(why) => Part::Unseen(why.clone()),
-            Ok(_) => Part::from(Broken {
+            Err(why) => Check::Unseen(why.clone()),
+            Ok(_) => Check::from(Broken {
                 expected: format!("a pod of {namespace}/{} in {}", scene.question.from.name, facts.name()),
                 observed: "it has none".into(),
                 command: scene.kubectl(
@@ -153,16 +152,16 @@ fn injects(namespace: &Namespace) -> bool {
     labels.get("istio-injection").is_some_and(|v| v == "enabled") || labels.contains_key("istio.io/rev")
 }
 
-fn has_proxy(scene: &Scene<'_>, facts: &Facts, pod: &Pod, namespace: Option<&Namespace>) -> Part {
+fn has_proxy(scene: &Scene<'_>, facts: &Facts, pod: &Pod, namespace: Option<&Namespace>) -> Check {
     let info = PodInfo::of(pod);
     let (what, cluster) = (format!("{} ({})", info.name, facts.name()), &facts.cluster);
     if let Some(why) = outside(pod, namespace).filter(|_| !info.sidecar) {
-        return Part::Unseen(format!("{what} is outside the mesh {why}"));
+        return Check::Unseen(format!("{what} is outside the mesh {why}"));
     }
     let asks_itself = label(pod, "sidecar.istio.io/inject") == Some("true");
     let unlabelled = namespace.is_some_and(|ns| !injects(ns)) && !asks_itself;
     let observed = match (info.sidecar, unlabelled) {
-        (true, false) => return Part::Holds(format!("{what} has one")),
+        (true, false) => return Check::Holds(format!("{what} has one")),
         (true, true) => "its namespace has no label istio-injection=enabled: its next pod will have none".to_owned(),
         (false, true) => "it has none: its namespace has no label istio-injection=enabled".to_owned(),
         (false, false) => {
@@ -172,7 +171,7 @@ fn has_proxy(scene: &Scene<'_>, facts: &Facts, pod: &Pod, namespace: Option<&Nam
     let label = format!("label namespace {} istio-injection=enabled --overwrite", info.namespace);
     let restart = format!("-n {} rollout restart deployment", info.namespace);
     let restart = scene.kubectl(cluster, &restart);
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("{what} has a proxy"),
         observed,
         command: scene.kubectl(cluster, &format!("get namespace {} --show-labels", info.namespace)),

@@ -7,7 +7,8 @@
 //! | file | job |
 //! |---|---|
 //! | `rung` | what a look answers, and its form in reports |
-//! | `target` | what is called |
+//! | `callee` | what is called |
+//! | `servers` | which API servers an istiod reads, and at which address |
 //! | `facts` | what the API servers say, asked once |
 //! | `scene` | who calls whom, over which control planes |
 //! | `names` | whether the clusters are given under their mesh's names |
@@ -25,25 +26,27 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::expect::Expect;
 use crate::provider::Cluster;
 use crate::source::WorkloadRef;
 use crate::topology::Topology;
-use rung::Climbed;
-pub use rung::{Rung, RungStatus};
+use rung::Checked;
+pub use rung::{Rung, RungId, RungStatus};
 use scene::Scene;
 
 mod api_server;
 mod ask;
 mod by_hand;
+mod callee;
 mod configuration;
 mod control_plane;
 mod endpoints;
 mod expected;
 mod facts;
+mod gateway;
 mod injection;
 mod live;
 mod mtls;
@@ -61,94 +64,34 @@ mod scene;
 mod servers;
 mod service;
 mod synced;
-mod target;
 mod trust;
 mod workload;
 
-pub use target::Target;
+pub use callee::Callee;
 
-/// The rungs between a caller and a service in another cluster, lowest first: each rests on those ahead of it, so the first
-/// broken one is the cause to fix, and what comes after it says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RungId {
-    /// The nodes of the clusters have routes to each other's pods.
-    NodeRoute,
-    /// Pods without a proxy reach each other, in both directions, with their own addresses, without loss or delay.
-    PodToPod,
-    /// The control plane runs and answers.
-    ControlPlane,
-    /// The control plane reaches the API servers of the other clusters.
-    ApiServer,
-    /// The remote secrets are there, point at the right server, and their token may read what is needed.
-    RemoteSecret,
-    /// The control plane has synced the other clusters.
-    ClusterSynced,
-    /// The CAs of both ends come of one root.
-    Trust,
-    /// Both workloads have a proxy, and the webhook that gives it one is whole.
-    Injection,
-    /// The service's name resolves in the caller's cluster.
-    Name,
-    /// The service is there in both clusters, its port is named alike, and nothing forbids that it speaks HTTP.
-    Service,
-    /// The pods behind the service are ready.
-    Workload,
-    /// What the control plane sent has been acknowledged by the proxies, and they are connected to it.
-    Configuration,
-    /// The caller's proxy holds the endpoints of the other cluster, and they are healthy.
-    Endpoints,
-    /// The route and subset that the caller's proxy chooses have endpoints, and are those expected.
-    Route,
-    /// Both ends agree on mutual TLS.
-    Mtls,
-    /// The request itself is answered.
-    Request,
-}
+/// What a rung checks, called with everything that is known about the call.
+type Look = for<'a> fn(&'a Scene<'a>) -> LocalBoxFuture<'a, Checked>;
 
-impl RungId {
-    /// All of them, lowest first.
-    pub const ALL: [Self; 16] = [
-        Self::NodeRoute,
-        Self::PodToPod,
-        Self::ControlPlane,
-        Self::ApiServer,
-        Self::RemoteSecret,
-        Self::ClusterSynced,
-        Self::Trust,
-        Self::Injection,
-        Self::Name,
-        Self::Service,
-        Self::Workload,
-        Self::Configuration,
-        Self::Endpoints,
-        Self::Route,
-        Self::Mtls,
-        Self::Request,
-    ];
-
-    /// Its name in words.
-    pub fn in_words(self) -> &'static str {
-        match self {
-            Self::NodeRoute => "node routes between the clusters",
-            Self::PodToPod => "pod to pod, past the proxies, both ways",
-            Self::ControlPlane => "control plane",
-            Self::ApiServer => "API servers, from the control plane",
-            Self::RemoteSecret => "remote secrets and their reader's rights",
-            Self::ClusterSynced => "clusters synced in the control plane",
-            Self::Trust => "one root of trust",
-            Self::Injection => "proxies and their injection",
-            Self::Name => "name resolution at the caller",
-            Self::Service => "service and its ports in the clusters",
-            Self::Workload => "pods behind the service",
-            Self::Configuration => "configuration, sent and acknowledged",
-            Self::Endpoints => "endpoints in the caller's proxy",
-            Self::Route => "route and subset chosen",
-            Self::Mtls => "mutual TLS at both ends",
-            Self::Request => "the request itself",
-        }
-    }
-}
+/// The ladder, lowest rung first: its name in words, and its check.
+const LADDER: &[(RungId, &str, Look)] = &[
+    (RungId::NodeRoute, "node routes between the clusters", |s| node_route::look(s).boxed_local()),
+    (RungId::PodToPod, "pod to pod, past the proxies, both ways", |s| pod_to_pod::look(s).boxed_local()),
+    (RungId::ControlPlane, "control plane", |s| control_plane::look(s).boxed_local()),
+    (RungId::ApiServer, "API servers, from the control plane", |s| api_server::look(s).boxed_local()),
+    (RungId::RemoteSecret, "remote secrets and their reader's rights", |s| remote_secret::look(s).boxed_local()),
+    (RungId::ClusterSynced, "clusters synced in the control plane", |s| synced::look(s).boxed_local()),
+    (RungId::Trust, "one root of trust", |s| trust::look(s).boxed_local()),
+    (RungId::Injection, "proxies and their injection", |s| injection::look(s).boxed_local()),
+    (RungId::Name, "name resolution at the caller", |s| name::look(s).boxed_local()),
+    (RungId::Service, "service and its ports in the clusters", |s| service::look(s).boxed_local()),
+    (RungId::Workload, "pods behind the service", |s| workload::look(s).boxed_local()),
+    (RungId::Gateway, "gateways of other networks", |s| gateway::look(s).boxed_local()),
+    (RungId::Configuration, "configuration, sent and acknowledged", |s| configuration::look(s).boxed_local()),
+    (RungId::Endpoints, "endpoints in the caller's proxy", |s| endpoints::look(s).boxed_local()),
+    (RungId::Route, "route and subset chosen", |s| route::look(s).boxed_local()),
+    (RungId::Mtls, "mutual TLS at both ends", |s| mtls::look(s).boxed_local()),
+    (RungId::Request, "the request itself", |s| request::look(s).boxed_local()),
+];
 
 /// A call whose way is to be looked at.
 #[derive(Clone)]
@@ -162,7 +105,7 @@ pub struct Question<'a> {
     /// The caller's namespace; `None`: wherever a workload of its name is.
     pub namespace: Option<&'a str>,
     /// What is called.
-    pub to: &'a Target,
+    pub to: &'a Callee,
     /// Headers of the call.
     pub headers: &'a BTreeMap<String, String>,
     /// The context of each cluster in its kubeconfig, where that has several: for the commands that are told.
@@ -215,11 +158,12 @@ pub enum DiagnoseError {
 pub async fn climb(question: &Question<'_>) -> Result<Ladder, DiagnoseError> {
     let started = Instant::now();
     let scene = Scene::set(question).await?;
-    let mut looks: FuturesOrdered<LocalBoxFuture<'_, Climbed>> =
-        RungId::ALL.into_iter().map(|id| look(id, &scene)).collect();
+    let mut looks: FuturesOrdered<LocalBoxFuture<'_, Checked>> =
+        LADDER.iter().map(|(_, _, look)| look(&scene)).collect();
     let mut rungs = Vec::new();
-    while let Some(climbed) = looks.next().await {
-        let rung = climbed.into_rung();
+    for (id, name, _) in LADDER {
+        let Some(checked) = looks.next().await else { break };
+        let rung = checked.into_rung(*id, name);
         let stop = rung.status == RungStatus::Broken;
         rungs.push(rung);
         if stop {
@@ -228,29 +172,8 @@ pub async fn climb(question: &Question<'_>) -> Result<Ladder, DiagnoseError> {
     }
     // Looks above it are dropped where they stand: their answers would say nothing.
     drop(looks);
-    rungs.extend(RungId::ALL.into_iter().skip(rungs.len()).map(rung::not_reached));
+    rungs.extend(LADDER[rungs.len()..].iter().map(|(id, name, _)| rung::not_reached(*id, name)));
     Ok(Ladder { rungs, seconds: started.elapsed().as_secs_f64() })
-}
-
-fn look<'a>(id: RungId, scene: &'a Scene<'a>) -> LocalBoxFuture<'a, Climbed> {
-    match id {
-        RungId::NodeRoute => node_route::look(scene).boxed_local(),
-        RungId::PodToPod => pod_to_pod::look(scene).boxed_local(),
-        RungId::ControlPlane => control_plane::look(scene).boxed_local(),
-        RungId::ApiServer => api_server::look(scene).boxed_local(),
-        RungId::RemoteSecret => remote_secret::look(scene).boxed_local(),
-        RungId::ClusterSynced => synced::look(scene).boxed_local(),
-        RungId::Trust => trust::look(scene).boxed_local(),
-        RungId::Injection => injection::look(scene).boxed_local(),
-        RungId::Name => name::look(scene).boxed_local(),
-        RungId::Service => service::look(scene).boxed_local(),
-        RungId::Workload => workload::look(scene).boxed_local(),
-        RungId::Configuration => configuration::look(scene).boxed_local(),
-        RungId::Endpoints => endpoints::look(scene).boxed_local(),
-        RungId::Route => route::look(scene).boxed_local(),
-        RungId::Mtls => mtls::look(scene).boxed_local(),
-        RungId::Request => request::look(scene).boxed_local(),
-    }
 }
 
 #[cfg(test)]

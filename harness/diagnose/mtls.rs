@@ -3,10 +3,9 @@
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
-use super::RungId;
 use super::expected::address;
 use super::routing::choose;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::{Scene, Server};
 use crate::expect::{MutualTls, Refused};
 use crate::observe::snapshot::{Host, ProxySnapshot, list, text};
@@ -29,36 +28,36 @@ impl Accepts {
     }
 }
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     if scene.question.expect.is_some_and(|e| e.get::<Refused>().is_some_and(|r| r.0)) {
-        return Climbed::skipped(RungId::Mtls, "the call is expected to be refused");
+        return Checked::skipped("the call is expected to be refused");
     }
     if scene.question.to.tls || scene.service.is_none() {
-        return Climbed::skipped(RungId::Mtls, "the call is encrypted by the caller, or to no service");
+        return Checked::skipped("the call is encrypted by the caller, or to no service");
     }
     let caller = match (scene.caller_meshed(), scene.caller_proxy().await) {
         (Some(false), _) | (None, _) => None,
         (_, Ok(proxy)) => Some(proxy),
-        (_, Err(why)) => return Climbed::skipped(RungId::Mtls, why),
+        (_, Err(why)) => return Checked::skipped(why),
     };
     let behind = scene.servers();
     let mut parts = Vec::new();
     for (at, proxy) in scene.server_proxies().await {
         let Some(server) = behind.get(*at) else { continue };
         match proxy {
-            Err(why) => parts.push(Part::Unseen(why.clone())),
+            Err(why) => parts.push(Check::Unseen(why.clone())),
             Ok(proxy) => parts.push(between(scene, caller, server, proxy)),
         }
     }
     for server in behind.iter().filter(|s| !s.info().sidecar) {
-        parts.push(Part::Unseen(format!("{} has no proxy", server.info().name)));
+        parts.push(Check::Unseen(format!("{} has no proxy", server.info().name)));
     }
     let command =
         caller.map(|p| scene.ask_envoy(&scene.home().cluster, &p.pod, "config_dump?resource=dynamic_active_clusters"));
-    Climbed { id: RungId::Mtls, expected: "the server accepts what the caller sends".into(), command, parts }
+    Checked { expected: "the server accepts what the caller sends".into(), command, parts }
 }
 
-fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_>, proxy: &ProxySnapshot) -> Part {
+fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_>, proxy: &ProxySnapshot) -> Check {
     let (info, cluster) = (server.info(), server.facts.name());
     let what = format!("{} ({cluster})", info.name);
     let sends = match caller {
@@ -66,15 +65,15 @@ fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_
         None => Some((false, None)),
         Some(caller) => sends(scene, caller, info.ip),
     };
-    let Some((mutual, port)) = sends else { return Part::Unseen(format!("no call goes to {what}")) };
+    let Some((mutual, port)) = sends else { return Check::Unseen(format!("no call goes to {what}")) };
     let port = port.or_else(|| called_port(scene, server)).unwrap_or(scene.question.to.port);
     let Some(accepts) = accepts(proxy, port) else {
-        return Part::Unseen(format!("{what} has no listener for port {port}"));
+        return Check::Unseen(format!("{what} has no listener for port {port}"));
     };
     let (sent, wanted) = if mutual { ("mutual TLS", accepts.mutual) } else { ("plain text", accepts.plain) };
     let expected = scene.question.expect.and_then(|e| e.get::<MutualTls>()).map(|m| m.0);
     if wanted && expected.is_none_or(|e| e == mutual) {
-        return Part::Holds(format!("{what}: {sent}; it takes {}", accepts.in_words()));
+        return Check::Holds(format!("{what}: {sent}; it takes {}", accepts.in_words()));
     }
     let (expected, observed) = if wanted {
         let word = if mutual { "plain text" } else { "mutual TLS" };
@@ -82,7 +81,7 @@ fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_
     } else {
         (format!("{what} takes what the caller sends, {sent}"), format!("it takes {}", accepts.in_words()))
     };
-    Part::from(Broken {
+    Check::from(Broken {
         expected,
         observed,
         command: scene.ask_envoy(&server.facts.cluster, &proxy.pod, "config_dump?resource=dynamic_listeners"),

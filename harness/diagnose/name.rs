@@ -1,7 +1,6 @@
 //! The service's name resolves in the caller's cluster.
 
-use super::RungId;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::expect::Outcome;
 
@@ -27,9 +26,9 @@ fn resolution<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> Resolu
     }
 }
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((service, namespace)) = &scene.service else {
-        return Climbed::skipped(RungId::Name, format!("{} is no name of a cluster's service", scene.question.to.host));
+        return Checked::skipped(format!("{} is no name of a cluster's service", scene.question.to.host));
     };
     let host = &scene.question.to.host;
     let home = scene.home();
@@ -44,7 +43,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         Err(why) => Err(why.clone()),
     };
     let part = match (seen, stub) {
-        (Ok(Resolution::Resolved), _) => Part::Holds(format!("{host} resolves in {}", home.name())),
+        (Ok(Resolution::Resolved), _) => Check::Holds(format!("{host} resolves in {}", home.name())),
         (Ok(Resolution::Unknown), Some(false)) => {
             let elsewhere = scene.others().find(|f| matches!(f.service, Ok(Some(_))));
             let there = elsewhere.map_or("no cluster", |f| f.name());
@@ -57,7 +56,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
                 ),
                 None => format!("make the service {namespace}/{service}"),
             };
-            Part::from(Broken {
+            Check::from(Broken {
                 expected: format!("{host} resolves in {}, where the caller is", home.name()),
                 observed: format!(
                     "it does not: {} has no service {namespace}/{service} ({there} has it), and names are looked up where \
@@ -68,7 +67,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
                 fix,
             })
         }
-        (Ok(resolution), _) => Part::from(Broken {
+        (Ok(resolution), _) => Check::from(Broken {
             expected: format!("{host} resolves in {}", home.name()),
             observed: match resolution {
                 Resolution::Silent => "the cluster's DNS answered none of the calls in time".to_owned(),
@@ -79,9 +78,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             command: command.clone(),
             fix: scene.kubectl(&home.cluster, "-n kube-system get pods,endpointslices -l k8s-app=kube-dns"),
         }),
-        (Err(why), _) => Part::Unseen(why),
+        (Err(why), _) => Check::Unseen(why),
     };
-    Climbed { id: RungId::Name, expected: format!("{host} resolves"), command: Some(command), parts: vec![part] }
+    Checked { expected: format!("{host} resolves"), command: Some(command), parts: vec![part] }
 }
 
 #[cfg(test)]

@@ -4,18 +4,17 @@ use std::net::IpAddr;
 
 use futures::future::join_all;
 
-use super::RungId;
 use super::by_hand::on_node;
 use super::facts::Facts;
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::Scene;
 use crate::provider::Node;
 
 /// Asks every node for its way to every node's pods in the other clusters of its network.
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let pairs = scene.flat_pairs();
     if pairs.is_empty() {
-        return Climbed::skipped(RungId::NodeRoute, "no two clusters share a network");
+        return Checked::skipped("no two clusters share a network");
     }
     let ways = pairs.iter().flat_map(|(from, to)| {
         let nodes = from.cluster.nodes.iter().flat_map(|node| to.cluster.nodes.iter().map(move |peer| (node, peer)));
@@ -23,13 +22,13 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     });
     let mut parts = join_all(ways).await;
     if parts.is_empty() {
-        parts.push(Part::Unseen("the clusters' nodes cannot be entered: the clusters were not made here".into()));
+        parts.push(Check::Unseen("the clusters' nodes cannot be entered: the clusters were not made here".into()));
     }
     let command = pairs.iter().find_map(|(from, to)| {
         let (node, peer) = (from.cluster.nodes.first()?, to.cluster.nodes.first()?);
         Some(on_node(&from.cluster, &node.name, &format!("ip route get {}", sample(peer)?)))
     });
-    Climbed { id: RungId::NodeRoute, expected: "the pods of each node by that node's address".into(), command, parts }
+    Checked { expected: "the pods of each node by that node's address".into(), command, parts }
 }
 
 /// An address among a node's pods: the second, which CNIs give to pods.
@@ -37,15 +36,15 @@ fn sample(node: &Node) -> Option<IpAddr> {
     node.pods.hosts().nth(1)
 }
 
-async fn way(from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
+async fn way(from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Check {
     let Some(address) = sample(peer) else {
-        return Part::Unseen(format!("node {} of {} hands out no pod addresses", peer.name, to.name()));
+        return Check::Unseen(format!("node {} of {} hands out no pod addresses", peer.name, to.name()));
     };
     let target = address.to_string();
     let what = format!("ip route get on node {} of {}", node.name, from.name());
     let answer = within(what, from.cluster.node_exec(&node.name, &["ip", "route", "get", &target])).await;
     match answer {
-        Err(why) => Part::Unseen(why),
+        Err(why) => Check::Unseen(why),
         Ok(output) => judge(&output.text(), &output.error_text(), from, node, to, peer),
     }
 }
@@ -59,11 +58,11 @@ fn whose(via: &str, to: &Facts) -> String {
 }
 
 /// Reads `10.20.0.5 via 172.20.0.3 dev eth0 src 172.20.0.2 uid 0`.
-fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Part {
+fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Check {
     let words: Vec<&str> = said.split_whitespace().collect();
     let via = words.iter().position(|w| *w == "via").and_then(|at| words.get(at + 1)).copied();
     if via.and_then(|v| v.parse().ok()) == Some(peer.address) {
-        return Part::Holds(format!("{} → {} via {}", node.name, peer.pods, peer.address));
+        return Check::Holds(format!("{} → {} via {}", node.name, peer.pods, peer.address));
     }
     let observed = match (via, refused.lines().next()) {
         (Some(via), _) => format!("via {via}, which is {}", whose(via, to)),
@@ -71,7 +70,7 @@ fn judge(said: &str, refused: &str, from: &Facts, node: &Node, to: &Facts, peer:
         (None, None) => said.lines().next().unwrap_or("no answer").trim().to_owned(),
     };
     let target = sample(peer).map(|a| a.to_string()).unwrap_or_default();
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!(
             "node {} of {} sends {} ({}) via {}",
             node.name,
@@ -112,7 +111,7 @@ mod tests {
         let from = Facts::of(&bare("cluster1"), "helloworld", "app1").await;
         let own = node("c1-one", "172.18.1.1", "10.10.0.0/24");
         let observed = match judge(said, "", &from, &own, &to, &to.cluster.nodes[1]) {
-            Part::Broken(broken) => Some(broken.observed),
+            Check::Broken(broken) => Some(broken.observed),
             _ => None,
         };
         assert_eq!(observed.as_deref(), expected);

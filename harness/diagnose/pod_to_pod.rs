@@ -7,11 +7,10 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::RungId;
 use super::by_hand::on_node;
 use super::facts::Facts;
 use super::pod_probe::{Probed, probe, probe_from_inside};
-use super::rung::{Answer, Broken, Climbed, Part};
+use super::rung::{Answer, Broken, Check, Checked};
 use super::scene::{Scene, place};
 use crate::observe::pods::is_ending;
 use crate::provider::PodAt;
@@ -46,10 +45,10 @@ impl End<'_> {
 }
 
 /// Lets a pod of every cluster call one of every other on its network.
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let pairs = scene.flat_pairs();
     if pairs.is_empty() {
-        return Climbed::skipped(RungId::PodToPod, "no two clusters share a network: pods meet at gateways");
+        return Checked::skipped("no two clusters share a network: pods meet at gateways");
     }
     let mut parts = Vec::new();
     let mut ends: Vec<End<'_>> = Vec::new();
@@ -61,7 +60,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             Some(end) => ends.push(end),
             None => {
                 let none = || format!("no pod runs in {} to look from", facts.name());
-                parts.push(Part::Unseen(facts.pods.as_ref().err().cloned().unwrap_or_else(none)));
+                parts.push(Check::Unseen(facts.pods.as_ref().err().cloned().unwrap_or_else(none)));
             }
         }
     }
@@ -86,8 +85,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             parts.push(judge(scene, from, seen, to, at_other_end, &known));
         }
     }
-    Climbed {
-        id: RungId::PodToPod,
+    Checked {
         expected: "every connection stands at once, and the called pod sees the caller's own address".into(),
         command: ends.first().zip(ends.get(1)).map(|(from, to)| by_hand(scene, from, to)),
         parts,
@@ -142,22 +140,22 @@ fn judge(
     to: &End<'_>,
     other: &Answer<Probed>,
     known: &[IpAddr],
-) -> Part {
+) -> Check {
     let (caller, called) = (from.in_words(), to.in_words());
     let seen = match (seen, to.port) {
-        (Err(why), _) => return Part::Unseen(why.clone()),
-        (_, None) => return Part::Unseen(format!("nothing is known to listen in {called}")),
+        (Err(why), _) => return Check::Unseen(why.clone()),
+        (_, None) => return Check::Unseen(format!("nothing is known to listen in {called}")),
         (Ok(seen), Some(_)) => seen,
     };
     let reach = seen.reached.get(&to.at.address).cloned().unwrap_or_default();
     if reach.times.is_empty() && reach.refused {
         // A packet filter may answer so in the pod's place, but mostly it is the pod: nothing listens there.
         let port = to.port.unwrap_or(HEALTH);
-        return Part::Holds(format!("{} → {} and back; port {port} is refused there", from.at.address, to.at.address));
+        return Check::Holds(format!("{} → {} and back; port {port} is refused there", from.at.address, to.at.address));
     }
     let Some(way) = reach.way() else {
         let why = reach.errors.first().map_or("no answer", String::as_str);
-        return Part::from(Broken {
+        return Check::from(Broken {
             expected: format!("{caller} connects to {called}"),
             observed: format!("none of {} connections stood: {why}", reach.errors.len()),
             command: by_hand(scene, from, to),
@@ -171,7 +169,7 @@ fn judge(
     let (late, all) = (reach.late(), reach.times.len() + reach.errors.len());
     let limit = if from.facts.cluster.node_by_hand(&from.at.node).is_some() { NEAR } else { FAR };
     if way > limit.as_secs_f64() {
-        return Part::from(Broken {
+        return Check::from(Broken {
             expected: format!("a packet from {caller} to {called} and back takes less than {limit:?}"),
             observed: format!("it takes {:.0} ms at least", way * 1e3),
             command: on_node(&to.facts.cluster, &to.at.node, "tc -s qdisc show"),
@@ -183,7 +181,7 @@ fn judge(
     let busy = seen.itself.waited().max(other.as_ref().map_or(0, |o| o.itself.waited()));
     let explained = late > BUSY * busy && resent >= RESENT.max(late as u64);
     if explained || reach.errors.len() * 2 > all {
-        return Part::from(Broken {
+        return Check::from(Broken {
             expected: format!("{caller} connects to {called} without losing packets"),
             observed: format!("{late} of {all} connections waited for packets or failed; {resent} were sent again"),
             command: on_node(&to.facts.cluster, &to.at.node, "tc -s qdisc show"),
@@ -193,7 +191,7 @@ fn judge(
     }
     let way = format!("{} → {} and back in {:.2} ms", from.at.address, to.at.address, way * 1e3);
     match stranger(from, to, other, known) {
-        Some(stranger) => Part::from(Broken {
+        Some(stranger) => Check::from(Broken {
             expected: format!("{called} sees the caller's own address, {}", from.at.address),
             observed: format!("it sees {}", whose(scene, stranger)),
             command: on_node(&from.facts.cluster, &from.at.node, "iptables-save -t nat"),
@@ -208,9 +206,9 @@ fn judge(
         }),
         // A look that began too late, on a busy machine, says nothing about the address.
         None if other.as_ref().is_ok_and(|o| o.watched && !o.callers.contains(&from.at.address)) => {
-            Part::Unseen(format!("{way}, but not under which address"))
+            Check::Unseen(format!("{way}, but not under which address"))
         }
-        None => Part::Holds(way),
+        None => Check::Holds(way),
     }
 }
 
@@ -278,8 +276,8 @@ mod tests {
         let (from, to) = (end(0, CALLER), end(1, CALLED));
         let seen = Ok(Probed { reached: [(to.at.address, reach)].into(), ..Probed::default() });
         let told = match judge(&scene, &from, &seen, &to, &Ok(Probed::default()), &[]) {
-            Part::Holds(what) | Part::Unseen(what) => Ok(what),
-            Part::Broken(broken) => Err(broken.observed),
+            Check::Holds(what) | Check::Unseen(what) => Ok(what),
+            Check::Broken(broken) => Err(broken.observed),
         };
         assert_eq!(told.as_ref().map(String::as_str).map_err(String::as_str), expected);
     }

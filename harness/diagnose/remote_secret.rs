@@ -6,9 +6,8 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
 
-use super::RungId;
 use super::facts::Facts;
-use super::rung::{Broken, Climbed, Part, within};
+use super::rung::{Broken, Check, Checked, within};
 use super::scene::Scene;
 use super::servers::{certain_server, is_loopback, kubeconfig, read_by, secrets_by_hand, server_of, told_server};
 use crate::apply::Reason;
@@ -37,26 +36,21 @@ fn proposed(cluster: &Cluster, named: Option<String>) -> String {
     known.find(|server| !is_loopback(server)).unwrap_or_else(|| "https://ADDRESS:PORT".to_owned())
 }
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.planes();
     let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
     let mut parts = join_all(pairs.map(|(plane, read)| one(scene, plane, read))).await.concat();
     if parts.is_empty() {
-        parts.push(Part::Unseen("no control plane reads another cluster".into()));
+        parts.push(Check::Unseen("no control plane reads another cluster".into()));
     }
     let command = planes.first().map(|plane| secrets_by_hand(scene, plane));
-    Climbed {
-        id: RungId::RemoteSecret,
-        expected: "a valid token that may read, at the right server".into(),
-        command,
-        parts,
-    }
+    Checked { expected: "a valid token that may read, at the right server".into(), command, parts }
 }
 
-async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
+async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Check> {
     let (watcher, watched) = (plane.name(), read.name());
     if let Err(why) = &plane.remote_secrets {
-        return vec![Part::Unseen(why.clone())];
+        return vec![Check::Unseen(why.clone())];
     }
     let shown = proposed(&read.cluster, server_of(plane, watched));
     let context = scene.question.contexts.get(watched).map(|c| format!(" --context {c}")).unwrap_or_default();
@@ -65,7 +59,7 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
             "istioctl create-remote-secret --kubeconfig {}{context} --name {watched} --server {shown}",
             read.cluster.kubeconfig.display()
         );
-        Part::from(Broken {
+        Check::from(Broken {
             expected,
             observed,
             command: secrets_by_hand(scene, plane),
@@ -99,13 +93,13 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Part> {
     let token = config.users.into_iter().find_map(|u| u.user.token).filter(|token| !token.is_empty());
     let (Some(token), None) = (token, read.silent()) else {
         let why = read.silent().unwrap_or("the remote secret has no token: its user cannot be looked at");
-        return vec![Part::Unseen(why.to_owned())];
+        return vec![Check::Unseen(why.to_owned())];
     };
     let (ca, user) = tokio::join!(authority(read, endpoint.certificate_authority_data.as_deref()), review(read, token));
     let mut parts = Vec::new();
     parts.extend(ca.err().map(|observed| broken(format!("the remote secret trusts the CA of {watched}"), observed)));
     match user {
-        Err(why) => parts.push(Part::Unseen(why)),
+        Err(why) => parts.push(Check::Unseen(why)),
         Ok(Err(refused)) => parts.push(broken(format!("a token that {watched} accepts"), refused)),
         Ok(Ok(user)) => parts.push(rights(scene, read, user).await),
     }
@@ -143,22 +137,22 @@ async fn review(read: &Facts, token: String) -> Result<Result<UserInfo, String>,
 }
 
 /// Asks the API server what the token's user may do.
-async fn rights(scene: &Scene<'_>, read: &Facts, user: UserInfo) -> Part {
+async fn rights(scene: &Scene<'_>, read: &Facts, user: UserInfo) -> Check {
     let name = user.username.clone().unwrap_or_default();
     let asked = join_all(RIGHTS.map(|(verb, group, resource)| may(read, &user, verb, group, resource))).await;
     let mut refused = Vec::new();
     for ((verb, _, resource), answer) in RIGHTS.iter().zip(asked) {
         match answer {
-            Err(why) => return Part::Unseen(why),
+            Err(why) => return Check::Unseen(why),
             Ok(true) => {}
             Ok(false) => refused.push(format!("{verb} {resource}")),
         }
     }
     if refused.is_empty() {
-        return Part::Holds(format!("{name} may read {}", read.name()));
+        return Check::Holds(format!("{name} may read {}", read.name()));
     }
     let (verb, resource) = refused[0].split_once(' ').unwrap_or(("list", "pods"));
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("{name} may read what istiod reads in {}", read.name()),
         observed: format!("it may not (403): {}", refused.join(", ")),
         command: scene.kubectl(&read.cluster, &format!("auth can-i {verb} {resource} --as {name}")),

@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::RungId;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::expect::Outcome;
 use crate::expect::{Expect, Refused, Resolves, Status};
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let command = scene.as_caller(&scene.curl("-si"));
     let wanted = wanted(scene.question.expect);
     let part = match scene.calls().await {
-        Err(why) => Part::Unseen(why.clone()),
+        Err(why) => Check::Unseen(why.clone()),
         Ok(seen) => {
             let bad = seen.calls.iter().any(|call| !wanted.takes(&call.outcome));
             let told = counted(seen.calls.iter().map(|call| in_words(&call.outcome)));
             if bad {
-                Part::from(Broken {
+                Check::from(Broken {
                     expected: wanted.in_words(),
                     observed: told,
                     command: command.clone(),
@@ -27,11 +26,11 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
                     ),
                 })
             } else {
-                Part::Holds(told)
+                Check::Holds(told)
             }
         }
     };
-    Climbed { id: RungId::Request, expected: wanted.in_words(), command: Some(command), parts: vec![part] }
+    Checked { expected: wanted.in_words(), command: Some(command), parts: vec![part] }
 }
 
 /// What every call should come to.

@@ -7,43 +7,38 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
-use super::RungId;
 use super::expected::in_full;
 use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
-use super::rung::{Answer, Broken, Climbed, Part, within};
+use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
 use crate::observe::snapshot::{Host, ProxySnapshot, list};
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let proxy = match scene.caller_proxy().await {
         Ok(proxy) => proxy,
-        Err(why) => return Climbed::skipped(RungId::Route, why),
+        Err(why) => return Checked::skipped(why),
     };
     let home = &scene.home().cluster;
     let command = scene.ask_envoy(home, &proxy.pod, "config_dump?resource=dynamic_route_configs");
-    let mut climbed = Climbed {
-        id: RungId::Route,
+    let mut climbed = Checked {
         expected: "a route to endpoints that are those expected".into(),
         command: Some(command.clone()),
         parts: Vec::new(),
     };
     let target = scene.question.to;
     if target.tls || scene.service.is_none() {
-        return Climbed::skipped(
-            RungId::Route,
-            "the call is encrypted by the caller, or to no service: no route reads it",
-        );
+        return Checked::skipped("the call is encrypted by the caller, or to no service: no route reads it");
     }
     let rules = rules(scene).await;
     let chosen = match choose(proxy.section("RoutesConfigDump"), target, scene.question.headers) {
         Ok(chosen) => chosen,
         Err(NoRoute::Unknown(why)) => {
-            climbed.parts.push(Part::Unseen(why));
+            climbed.parts.push(Check::Unseen(why));
             return climbed;
         }
         Err(NoRoute::None(why)) => {
-            climbed.parts.push(Part::from(Broken {
+            climbed.parts.push(Check::from(Broken {
                 expected: format!("{} has a route for {}", proxy.pod.name, target.url),
                 observed: why,
                 command,
@@ -97,7 +92,7 @@ async fn rules(scene: &Scene<'_>) -> Vec<Rule> {
 }
 
 /// Rules that seem to be meant for this service, and are not in force for it.
-fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> Option<Part> {
+fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> Option<Check> {
     let (name, namespace) = scene.service.as_ref()?;
     let whole = format!("{name}.{namespace}.svc.cluster.local");
     let in_force = chosen.made_from.is_some();
@@ -115,8 +110,8 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
         meant.then(|| (rule, format!("it is for {wrong}, because a short host means its own namespace")))
     });
     let (rule, observed) = astray?;
-    let primary = scene.leader(scene.home()).map_or("the primary", Facts::name);
-    Some(Part::from(Broken {
+    let primary = scene.primary(scene.home()).map_or("the primary", Facts::name);
+    Some(Check::from(Broken {
         expected: format!("VirtualService {} is in force for {whole}", rule.name),
         observed,
         command: command.to_owned(),
@@ -125,7 +120,7 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
 }
 
 /// Arms with a share of the calls and nobody to answer them.
-fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<Part> {
+fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<Check> {
     let command = scene.ask_envoy(&scene.home().cluster, &proxy.pod, "clusters?format=json");
     let empty = chosen.arms.iter().filter(|(name, share)| *share > 0.0 && name.starts_with("outbound|")).filter_map(
         |(name, share)| {
@@ -139,7 +134,7 @@ fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<
             };
             let subset = name.split('|').nth(2).filter(|s| !s.is_empty());
             let rule = chosen.made_from.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
-            Some(Part::from(Broken {
+            Some(Check::from(Broken {
                 expected: format!("{}% of the calls have an endpoint in {name}{rule}", (share * 100.0).round()),
                 observed,
                 command: command.clone(),
@@ -175,10 +170,10 @@ fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap
     shares
 }
 
-fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Part {
+fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Check {
     let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService is in force".to_owned());
     if let Some(answer) = &chosen.by_itself {
-        return Part::Holds(format!("{rule}: the proxy answers {answer} by itself"));
+        return Check::Holds(format!("{rule}: the proxy answers {answer} by itself"));
     }
     let shares = shares(scene, proxy, chosen);
     // With one version in each arm the rule says the shares; otherwise a balancer spreads the calls.
@@ -187,11 +182,11 @@ fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[
         hosts.iter().all(|h| h.version == hosts[0].version)
     });
     let unlike = scene.question.expect.and_then(|expect| unlike(expect, &shares, exact));
-    let Some((expected, observed)) = unlike else { return Part::Holds(format!("{rule}: {}", in_words(&shares))) };
+    let Some((expected, observed)) = unlike else { return Check::Holds(format!("{rule}: {}", in_words(&shares))) };
     let others: Vec<String> = rules.iter().map(|r| format!("{} in {}", r.name, r.cluster)).collect();
     let others =
         if others.is_empty() { "there is none".to_owned() } else { format!("there are {}", others.join(", ")) };
-    Part::from(Broken {
+    Check::from(Broken {
         expected: format!("{} sends calls so: {expected}", proxy.pod.name),
         observed: format!("{observed}, by its routes ({rule})"),
         command: command.to_owned(),

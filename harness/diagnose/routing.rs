@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::target::Target;
+use super::callee::Callee;
 use crate::expect::{Expect, Never, Only, Reached, Split};
 use crate::observe::snapshot::{list, text};
 
@@ -29,7 +29,7 @@ pub(super) enum NoRoute {
 }
 
 /// Follows a call through the route tables of a proxy (`RoutesConfigDump`).
-pub(super) fn choose(routes: &Value, target: &Target, headers: &BTreeMap<String, String>) -> Result<Chosen, NoRoute> {
+pub(super) fn choose(routes: &Value, target: &Callee, headers: &BTreeMap<String, String>) -> Result<Chosen, NoRoute> {
     let tables: Vec<&Value> =
         list(routes, "dynamic_route_configs").iter().filter_map(|c| c.get("route_config")).collect();
     let port = target.port.to_string();
@@ -62,13 +62,13 @@ fn domains(host: &Value) -> impl Iterator<Item = &str> {
     list(host, "domains").iter().filter_map(Value::as_str)
 }
 
-fn host<'a>(table: &'a Value, target: &Target) -> Option<&'a Value> {
+fn host<'a>(table: &'a Value, target: &Callee) -> Option<&'a Value> {
     let with_port = format!("{}:{}", target.host, target.port);
     list(table, "virtual_hosts").iter().find(|h| domains(h).any(|d| d == target.host || d == with_port))
 }
 
 /// Whether a route's condition holds; `None`: it is not understood.
-fn matches(condition: &Value, target: &Target, headers: &BTreeMap<String, String>) -> Option<bool> {
+fn matches(condition: &Value, target: &Callee, headers: &BTreeMap<String, String>) -> Option<bool> {
     let whole_query = !list(condition, "query_parameters").is_empty() || condition.get("grpc").is_some();
     if whole_query || condition.get("safe_regex").is_some() {
         return None;
@@ -90,7 +90,7 @@ fn matches(condition: &Value, target: &Target, headers: &BTreeMap<String, String
     Some(holds)
 }
 
-fn header_holds(condition: &Value, target: &Target, headers: &BTreeMap<String, String>) -> Option<bool> {
+fn header_holds(condition: &Value, target: &Callee, headers: &BTreeMap<String, String>) -> Option<bool> {
     let name = text(condition, "name");
     let value = match name {
         ":method" => Some("GET"),

@@ -9,11 +9,11 @@ fn table(routes: Value) -> Value {
         {"name": "allow_any", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster"}}]}]}}]})
 }
 
-fn target(url: &str) -> Target {
+fn target(url: &str) -> Callee {
     url.parse().unwrap()
 }
 
-fn hello() -> Target {
+fn hello() -> Callee {
     target("http://helloworld.app1:5000/hello")
 }
 

@@ -5,7 +5,46 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::RungId;
+/// The rungs between a caller and a service in another cluster, lowest first: each rests on those ahead of it, so the first
+/// broken one is the cause to fix, and what comes after it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RungId {
+    /// The nodes of the clusters have routes to each other's pods.
+    NodeRoute,
+    /// Pods without a proxy reach each other, in both directions, with their own addresses, without loss or delay.
+    PodToPod,
+    /// The control plane runs and answers.
+    ControlPlane,
+    /// The control plane reaches the API servers of the other clusters.
+    ApiServer,
+    /// The remote secrets are there, point at the right server, and their token may read what is needed.
+    RemoteSecret,
+    /// The control plane has synced the other clusters.
+    ClusterSynced,
+    /// The CAs of both ends come of one root.
+    Trust,
+    /// Both workloads have a proxy, and the webhook that gives it one is whole.
+    Injection,
+    /// The service's name resolves in the caller's cluster.
+    Name,
+    /// The service is there in both clusters, its port is named alike, and nothing forbids that it speaks HTTP.
+    Service,
+    /// The pods behind the service are ready.
+    Workload,
+    /// istiod knows a gateway for every other network with pods behind the service; it answers, and routes the service.
+    Gateway,
+    /// What the control plane sent has been acknowledged by the proxies, and they are connected to it.
+    Configuration,
+    /// The caller's proxy holds the endpoints of the other cluster, and they are healthy.
+    Endpoints,
+    /// The route and subset that the caller's proxy chooses have endpoints, and are those expected.
+    Route,
+    /// Both ends agree on mutual TLS.
+    Mtls,
+    /// The request itself is answered.
+    Request,
+}
 
 /// One rung of the ladder between two workloads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,7 +118,7 @@ pub(super) struct Broken {
 
 /// One of the things that a rung is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Check {
     /// As it should be: what was seen.
     Holds(String),
     Broken(Box<Broken>),
@@ -87,7 +126,7 @@ pub(super) enum Part {
     Unseen(String),
 }
 
-impl From<Broken> for Part {
+impl From<Broken> for Check {
     fn from(broken: Broken) -> Self {
         Self::Broken(Box::new(broken))
     }
@@ -95,30 +134,29 @@ impl From<Broken> for Part {
 
 /// A rung that was looked at.
 #[derive(Debug)]
-pub(super) struct Climbed {
-    pub id: RungId,
+pub(super) struct Checked {
     /// What should be, where all of it is.
     pub expected: String,
     /// The command that shows it by hand.
     pub command: Option<String>,
-    pub parts: Vec<Part>,
+    pub parts: Vec<Check>,
 }
 
-impl Climbed {
+impl Checked {
     /// A rung that does not apply to this call.
-    pub fn skipped(id: RungId, why: impl Into<String>) -> Self {
-        Self { id, expected: String::new(), command: None, parts: vec![Part::Unseen(why.into())] }
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self { expected: String::new(), command: None, parts: vec![Check::Unseen(why.into())] }
     }
 
     /// The first broken part speaks for the rung; without one, all that was seen does.
-    pub fn into_rung(self) -> Rung {
-        let name = self.id.in_words().to_owned();
+    pub fn into_rung(self, id: RungId, name: &str) -> Rung {
+        let name = name.to_owned();
         let (mut holds, mut unseen) = (Vec::new(), Vec::new());
         for part in self.parts {
             match part {
-                Part::Broken(broken) => {
+                Check::Broken(broken) => {
                     return Rung {
-                        rung: self.id,
+                        rung: id,
                         name,
                         status: RungStatus::Broken,
                         expected: Some(broken.expected),
@@ -127,8 +165,8 @@ impl Climbed {
                         fix: Some(broken.fix),
                     };
                 }
-                Part::Holds(what) => holds.push(what),
-                Part::Unseen(why) => unseen.push(abridged(&why)),
+                Check::Holds(what) => holds.push(what),
+                Check::Unseen(why) => unseen.push(abridged(&why)),
             }
         }
         unseen.dedup();
@@ -139,7 +177,7 @@ impl Climbed {
         }
         let observed = if status == RungStatus::Ok { holds.join("; ") } else { unseen.join("; ") };
         Rung {
-            rung: self.id,
+            rung: id,
             name,
             status,
             expected: (!self.expected.is_empty()).then_some(self.expected),
@@ -162,10 +200,10 @@ fn abridged(why: &str) -> String {
 }
 
 /// A rung above the first broken one.
-pub(super) fn not_reached(id: RungId) -> Rung {
+pub(super) fn not_reached(id: RungId, name: &str) -> Rung {
     Rung {
         rung: id,
-        name: id.in_words().to_owned(),
+        name: name.to_owned(),
         status: RungStatus::Skipped,
         expected: None,
         observed: None,
@@ -178,8 +216,8 @@ pub(super) fn not_reached(id: RungId) -> Rung {
 mod tests {
     use super::*;
 
-    fn climbed(parts: Vec<Part>) -> Rung {
-        Climbed { id: RungId::Name, expected: "it resolves".into(), command: Some("dig".into()), parts }.into_rung()
+    fn climbed(parts: Vec<Check>) -> Rung {
+        Checked { expected: "it resolves".into(), command: Some("dig".into()), parts }.into_rung(RungId::Name, "name")
     }
 
     #[test]
@@ -190,15 +228,15 @@ mod tests {
             command: "look".into(),
             fix: "fix".into(),
         };
-        let rung = climbed(vec![Part::Holds("x".into()), broken("first").into(), broken("second").into()]);
+        let rung = climbed(vec![Check::Holds("x".into()), broken("first").into(), broken("second").into()]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Broken, Some("first")));
     }
 
     #[test]
     fn what_could_not_be_looked_at_is_told() {
-        let rung = climbed(vec![Part::Holds("x".into()), Part::Unseen("no answer".into())]);
+        let rung = climbed(vec![Check::Holds("x".into()), Check::Unseen("no answer".into())]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not looked at: no answer)")));
-        let rung = climbed(vec![Part::Unseen("no answer".into()), Part::Unseen("no answer".into())]);
+        let rung = climbed(vec![Check::Unseen("no answer".into()), Check::Unseen("no answer".into())]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Skipped, Some("no answer")));
     }
 }

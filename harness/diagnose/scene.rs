@@ -126,7 +126,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The cluster whose control plane serves this one's proxies.
-    pub fn leader(&self, facts: &Facts) -> Option<&Facts> {
+    pub fn primary(&self, facts: &Facts) -> Option<&Facts> {
         if let Some(spec) = self.question.topology.and_then(|t| t.cluster(facts.name())) {
             return spec.served_by().and_then(|istiod| self.named(istiod));
         }
@@ -142,9 +142,9 @@ impl<'a> Scene<'a> {
     /// The clusters whose control planes matter, each once.
     pub fn planes(&self) -> Vec<&Facts> {
         let mut planes: Vec<&Facts> = Vec::new();
-        for leader in self.facts.iter().filter_map(|f| self.leader(f)) {
-            if !planes.iter().any(|p| p.name() == leader.name()) {
-                planes.push(leader);
+        for primary in self.facts.iter().filter_map(|f| self.primary(f)) {
+            if !planes.iter().any(|p| p.name() == primary.name()) {
+                planes.push(primary);
             }
         }
         planes

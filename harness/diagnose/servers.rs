@@ -10,9 +10,9 @@ use crate::provider::Cluster;
 /// The other clusters that a control plane is to read: those that it serves, and those that it has a secret for.
 pub(super) fn read_by<'a>(scene: &'a Scene<'_>, plane: &'a Facts) -> impl Iterator<Item = &'a Facts> {
     scene.facts.iter().filter(move |facts| {
-        let leads = scene.leader(facts).is_some_and(|leader| leader.name() == plane.name());
+        let serves = scene.primary(facts).is_some_and(|primary| primary.name() == plane.name());
         // Each of several control planes reads the clusters of the others.
-        facts.name() != plane.name() && (leads || facts.has_plane() || server_of(plane, facts.name()).is_some())
+        facts.name() != plane.name() && (serves || facts.has_plane() || server_of(plane, facts.name()).is_some())
     })
 }
 

@@ -4,9 +4,8 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::RungId;
 use super::facts::Facts;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::observe::pods::selects;
 
@@ -15,9 +14,9 @@ use crate::observe::pods::selects;
 const HTTP: [&str; 4] = ["http", "http2", "grpc", "kubernetes.io/h2c"];
 const OTHER: [&str; 7] = ["tcp", "tls", "https", "mongo", "mysql", "redis", "udp"];
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((name, namespace)) = &scene.service else {
-        return Climbed::skipped(RungId::Service, format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
     };
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {name} -o yaml"));
     let (port, tls) = (scene.question.to.port, scene.question.to.tls);
@@ -25,15 +24,15 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     let mut parts = Vec::new();
     for facts in &scene.facts {
         match &facts.service {
-            Err(why) => parts.push(Part::Unseen(why.clone())),
+            Err(why) => parts.push(Check::Unseen(why.clone())),
             Ok(Some(service)) => parts.push(match port_trouble(service, port, tls, model) {
-                Ok(remark) => Part::Holds(format!("{} has it, port {port}{remark}", facts.name())),
+                Ok(remark) => Check::Holds(format!("{} has it, port {port}{remark}", facts.name())),
                 Err((expected, observed)) => {
                     let patch = format!(
                         "-n {namespace} patch service {name} --type strategic -p '{{\"spec\":{{\"ports\":[{}]}}}}'",
                         patch(port, model)
                     );
-                    Part::from(Broken {
+                    Check::from(Broken {
                         expected: format!("port {port} of {namespace}/{name} in {} {expected}", facts.name()),
                         observed,
                         command: by_hand(facts),
@@ -43,7 +42,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             }),
             Ok(None) => parts.extend(serves_without(scene, facts).map(|observed| {
                 let elsewhere = scene.facts.iter().find(|f| matches!(f.service, Ok(Some(_))));
-                Part::from(Broken {
+                Check::from(Broken {
                     expected: format!("service {namespace}/{name} in {}, where its pods are", facts.name()),
                     observed,
                     command: by_hand(facts),
@@ -57,15 +56,14 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     }
     let there = scene.facts.iter().any(|f| matches!(f.service, Ok(Some(_))));
     if !there && parts.is_empty() {
-        parts.push(Part::from(Broken {
+        parts.push(Check::from(Broken {
             expected: format!("service {namespace}/{name} in some cluster"),
             observed: "no cluster has it".into(),
             command: by_hand(scene.home()),
             fix: format!("make the service {namespace}/{name}, or call another name"),
         }));
     }
-    Climbed {
-        id: RungId::Service,
+    Checked {
         expected: "the service where its pods are, its ports named alike".into(),
         command: Some(by_hand(scene.home())),
         parts,

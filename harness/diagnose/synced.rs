@@ -1,8 +1,7 @@
 //! Every istiod has synced every cluster that it reads.
 
-use super::RungId;
 use super::by_hand::Log;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use super::servers::read_by;
 use crate::istio::NAMESPACE;
@@ -10,7 +9,7 @@ use crate::istio::NAMESPACE;
 const ISTIOD_LOG: Log<'_> =
     Log { namespace: NAMESPACE, workload: "istiod", of: "deploy/istiod", container: "discovery" };
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let mut parts = Vec::new();
     let mut command = None;
     for plane in scene.running_planes().await {
@@ -21,15 +20,15 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             let reads = match answer {
                 Ok(reads) => reads,
                 Err(why) => {
-                    parts.push(Part::Unseen(why.to_string()));
+                    parts.push(Check::Unseen(why.to_string()));
                     continue;
                 }
             };
             for read in read_by(scene, facts) {
                 let status = reads.iter().find(|r| r.id == read.name()).map(|r| r.sync_status.as_str());
                 parts.push(match status {
-                    Some("synced") => Part::Holds(format!("{} in istiod {}", read.name(), pod.name)),
-                    other => Part::from(Broken {
+                    Some("synced") => Check::Holds(format!("{} in istiod {}", read.name(), pod.name)),
+                    other => Check::from(Broken {
                         expected: format!("istiod {} has synced {}", pod.name, read.name()),
                         observed: other
                             .map_or_else(|| "it does not read that cluster".to_owned(), |s| format!("it is `{s}`")),
@@ -41,7 +40,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         }
     }
     if parts.is_empty() {
-        parts.push(Part::Unseen("no control plane runs that reads another cluster".into()));
+        parts.push(Check::Unseen("no control plane runs that reads another cluster".into()));
     }
-    Climbed { id: RungId::ClusterSynced, expected: "every cluster is synced in every istiod".into(), command, parts }
+    Checked { expected: "every cluster is synced in every istiod".into(), command, parts }
 }

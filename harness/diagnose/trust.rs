@@ -6,27 +6,26 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 
-use super::RungId;
 use super::facts::Facts;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::istio::{NAMESPACE, trust};
 use crate::observe::snapshot::ProxySnapshot;
 use crate::workload::PodInfo;
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let mut parts = secrets(scene);
     let caller = scene.caller_proxy().await;
     let servers = scene.server_proxies().await;
     let behind = scene.servers();
     match caller {
-        Err(why) => parts.push(Part::Unseen(why.clone())),
+        Err(why) => parts.push(Check::Unseen(why.clone())),
         Ok(caller) => {
             let home = scene.home();
             for (at, proxy) in servers {
                 let Some(server) = behind.get(*at) else { continue };
                 match proxy {
-                    Err(why) => parts.push(Part::Unseen(why.clone())),
+                    Err(why) => parts.push(Check::Unseen(why.clone())),
                     Ok(proxy) => {
                         parts.push(verifies(scene, (home, caller), (server.facts, proxy)));
                         parts.push(verifies(scene, (server.facts, proxy), (home, caller)));
@@ -37,17 +36,17 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
     }
     let command =
         scene.caller_pod().map(|pod| scene.ask_envoy(&scene.home().cluster, &PodInfo::of(pod).reference(), "certs"));
-    Climbed { id: RungId::Trust, expected: "one root at both ends".into(), command, parts }
+    Checked { expected: "one root at both ends".into(), command, parts }
 }
 
 /// The roots in the secrets that control planes take their CA from. A cluster without the secret has nothing to differ.
-fn secrets(scene: &Scene<'_>) -> Vec<Part> {
+fn secrets(scene: &Scene<'_>) -> Vec<Check> {
     let mut roots: BTreeMap<String, (&Facts, String)> = BTreeMap::new();
     let mut parts = Vec::new();
     for facts in &scene.facts {
         let secret = match &facts.cacerts {
             Err(why) => {
-                parts.push(Part::Unseen(why.clone()));
+                parts.push(Check::Unseen(why.clone()));
                 continue;
             }
             Ok(None) => continue,
@@ -68,7 +67,7 @@ fn secrets(scene: &Scene<'_>) -> Vec<Part> {
         if let Some(ca) = pem("ca-cert.pem")
             && let Err(why) = signed(&ca, &root, ASN1Time::now())
         {
-            parts.push(Part::from(Broken {
+            parts.push(Check::from(Broken {
                 expected: format!(
                     "the intermediate in {} of {} comes of the root beside it",
                     trust::SECRET,
@@ -81,14 +80,14 @@ fn secrets(scene: &Scene<'_>) -> Vec<Part> {
         }
         let known = roots.values().next().map(|(other, root)| (*other, root.clone()));
         match known {
-            Some((other, known)) if known.trim() != root.trim() => parts.push(Part::from(Broken {
+            Some((other, known)) if known.trim() != root.trim() => parts.push(Check::from(Broken {
                 expected: format!("{} and {} have one root in {}", other.name(), facts.name(), trust::SECRET),
                 observed: format!("{} has {}, {} has {}", other.name(), told(&known), facts.name(), told(&root)),
                 command,
                 fix: fix.into(),
             })),
-            Some(_) => parts.push(Part::Holds(format!("{} has it too", facts.name()))),
-            None => parts.push(Part::Holds(format!("{} has {}", facts.name(), told(&root)))),
+            Some(_) => parts.push(Check::Holds(format!("{} has it too", facts.name()))),
+            None => parts.push(Check::Holds(format!("{} has {}", facts.name(), told(&root)))),
         }
         roots.insert(facts.name().to_owned(), (facts, root));
     }
@@ -96,19 +95,19 @@ fn secrets(scene: &Scene<'_>) -> Vec<Part> {
 }
 
 /// Whether what `at` trusts has signed what `shows` shows.
-fn verifies(scene: &Scene<'_>, at: (&Facts, &ProxySnapshot), shows: (&Facts, &ProxySnapshot)) -> Part {
+fn verifies(scene: &Scene<'_>, at: (&Facts, &ProxySnapshot), shows: (&Facts, &ProxySnapshot)) -> Check {
     let (roots, (_, chain)) = (at.1.certificates().0, shows.1.certificates());
     let (who, whom) =
         (format!("{} ({})", at.1.pod.name, at.0.name()), format!("{} ({})", shows.1.pod.name, shows.0.name()));
     // Envoy loads certificates when something in its configuration asks for them.
     for (holder, held) in [(&who, &roots), (&whom, &chain)] {
         if pems(held).is_empty() {
-            return Part::Unseen(format!("{holder} holds no certificate: nothing asks it for mutual TLS"));
+            return Check::Unseen(format!("{holder} holds no certificate: nothing asks it for mutual TLS"));
         }
     }
     match signed(&chain, &roots, ASN1Time::now()) {
-        Ok(()) => Part::Holds("the proxies verify each other".to_owned()),
-        Err(why) => Part::from(Broken {
+        Ok(()) => Check::Holds("the proxies verify each other".to_owned()),
+        Err(why) => Check::from(Broken {
             expected: format!("{who} trusts the root of {whom}"),
             observed: why,
             command: scene.ask_envoy(&shows.0.cluster, &shows.1.pod, "certs"),

@@ -6,23 +6,22 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::RungId;
 use super::facts::{Facts, label};
 use super::routing::versions_expected;
-use super::rung::{Broken, Climbed, Part};
+use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::observe::pods::is_ending;
 use crate::observe::pods::selects;
 use crate::observe::readiness::{Readiness, readiness};
 use crate::workload::label_selector;
 
-pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((name, namespace)) = &scene.service else {
-        return Climbed::skipped(RungId::Workload, format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
     };
     let selector = scene.service_spec().and_then(|s| s.spec.as_ref()?.selector.clone()).unwrap_or_default();
     if selector.is_empty() {
-        return Climbed::skipped(RungId::Workload, "the service selects no pods");
+        return Checked::skipped("the service selects no pods");
     }
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get pods -o wide"));
     let mut parts = Vec::new();
@@ -30,7 +29,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         let (pods, deployments) = match (&facts.pods, &facts.deployments) {
             (Ok(pods), Ok(deployments)) => (pods, deployments),
             (Err(why), _) | (_, Err(why)) => {
-                parts.push(Part::Unseen(why.clone()));
+                parts.push(Check::Unseen(why.clone()));
                 continue;
             }
         };
@@ -43,8 +42,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
             let own: Vec<Pod> =
                 pods.iter().filter(|p| !is_ending(p) && selects(&labels, p.labels())).cloned().collect();
             parts.push(match readiness(deployment, &own) {
-                Readiness::Ready => Part::Holds(all_ready(deployment, own.len(), facts.name())),
-                Readiness::NotYet(why) | Readiness::Never(why) => Part::from(Broken {
+                Readiness::Ready => Check::Holds(all_ready(deployment, own.len(), facts.name())),
+                Readiness::NotYet(why) | Readiness::Never(why) => Check::from(Broken {
                     expected: format!("every pod of {} in {} is ready", deployment.name_any(), facts.name()),
                     observed: why,
                     command: by_hand(facts),
@@ -57,12 +56,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Climbed {
         }
     }
     parts.extend(missing(scene, name, &by_hand(scene.home())));
-    Climbed {
-        id: RungId::Workload,
-        expected: "every pod behind the service is ready".into(),
-        command: Some(by_hand(scene.home())),
-        parts,
-    }
+    Checked { expected: "every pod behind the service is ready".into(), command: Some(by_hand(scene.home())), parts }
 }
 
 /// One that is scaled to 0 is as it was asked to be; whether its version lacks, only an expectation says.
@@ -75,7 +69,7 @@ fn all_ready(deployment: &Deployment, pods: usize, cluster: &str) -> String {
 }
 
 /// That nothing serves at all, or not the version that the call should have reached.
-fn missing(scene: &Scene<'_>, service: &str, command: &str) -> Option<Part> {
+fn missing(scene: &Scene<'_>, service: &str, command: &str) -> Option<Check> {
     if scene.facts.iter().any(|f| f.pods.is_err()) {
         return None;
     }
@@ -92,7 +86,7 @@ fn missing(scene: &Scene<'_>, service: &str, command: &str) -> Option<Part> {
         None => return None,
     };
     let fix = "start the workload, or scale it up".to_owned();
-    Some(Part::from(Broken { expected, observed, command: command.to_owned(), fix }))
+    Some(Check::from(Broken { expected, observed, command: command.to_owned(), fix }))
 }
 
 #[cfg(test)]

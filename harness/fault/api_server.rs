@@ -1,12 +1,13 @@
 //! The cluster's API server is not reachable, or does not respond.
 
-use super::effect::until;
+use super::effect::{LIMIT, until};
 use super::error::FaultError;
 use super::nodes::{Rule, add_rules, can_be_entered, remove_rules, run, succeeds};
-use super::record::{Fault, act};
-use super::watchers;
+use super::record::{Fault, act, plan};
 use super::world::At;
+use super::{control_plane, watchers};
 use crate::diagnose::RungId;
+use crate::gate;
 use crate::provider::Cluster;
 use crate::wait::Poll;
 
@@ -48,6 +49,42 @@ pub(super) const PAUSED: Fault = Fault {
     },
     ..BASE
 };
+
+/// istiod waits for a cluster that does not respond (half a minute: `PILOT_REMOTE_CLUSTER_TIMEOUT`) and then serves without it:
+/// unlike one that was running, it has no endpoints of that cluster.
+pub(super) const AWAY_AT_RESTART: Fault = Fault {
+    name: "api-server-away-at-restart",
+    breaks: "This cluster's API server drops what other clusters send, and their control planes are restarted: they serve without \
+             its endpoints.",
+    plan: |at| plan(at, watchers::of),
+    inject: |at, state| {
+        act(at, state, |at, watchers: Vec<String>| async move {
+            add_rules(at.cluster, &rules(at)).await?;
+            answers(at, false).await?;
+            restart(at, &watchers).await
+        })
+    },
+    clear: |at, state| {
+        act(at, state, |at, watchers: Vec<String>| async move {
+            remove_rules(at.cluster, &rules(at)).await?;
+            answers(at, true).await?;
+            watchers::learn_after_failure(at, &watchers).await
+        })
+    },
+    ..BASE
+};
+
+/// Returns when the new istiods serve the proxies of all other clusters. Those of this one stay disconnected: without its API
+/// server, an istiod cannot review their tokens.
+async fn restart(at: At<'_>, watchers: &[String]) -> Result<(), FaultError> {
+    let others: Vec<Cluster> = at.world.others(at.cluster).cloned().collect();
+    for watcher in watchers {
+        let watcher = at.world.cluster(watcher)?;
+        control_plane::end(watcher, &control_plane::pods(watcher).await?).await?;
+        gate::connected(&others, watcher, LIMIT).await?;
+    }
+    Ok(())
+}
 
 /// Sends the signal `$0` to the API server of the node that this runs on, and prints how many there were. A node may share its
 /// process table with others (on the netns provider, with the whole machine), but not its network.

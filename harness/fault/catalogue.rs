@@ -3,8 +3,8 @@
 use super::error::FaultError;
 use super::record::Fault;
 use super::{
-    api_server, configuration, injection, istiod, latency, packets, pods_not_ready, proxy_stuck, remote_secret,
-    root_differs, routes, services,
+    api_server, configuration, gateway, injection, istiod, latency, packets, pods_not_ready, proxy_stuck,
+    remote_secret, root_differs, routes, services,
 };
 use crate::source::known;
 
@@ -19,6 +19,7 @@ pub(super) static CATALOGUE: &[Fault] = &[
     istiod::RESTARTED,
     api_server::UNREACHABLE,
     api_server::PAUSED,
+    api_server::AWAY_AT_RESTART,
     remote_secret::MISSING,
     remote_secret::WRONG_TOKEN,
     remote_secret::LOOPBACK,
@@ -29,11 +30,17 @@ pub(super) static CATALOGUE: &[Fault] = &[
     services::STUB_MISSING,
     services::PORT_UNNAMED,
     pods_not_ready::PODS_NOT_READY,
+    gateway::DOWN,
+    gateway::PORT_CLOSED,
+    gateway::ADDRESS_WRONG,
+    gateway::LABEL_MISSING,
+    configuration::CROSS_NETWORK_GATEWAY_MISSING,
     configuration::REJECTED,
     proxy_stuck::PROXY_STUCK,
     configuration::SUBSET_LABEL_WRONG,
     configuration::WEIGHTS_DIFFER,
     configuration::VIRTUAL_SERVICE_ELSEWHERE,
+    configuration::RULE_IN_ONE_PRIMARY,
     configuration::MTLS_MISMATCH,
 ];
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::effect::LIMIT;
 use super::error::FaultError;
+use super::nodes::close_sockets;
 use super::notes::state;
 use super::objects::{self, Objects};
 use super::record::{Fault, act, plan};
@@ -17,7 +18,7 @@ use super::world::{At, World};
 use crate::apply::{self, Manifest};
 use crate::diagnose::RungId;
 use crate::gate::{self, Change, GateError};
-use crate::istio::NAMESPACE;
+use crate::istio::{NAMESPACE, gateway};
 use crate::provider::Cluster;
 
 mod specs;
@@ -58,6 +59,28 @@ pub(super) const VIRTUAL_SERVICE_ELSEWHERE: Fault = Fault {
     ..BASE
 };
 
+pub(super) const RULE_IN_ONE_PRIMARY: Fault = Fault {
+    name: "rule-in-one-primary",
+    breaks: "This primary has no VirtualService that other primaries have: the proxies that it serves route without it.",
+    rung: Some(RungId::Route),
+    applies: |world, cluster| {
+        world.has_control_plane(cluster)?;
+        let others = world.topology.config_clusters().any(|c| c.name != cluster.name);
+        others.then_some(()).ok_or_else(|| "no other cluster has a configuration of its own".to_owned())
+    },
+    plan: |at| plan(at, |at| note(at, Find::Shared { kind: "VirtualService" })),
+    ..BASE
+};
+
+pub(super) const CROSS_NETWORK_GATEWAY_MISSING: Fault = Fault {
+    name: "cross-network-gateway-missing",
+    breaks: "No Gateway resource of this cluster exposes its services on port 15443: its east-west gateway routes nothing.",
+    rung: Some(RungId::Gateway),
+    plan: |at| plan(at, exposing),
+    inject: |at, swaps| act(at, swaps, stop_exposing),
+    ..BASE
+};
+
 pub(super) const MTLS_MISMATCH: Fault = Fault {
     name: "mtls-mismatch",
     breaks: "Clients send plain text to the workloads' services, because of DestinationRules in this cluster; servers require mutual TLS.",
@@ -84,6 +107,8 @@ enum Find {
     Moved { kind: &'static str, broken: fn(&Value) -> Option<Value> },
     /// The DestinationRule of every service there, changed or new.
     Policies { spec: fn(&str, Option<&Value>) -> Value },
+    /// Every object of this kind that another primary has as well is deleted.
+    Shared { kind: &'static str },
     /// One new object in each of the namespaces.
     New { kind: &'static str, spec: fn() -> Value },
 }
@@ -194,6 +219,15 @@ impl Find {
                     is_strict(at).await?;
                     swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
+                Find::Shared { kind } => {
+                    let mut elsewhere = BTreeSet::new();
+                    for other in world.topology.config_clusters().filter(|c| c.name != cluster.name) {
+                        let objects = all(world.cluster(&other.name)?, kind, namespace).list().await?;
+                        elsewhere.extend(objects.iter().map(ResourceExt::name_any));
+                    }
+                    let own = all(cluster, kind, namespace).list().await?;
+                    swaps.extend(own.iter().filter(|o| elsewhere.contains(&o.name_any())).map(|o| removed(kind, o)));
+                }
                 Find::New { kind, spec } => swaps.push(Swap {
                     kind: kind.to_owned(),
                     namespace: namespace.clone(),
@@ -212,6 +246,7 @@ impl Find {
     fn missing(&self) -> String {
         match self {
             Self::Each { kind, .. } | Self::Moved { kind, .. } => format!("no {kind} there can be broken in this way"),
+            Self::Shared { kind } => format!("no other primary has a {kind} that is there"),
             Self::Policies { .. } => "no service of a workload is there".to_owned(),
             Self::New { .. } => "no workload is there".to_owned(),
         }
@@ -264,6 +299,30 @@ async fn change(at: At<'_>, swaps: &[Swap], side: Side) -> Result<Result<(), Gat
         swap.put(at.cluster, side).await?;
     }
     Ok(gate::after(before, LIMIT).await.map(drop))
+}
+
+/// The Gateways that expose services to other networks.
+async fn exposing(at: At<'_>) -> Result<Vec<Swap>, FaultError> {
+    const KIND: &str = "Gateway";
+    let all = all(at.cluster, KIND, NAMESPACE).list().await?;
+    let passes = |server: &Value| server.pointer("/tls/mode") == Some(&json!("AUTO_PASSTHROUGH"));
+    let exposes = |o: &&DynamicObject| spec_of(o)["servers"].as_array().is_some_and(|all| all.iter().any(passes));
+    let found = all.iter().filter(exposes).map(|o| removed(KIND, o)).collect();
+    at.some(found, "no Gateway there passes connections of other networks through (AUTO_PASSTHROUGH)")
+}
+
+/// Proxies elsewhere keep their connections, which a gateway serves on although it accepts no new ones: these are closed.
+async fn stop_exposing(at: At<'_>, swaps: Vec<Swap>) -> Result<(), FaultError> {
+    put(at, swaps, Side::Broken).await?;
+    for other in at.world.others(at.cluster) {
+        close_sockets(&at.world, other, &["dport", "=", &gateway::PORT.to_string()]).await?;
+    }
+    Ok(())
+}
+
+/// The object, and that it is missing when broken.
+fn removed(kind: &str, object: &DynamicObject) -> Swap {
+    Swap { whole: Some(spec_of(object)), ..named(kind, object) }
 }
 
 /// The object without a specification.

@@ -22,6 +22,7 @@ mod configuration;
 mod control_plane;
 mod effect;
 mod error;
+mod gateway;
 mod injection;
 mod istiod;
 mod latency;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// What is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct Callee {
     /// The URL of the call.
     pub url: String,
     /// Its host.
@@ -18,7 +18,7 @@ pub struct Target {
     pub tls: bool,
 }
 
-impl FromStr for Target {
+impl FromStr for Callee {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}/") };
@@ -38,7 +38,7 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
+impl Callee {
     /// Name and namespace of the service that the host names to a caller in `namespace`; `None`: it names none of a cluster.
     pub(super) fn service(&self, namespace: &str) -> Option<(String, String)> {
         if self.host.parse::<std::net::IpAddr>().is_ok() || self.host.starts_with('[') {
@@ -66,7 +66,7 @@ mod tests {
     #[case("helloworld", "http://helloworld/", 80, "/")]
     #[case("https://172.20.0.3:6443/version", "https://172.20.0.3:6443/version", 6443, "/version")]
     fn a_url_or_a_service(#[case] text: &str, #[case] url: &str, #[case] port: u16, #[case] path: &str) {
-        let target: Target = text.parse().unwrap();
+        let target: Callee = text.parse().unwrap();
         assert_eq!((target.url.as_str(), target.port, target.path.as_str()), (url, port, path));
     }
 
@@ -78,7 +78,7 @@ mod tests {
     #[case("https://172.20.0.3:6443/version", None)]
     #[case("https://[fd00::1]:6443/version", None)]
     fn a_host_names_a_service_or_not(#[case] text: &str, #[case] expected: Option<(&str, &str)>) {
-        let service = text.parse::<Target>().unwrap().service("here");
+        let service = text.parse::<Callee>().unwrap().service("here");
         assert_eq!(service.as_ref().map(|(name, namespace)| (name.as_str(), namespace.as_str())), expected);
     }
 
@@ -87,6 +87,6 @@ mod tests {
     #[case("helloworld.app1:port")]
     #[case("")]
     fn what_cannot_be_called_is_told_with_an_example(#[case] text: &str) {
-        assert!(text.parse::<Target>().unwrap_err().contains("helloworld.app1:5000"));
+        assert!(text.parse::<Callee>().unwrap_err().contains("helloworld.app1:5000"));
     }
 }

@@ -1,0 +1,187 @@
+//! The gateways of other networks: the istiod of the caller knows them, they answer, and they route the service.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::facts::{Facts, label};
+use super::rung::{Broken, Check, Checked, within};
+use super::scene::{Scene, place};
+use crate::istio::NAMESPACE;
+use crate::observe::istiod::NetworkGateway;
+use crate::observe::pods::is_ready;
+use crate::observe::snapshot::ProxySnapshot;
+use crate::workload::PodInfo;
+
+/// Checks the gateway of every network, other than the caller's, that has pods behind the service.
+pub(super) async fn look(scene: &Scene<'_>) -> Checked {
+    if scene.caller_meshed() != Some(true) {
+        return Checked::skipped("the caller has no proxy that would use a gateway");
+    }
+    let home = scene.home();
+    let own = scene.network(home);
+    let mut networks: BTreeMap<String, &Facts> = BTreeMap::new();
+    for server in scene.servers() {
+        networks.insert(scene.network(server.facts), server.facts);
+    }
+    networks.remove(&own);
+    if networks.is_empty() {
+        return Checked::skipped("no pod behind the service is on another network");
+    }
+    let planes = scene.running_planes().await;
+    let primary = scene.primary(home);
+    let plane = primary.and_then(|primary| planes.iter().find(|p| p.cluster == primary.name()));
+    let (Some(primary), Some(plane)) = (primary, plane) else {
+        return Checked::skipped("no istiod runs that serves the caller");
+    };
+    let command = scene.ask_istiod(&primary.cluster, plane.reads.first().map(|(pod, _)| pod), "debug/networkz");
+    let known = match within("the gateways that istiod knows", plane.plane.gateways()).await {
+        Ok(known) => known,
+        Err(why) => return Checked::skipped(why),
+    };
+    let mut parts = Vec::new();
+    for (network, facts) in networks {
+        let own: Vec<&NetworkGateway> = known.iter().filter(|gateway| gateway.network == network).collect();
+        if own.is_empty() {
+            parts.push(unknown(scene, primary, facts, &network, &known, &command));
+            continue;
+        }
+        parts.extend(pods(scene, facts, &network).await);
+        for gateway in own {
+            parts.push(reach(scene, facts, gateway).await);
+        }
+    }
+    let expected = "istiod knows a gateway of every other network; it answers, and routes the service".into();
+    Checked { expected, command: Some(command), parts }
+}
+
+fn unknown(
+    scene: &Scene<'_>,
+    primary: &Facts,
+    facts: &Facts,
+    network: &str,
+    known: &[NetworkGateway],
+    command: &str,
+) -> Check {
+    let all: Vec<String> = known.iter().map(|g| format!("{} at {}:{}", g.network, g.addr, g.port)).collect();
+    let all = if all.is_empty() { "it knows none".to_owned() } else { format!("it knows {}", all.join(", ")) };
+    Check::from(Broken {
+        expected: format!("istiod of {} knows a gateway of {network} ({})", primary.name(), facts.name()),
+        observed: format!("{all}; without one, proxies get the addresses of pods that they cannot reach"),
+        command: command.to_owned(),
+        fix: format!(
+            "give the gateway's Service in {} the label topology.istio.io/network={network}, an external address and port 15443: {}",
+            facts.name(),
+            scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} get services --show-labels"))
+        ),
+    })
+}
+
+fn is_gateway(pod: &Pod) -> bool {
+    label(pod, "istio") == Some("eastwestgateway")
+}
+
+/// The gateway's pods: one is ready, and its proxy routes the service.
+async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str) -> Vec<Check> {
+    let all = match &facts.system_pods {
+        Ok(all) => all,
+        Err(why) => return vec![Check::Unseen(why.clone())],
+    };
+    let ready: Vec<&Pod> = all.iter().filter(|pod| is_gateway(pod) && is_ready(pod)).collect();
+    if ready.is_empty() {
+        let select = format!("-n {NAMESPACE} get deployments,pods -l istio=eastwestgateway");
+        return vec![Check::from(Broken {
+            expected: format!("a ready pod of the east-west gateway of {network} in {}", facts.name()),
+            observed: format!("{} of its pods exist, none is ready", all.iter().filter(|pod| is_gateway(pod)).count()),
+            command: scene.kubectl(&facts.cluster, &select),
+            fix: format!(
+                "scale it up: {}",
+                scene.kubectl(
+                    &facts.cluster,
+                    &format!("-n {NAMESPACE} scale deployment -l istio=eastwestgateway --replicas 1")
+                )
+            ),
+        })];
+    }
+    let Some((service, namespace)) = &scene.service else { return Vec::new() };
+    let sni = sni(scene.question.to.port, service, namespace);
+    let mut checks = Vec::new();
+    for pod in ready {
+        let at = PodInfo::of(pod).reference();
+        let what = format!("the gateway {} ({})", at.name, facts.name());
+        checks.push(match within(&what, ProxySnapshot::read(&facts.cluster, at.clone())).await {
+            Err(why) => Check::Unseen(why),
+            Ok(proxy) => match proxy.hosts(&sni) {
+                Some(hosts) if hosts.iter().any(|host| host.unhealthy.is_none()) => {
+                    Check::Holds(format!("{what} routes {service}"))
+                }
+                hosts => Check::from(Broken {
+                    expected: format!("{what} routes the SNI {sni}"),
+                    observed: match hosts {
+                        None => "no Gateway resource exposes the service on port 15443 (AUTO_PASSTHROUGH)".to_owned(),
+                        Some(hosts) => format!("none of its {} endpoints there is healthy", hosts.len()),
+                    },
+                    command: scene.ask_envoy(&facts.cluster, &at, "clusters"),
+                    fix: format!(
+                        "apply Istio's samples/multicluster/expose-services.yaml where the istiod of {} reads its configuration",
+                        facts.name()
+                    ),
+                }),
+            },
+        });
+    }
+    checks
+}
+
+/// What proxies of other networks ask a gateway for: the name of its Envoy cluster, too.
+fn sni(port: u16, service: &str, namespace: &str) -> String {
+    format!("outbound_.{port}_._.{service}.{namespace}.svc.cluster.local")
+}
+
+/// Whether the caller's pod can connect to the gateway.
+async fn reach(scene: &Scene<'_>, facts: &Facts, gateway: &NetworkGateway) -> Check {
+    let home = scene.home();
+    let what = format!("the gateway of {} at {}:{}", gateway.network, gateway.addr, gateway.port);
+    let Some(at) = scene.caller_pod().and_then(place) else { return Check::Unseen("the caller has no pod".into()) };
+    if home.cluster.node_by_hand(&at.node).is_none() {
+        return Check::Unseen(format!("{what}: the caller's node cannot be entered to try a connection"));
+    }
+    let connect = format!("exec 3<>/dev/tcp/{}/{}", gateway.addr, gateway.port);
+    // As the proxy's group, whose connections the sidecar's packet filter leaves alone.
+    let argv = ["setpriv", "--regid", "1337", "--clear-groups", "--", "timeout", "2", "bash", "-c", &connect];
+    let tried = match within(&what, home.cluster.pod_net_exec(&at, &argv)).await {
+        Ok(tried) => tried,
+        Err(why) => return Check::Unseen(why),
+    };
+    let observed = match tried.status.code() {
+        Some(0) => return Check::Holds(format!("{what} answers")),
+        // A program is missing, which says nothing about the gateway.
+        Some(126 | 127) => return Check::Unseen(format!("{what}: {}", tried.last_lines(1))),
+        Some(124) => "no answer within 2 s".to_owned(),
+        _ => tried.last_lines(1),
+    };
+    let curl = format!("curl -sk -m 2 https://{}:{}", gateway.addr, gateway.port);
+    let here = format!("setpriv --regid 1337 --clear-groups {curl}");
+    Check::from(Broken {
+        expected: format!("pod {} ({}) connects to {what}", at.pod.name, home.name()),
+        observed,
+        command: scene.in_pod(&home.cluster, &at.pod, "istio-proxy", &here, &curl),
+        fix: format!(
+            "give the gateway's Service the address that {} is reached at, and let port {} through: {}",
+            facts.name(),
+            gateway.port,
+            scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} get services -o wide"))
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sni_is_the_one_that_sidecars_send() {
+        // istio/istio `pilot/pkg/model/service.go`, `BuildDNSSrvSubsetKey`.
+        assert_eq!(sni(5000, "helloworld", "app1"), "outbound_.5000_._.helloworld.app1.svc.cluster.local");
+    }
+}
