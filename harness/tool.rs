@@ -324,10 +324,12 @@ impl Tool {
             expression = expression.dir(dir);
         }
         if self.clear_env {
-            expression = expression.full_env(std::iter::empty::<(OsString, OsString)>());
-        }
-        for (name, value) in &self.env {
-            expression = expression.env(name, value);
+            // Not `env` after an empty `full_env`: duct applies what was wrapped first last, which would clear it all.
+            expression = expression.full_env(self.env.iter().cloned());
+        } else {
+            for (name, value) in &self.env {
+                expression = expression.env(name, value);
+            }
         }
         expression.before_spawn(|command| {
             std::os::unix::process::CommandExt::process_group(command, 0);
@@ -533,6 +535,12 @@ mod tests {
 
     use super::*;
     use rstest::rstest;
+
+    #[tokio::test]
+    async fn an_empty_environment_holds_what_is_set_and_nothing_else() {
+        let tool = Tool::new("/usr/bin/env").clear_env().env("GREETING", "hi");
+        assert_eq!(tool.run().await.unwrap().text(), "GREETING=hi");
+    }
 
     #[tokio::test]
     async fn answers_output_and_status() {

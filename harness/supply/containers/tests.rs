@@ -1,7 +1,6 @@
 //! Archives and layers become folders, and what is wrong with them is said.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde_json::json;
@@ -92,5 +91,4 @@ async fn a_name_that_is_none_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let error = store(root.path()).pull("UPPER").await.unwrap_err().to_string();
     assert!(error.contains("is not the name of an image"), "{error}");
-    let _: BTreeMap<String, String> = StoreSettings::default().mirrors;
 }
