@@ -46,6 +46,8 @@ pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Result<Value, MeshEr
     k8s["service"]["type"] = json!("ClusterIP");
     k8s["service"]["externalIPs"] = json!([UNKNOWN_YET]);
     k8s["resources"] = json!({ "requests": { "cpu": "10m", "memory": "40Mi" } });
+    // `image: auto` has no tag, so that an API server would default to `Always`, for the injected image too.
+    k8s["imagePullPolicy"] = json!("IfNotPresent");
     operator["spec"]["values"]["gateways"]["istio-ingressgateway"]["autoscaleEnabled"] = json!(false);
     Ok(operator)
 }
@@ -149,6 +151,7 @@ mod tests {
         spec.remove("tag");
         let k8s = &mut spec["components"]["ingressGateways"][0]["k8s"];
         k8s.as_object_mut().unwrap().remove("resources");
+        assert_eq!(k8s.as_object_mut().unwrap().remove("imagePullPolicy"), Some(json!("IfNotPresent")));
         let service = k8s["service"].as_object_mut().unwrap();
         assert_eq!(service.remove("type"), Some(json!("ClusterIP")));
         assert_eq!(service.remove("externalIPs"), Some(json!([UNKNOWN_YET])));

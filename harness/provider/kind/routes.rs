@@ -25,11 +25,16 @@ pub(super) async fn keep(topology: &Topology, clusters: &[Made]) -> Result<(), P
             text
         });
         let services = format!("{}\n", made.cluster.services);
-        let files: [(&str, &[u8], u32); 4] = [
+        let masqueraded = elsewhere(topology, clusters, made).fold(String::new(), |mut text, name| {
+            let _ = writeln!(text, "{} {name}", at.pods);
+            text
+        });
+        let files: [(&str, &[u8], u32); 5] = [
             ("/usr/local/bin/meshproof-keep-network", SCRIPT.as_bytes(), 0o755),
             (UNIT, SERVICE.as_bytes(), 0o644),
             ("/etc/meshproof/services", services.as_bytes(), 0o644),
             ("/etc/meshproof/peers", text.as_bytes(), 0o644),
+            ("/etc/meshproof/masqueraded", masqueraded.as_bytes(), 0o644),
         ];
         node::write(&at.name, &files).await?;
         let enable = "systemctl daemon-reload && systemctl enable --quiet meshproof-keep-network \
@@ -50,6 +55,14 @@ fn peers(topology: &Topology, clusters: &[Made], of: &Made, at: &str) -> Vec<(St
     };
     let nodes = clusters.iter().filter(reached).flat_map(|other| &other.cluster.nodes);
     nodes.filter(|node| node.name != at).map(|node| (node.pods.to_string(), node.name.clone())).collect()
+}
+
+/// The names of the nodes of other networks. They have no route back to this cluster's pods, which therefore reach them
+/// (a gateway, an API server) from their own node's address.
+fn elsewhere<'a>(topology: &'a Topology, clusters: &'a [Made], of: &'a Made) -> impl Iterator<Item = &'a str> {
+    let network = |made: &Made| topology.cluster(&made.cluster.name).map(|spec| spec.network.as_str());
+    let others = clusters.iter().filter(move |other| network(other) != network(of));
+    others.flat_map(|other| other.cluster.nodes.iter().map(|node| node.name.as_str()))
 }
 
 async fn appeared(at: &str, peers: &[(String, String)]) -> Result<(), ProviderError> {
