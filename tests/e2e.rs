@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use meshproof::cli::Making;
+use meshproof::cli::EnvOptions;
 use meshproof::doctor;
 use meshproof::failure::{self, Failure};
 use meshproof::project::Project;
 use meshproof::report;
 use meshproof::run::settings::{Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, interrupt};
-use meshproof::scenario::{self, Found};
+use meshproof::scenario::Found;
 use meshproof::topology::Topology;
 use meshproof::verdict::Class;
 use meshproof::{fault, plan};
@@ -31,7 +31,7 @@ struct Args {
     #[command(flatten)]
     libtest: Arguments,
     #[command(flatten)]
-    making: Making,
+    making: EnvOptions,
     /// Leave the environment running.
     #[arg(long, env = "MESHPROOF_KEEP", help_heading = "Harness")]
     keep: bool,
