@@ -1,6 +1,6 @@
 //! Preconditions, before a minute is spent on what cannot work.
 //!
-//! Every check answers [`Finding`]s: what was found, why it matters, and the command that fixes it.
+//! Every check answers [`Finding`](crate::finding::Finding)s: what was found, why it matters, and the command that fixes it.
 //! Checks only look; `--install` (see [`install`]) is the one thing that changes the machine, after
 //! showing what it will run.
 

@@ -1,7 +1,7 @@
 //! Expectations: what a call's `expect:` may say, and everything that each of them means.
 //!
-//! One expectation is one file in `kinds/` and its lines in the table of [`expectation`]: its wording, what has to be observed
-//! for it, how many calls it needs, what it contradicts, and how it is judged ([`Kind`](kind::Kind)). Reading, checking,
+//! One expectation is one file in `kinds/` and its lines in the table of `expectation`: its wording, what has to be observed
+//! for it, how many calls it needs, what it contradicts, and how it is judged (`Kind`). Reading, checking,
 //! planning, judging and the JSON Schema all go through that table.
 //!
 //! **Never**: input or output, time, randomness without a reported seed.

@@ -33,7 +33,7 @@ const UNKNOWN_YET: &str = "192.0.2.2";
 /// Where this differs from what Istio's script prints:
 /// - the Service has the node's address as an external IP, as no load balancer gives it one;
 /// - it is not scaled automatically (there is no metrics server), and it asks for little;
-/// - as [`super::primary::operator`], it names hub and tag.
+/// - as `primary::operator`, it names hub and tag.
 ///
 /// # Errors
 /// Never: the file is part of this program.

@@ -5,7 +5,7 @@ use super::program::{Package, Program};
 use super::versions::Versions;
 use super::{Cache, Origin, Piece, Supplied, SupplyError};
 
-/// A server that a scenario can ask for beside the mesh: one entry of [`AddOn::record`] for each.
+/// A server that a scenario can ask for beside the mesh: one entry of `AddOn::record` for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddOn {
     /// Collects traces.

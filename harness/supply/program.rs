@@ -1,4 +1,4 @@
-//! The files that the supply knows by name: one entry of [`programs!`] for each.
+//! The files that the supply knows by name: one entry of `programs!` for each.
 
 use std::fmt;
 use std::str::FromStr;
