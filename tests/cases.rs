@@ -68,7 +68,7 @@ fn refused(output: &Output, expected: &[(&str, &str)]) {
 #[case("namespace-of-nobody", "offline/objects/namespace-of-nobody.yaml:3:38", "cluster1 has no namespace `shop`")]
 #[case("namespace-too-late", "offline/objects/namespace-too-late.yaml:3:38", "cluster1 has no namespace `shop`")]
 #[case("domains", "kind-configs/domains/cluster2.yaml:10:54", "the DNS domain of every cluster is cluster.local")]
-#[case("only-kind", "kind-configs/only-kind/cluster1.yaml:5:3", "netns does not support `containerdConfigPatches`")]
+#[case("only-kind", "kind-configs/only-kind/cluster1.yaml:6:3", "netns does not support `containerdConfigPatches`")]
 fn what_needs_no_cluster_is_refused_when_the_scenario_is_read(
     #[case] name: &str,
     #[case] place: &str,
@@ -117,7 +117,7 @@ fn what_clusters_refuse_is_underlined_all_at_once_and_nothing_runs() {
             ("online/objects/unknown-field.yaml:13:35", "unknown field \"spec.ports[0].targetport\""),
             ("online/objects/wrong-type.yaml:7:60", "spec.http[0].route[0].weight"),
             ("online/objects/missing-field.yaml:9:31", "spec.ports[0].port"),
-            ("online/objects/webhook.yaml:8:3", "denied the request"),
+            ("online/objects/webhook.yaml:4:1", "NONE mode cannot set endpoints"),
             ("online/objects/old-version.yaml:1:13", "serves no kind `VirtualService`"),
         ],
     );
