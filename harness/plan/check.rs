@@ -86,6 +86,13 @@ impl<'a> Checks<'a> {
         Vec::new()
     }
 
+    /// Whether the manifests read until here hold a rule that may turn on mutual TLS where the mesh has it off: a namespace's or
+    /// workload's PeerAuthentication, a DestinationRule with `ISTIO_MUTUAL`.
+    fn rules_about_mutual_tls(&self) -> bool {
+        let rule = |manifest: &Manifest| matches!(manifest.kind(), "PeerAuthentication" | "DestinationRule");
+        self.files.values().flatten().any(rule)
+    }
+
     fn sleeps(&self) -> impl Iterator<Item = &'a Sleep> + use<'a> {
         self.scenario()
             .workloads

@@ -42,7 +42,7 @@ impl Kind for MutualTls {
 
     fn check(&self, check: &mut Check<'_>) {
         if self.0 && check.caller.sidecar && !check.caller.mutual_tls {
-            let help = "the scenario says `mesh: { mtls: disabled }`: no proxy offers an identity";
+            let help = "the scenario says `mesh: { mtls: disabled }`, and applies no PeerAuthentication or DestinationRule before this call: no proxy offers an identity";
             check.wrong("`mtls: true` can never hold in this mesh", help);
         }
     }

@@ -111,7 +111,7 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     }
     let caller = Caller {
         sidecar: caller.is_none_or(|sidecar| sidecar),
-        mutual_tls: checks.scenario().mesh.mtls != Mtls::Disabled,
+        mutual_tls: checks.scenario().mesh.mtls != Mtls::Disabled || checks.rules_about_mutual_tls(),
         timeout: call.timeout(),
         calls: call.calls.clone(),
         detect: call.detect.as_ref().map_or(Located::nowhere(call.detect()), |detect| detect.with(call.detect())),
