@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::source::{Located, Problem, Source, known};
+use crate::source::{EndpointsOf, Located, Problem, Source, known};
 
 /// The mistakes of a file so far, and the names that it may use.
 pub struct Mistakes {
@@ -12,6 +12,8 @@ pub struct Mistakes {
     pub source: Arc<Source>,
     /// The topology and its clusters; `None`: not known, so no name is refused.
     pub clusters: Option<(String, Vec<String>)>,
+    /// The clusters that have an east-west gateway; `None`: not known.
+    pub gateways: Option<Vec<String>>,
     /// Every version that some workload answers with.
     pub versions: BTreeSet<String>,
     /// What is wrong.
@@ -36,6 +38,21 @@ impl Mistakes {
             let help = known(name, "clusters", clusters.iter().map(String::as_str));
             let help = format!("{help} (topology {topology})");
             self.wrong(value, format!("unknown cluster `{name}`"), help);
+        }
+    }
+
+    /// A place of endpoints that is the value, or a part of it.
+    pub fn endpoints<T>(&mut self, value: &Located<T>, place: &EndpointsOf) {
+        self.cluster(value, place.cluster());
+        if let (EndpointsOf::Gateway(cluster), Some(gateways)) = (place, &self.gateways)
+            && !gateways.contains(cluster)
+            && self.clusters.as_ref().is_none_or(|(_, clusters)| clusters.contains(cluster))
+        {
+            let help = match gateways.as_slice() {
+                [] => "no cluster of this topology has one: expected CLUSTER.pods".to_owned(),
+                some => format!("clusters with a gateway: {}", some.join(", ")),
+            };
+            self.wrong(value, format!("`{cluster}` has no east-west gateway"), help);
         }
     }
 

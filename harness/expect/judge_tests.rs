@@ -76,7 +76,9 @@ fn times(parts: &[(CallSeen, usize)]) -> Observations {
 fn findings(yaml: &str, seen: &Observations) -> Vec<Finding> {
     let expect: Located<Expect> = serde_saphyr::from_str(yaml).unwrap();
     let ranges = [("cluster1", "10.10.0.0/16"), ("cluster2", "10.20.0.0/16")];
-    let ranges: BTreeMap<String, IpNet> = ranges.map(|(name, cidr)| (name.into(), cidr.parse().unwrap())).into();
+    let pods: BTreeMap<String, IpNet> = ranges.map(|(name, cidr)| (name.into(), cidr.parse().unwrap())).into();
+    let gateways = [("cluster2".to_owned(), "172.18.2.1:15443".parse().unwrap())].into();
+    let ranges = Ranges { pods, gateways };
     judge(&expect, seen, &ranges, 0.1)
 }
 
@@ -139,6 +141,10 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
      proxy: no line in the caller's proxy's log for 2 of 132 replies")]
 #[case("endpoints_in: cluster2.pods", &[(timed_out(), 132)], "inconclusive | every reply from cluster2.pods \
      (10.20.0.0/16) | no such reply to judge by: timed out 132 of 132 calls on 1 connection")]
+#[case("endpoints_in: cluster2.gateway", &[(through("v2", "172.18.2.1:15443"), 132)],
+    "pass | every reply through cluster2.gateway (172.18.2.1:15443) | endpoints 172.18.2.1:15443 132 by the caller's proxy")]
+#[case("endpoints_in: cluster2.gateway", &[(through("v2", "172.18.2.1:15443"), 131), (through("v2", "10.20.1.5:5000"), 1)],
+    "fail | every reply through cluster2.gateway (172.18.2.1:15443) | endpoints 10.20.1.5:5000 1, 172.18.2.1:15443 131 by the caller's proxy")]
 #[case("endpoints_in: cluster3.pods", &[(through("v2", "10.20.1.5:5000"), 132)], "broken | every reply from \
      cluster3.pods | the pod cidr of cluster3 is not known (known: cluster1, cluster2)")]
 #[case("endpoints_in: { v1: cluster1.pods, v2: cluster2.pods }",

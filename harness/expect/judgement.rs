@@ -1,6 +1,7 @@
 //! What judging an expectation needs: the calls that were seen, and how a verdict follows from them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -10,8 +11,14 @@ use crate::verdict::{Class, SplitTest};
 use super::seen::{CallSeen, Observations};
 use super::tally::{by_version, status};
 
-/// The clusters' pod CIDRs, by cluster.
-pub type Ranges = BTreeMap<String, IpNet>;
+/// Where the endpoints of the clusters are.
+#[derive(Debug, Clone, Default)]
+pub struct Ranges {
+    /// The pod CIDRs, by cluster.
+    pub pods: BTreeMap<String, IpNet>,
+    /// The east-west gateways as other networks reach them, by cluster; none before the clusters run.
+    pub gateways: BTreeMap<String, SocketAddr>,
+}
 
 /// What an expectation comes to.
 pub(super) struct Found {
@@ -70,8 +77,14 @@ impl Judge<'_> {
 
     /// Nothing can be judged where the pod CIDR of a cluster is not known.
     pub fn unknown_range(&self, cluster: &str) -> Found {
-        let known = self.ranges.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = self.ranges.pods.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let observed = format!("the pod CIDR of {cluster} is not known (known: {known})");
+        Found { class: Class::Broken, observed, needs: 0, split: None }
+    }
+
+    /// Nothing can be judged where the gateway of a cluster is not known.
+    pub fn unknown_gateway(&self, cluster: &str) -> Found {
+        let observed = format!("the address of the east-west gateway of {cluster} is not known");
         Found { class: Class::Broken, observed, needs: 0, split: None }
     }
 
@@ -93,9 +106,17 @@ impl Judge<'_> {
     }
 }
 
+/// `cluster2.gateway (172.18.2.1:15443)`; without the address where it is not known.
+pub(super) fn gateway_of(cluster: &str, ranges: &Ranges) -> String {
+    match ranges.gateways.get(cluster) {
+        Some(address) => format!("{cluster}.gateway ({address})"),
+        None => format!("{cluster}.gateway"),
+    }
+}
+
 /// `cluster2.pods (10.20.0.0/16)`; without the CIDR where it is not known.
 pub(super) fn pods_of(cluster: &str, ranges: &Ranges) -> String {
-    match ranges.get(cluster) {
+    match ranges.pods.get(cluster) {
         Some(range) => format!("{cluster}.pods ({range})"),
         None => format!("{cluster}.pods"),
     }

@@ -29,6 +29,8 @@ pub(super) fn check(loaded: &LoadedScenario, topology: Option<&Topology>, faults
     let mistakes = Mistakes {
         source: loaded.source.clone(),
         clusters: topology.map(|topology| (topology.name.clone(), names(topology))),
+        gateways: topology
+            .map(|topology| topology.clusters.iter().filter(|c| c.gateway).map(|c| c.name.clone()).collect()),
         versions: BTreeSet::new(),
         problems: Vec::new(),
     };

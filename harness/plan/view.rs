@@ -197,7 +197,8 @@ impl Plan {
     /// The plan as it is shown; `versions` are shown as they are given.
     pub fn view(&self, versions: Vec<Part>) -> View {
         let (scenario, topology) = (self.scenario(), &self.topology);
-        let ranges: Ranges = topology.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
+        let pods = topology.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
+        let ranges = Ranges { pods, ..Ranges::default() };
         let routes = topology.routed_pairs().into_iter();
         View {
             scenario: scenario.name.value.clone(),

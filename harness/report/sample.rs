@@ -8,13 +8,14 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::diagnose::{Rung, RungId, RungStatus};
-use crate::expect::{CallSeen, Observations, Outcome, ProxyLine, judge};
+use crate::expect::{CallSeen, Observations, Outcome, ProxyLine, Ranges, judge};
 use crate::scenario::{Call, Located, Scenario, Step};
 use crate::verdict::negative_control;
 
-fn ranges() -> BTreeMap<String, IpNet> {
+fn ranges() -> Ranges {
     let ranges = [("cluster1", "10.10.0.0/16"), ("cluster2", "10.20.0.0/16")];
-    ranges.map(|(name, cidr)| (name.to_owned(), cidr.parse().unwrap())).into()
+    let pods: BTreeMap<String, IpNet> = ranges.map(|(name, cidr)| (name.to_owned(), cidr.parse().unwrap())).into();
+    Ranges { pods, ..Ranges::default() }
 }
 
 fn answer(version: &str) -> CallSeen {
@@ -89,7 +90,7 @@ fn call_step(scenario: &Scenario, index: usize, began: f64, seen: &Observations)
         what: format!("call {} → {}", call.from.value, call.to.value),
         began,
         seconds: seen.took.as_secs_f64() + 0.3,
-        calls: Some(CallsReport::of(call, seen, &ranges())),
+        calls: Some(CallsReport::of(call, seen, &ranges().pods)),
         findings: judged(call, seen),
         ..StepReport::default()
     }

@@ -1,14 +1,14 @@
 //! One `call` step: from the scenario's words to findings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
-use crate::expect::{Latency, Need, judge};
+use crate::expect::{Latency, Need, Ranges, judge};
+use crate::istio;
 use crate::plan::PlannedCall;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
@@ -54,12 +54,23 @@ pub async fn send(
         let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
         probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
     }
-    let ranges: BTreeMap<String, IpNet> = environment.clusters.iter().map(|c| (c.name.clone(), c.pods)).collect();
+    let ranges = ranges(environment);
     let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
     if sent.cut_short {
         tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
     }
-    Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges), findings })
+    Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges.pods), findings })
+}
+
+/// Where the endpoints of the environment's clusters are. A gateway is reached at its cluster's first node.
+fn ranges(environment: &Environment) -> Ranges {
+    let gateways = environment.topology.clusters.iter().filter(|spec| spec.gateway).filter_map(|spec| {
+        let cluster = environment.clusters.iter().find(|cluster| cluster.name == spec.name)?;
+        let node = cluster.nodes.first()?;
+        Some((spec.name.clone(), SocketAddr::new(node.address, istio::gateway::PORT)))
+    });
+    let pods = environment.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
+    Ranges { pods, gateways: gateways.collect() }
 }
 
 /// Uses up what is open between the proxies ahead of `call`: connections from before a change of a server's rules are served

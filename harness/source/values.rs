@@ -117,6 +117,47 @@ impl fmt::Display for PodsOf {
     }
 }
 
+/// What a call ends at, as the caller's proxy sees it: a pod of a cluster (`cluster2.pods`), or its east-west gateway
+/// (`cluster2.gateway`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointsOf {
+    /// A pod of this cluster.
+    Pods(String),
+    /// The east-west gateway of this cluster.
+    Gateway(String),
+}
+
+impl EndpointsOf {
+    /// The cluster.
+    pub fn cluster(&self) -> &str {
+        match self {
+            Self::Pods(cluster) | Self::Gateway(cluster) => cluster,
+        }
+    }
+}
+
+impl FromStr for EndpointsOf {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once('.') {
+            Some((cluster, "pods")) if !cluster.is_empty() => Ok(Self::Pods(cluster.into())),
+            Some((cluster, "gateway")) if !cluster.is_empty() => Ok(Self::Gateway(cluster.into())),
+            _ => Err(format!(
+                "`{text}` does not say where endpoints are (expected CLUSTER.pods or CLUSTER.gateway, such as cluster2.pods)"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for EndpointsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pods(cluster) => write!(f, "{cluster}.pods"),
+            Self::Gateway(cluster) => write!(f, "{cluster}.gateway"),
+        }
+    }
+}
+
 macro_rules! text_value {
     ($type:ty, $name:literal, $pattern:literal, $example:literal) => {
         impl<'de> Deserialize<'de> for $type {
@@ -147,6 +188,7 @@ text_value!(Percent, "Percent", r"^[0-9]+(\.[0-9]+)? *%$", "75%");
 text_value!(Span, "Span", r"^[0-9].*[a-z]$", "250ms");
 text_value!(WorkloadRef, "WorkloadRef", r"^[^@]+@[^@]+$", "sleep@cluster1");
 text_value!(PodsOf, "PodsOf", r"^.+\.pods$", "cluster2.pods");
+text_value!(EndpointsOf, "EndpointsOf", r"^.+\.(pods|gateway)$", "cluster2.pods");
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +220,9 @@ mod tests {
             prop_assert_eq!(again(&workload), workload);
             let pods = PodsOf(cluster);
             prop_assert_eq!(again(&pods), pods);
+            for place in [EndpointsOf::Pods("a.b".into()), EndpointsOf::Gateway("c".into())] {
+                prop_assert_eq!(again(&place), place);
+            }
         }
 
         /// What is accepted is in bounds, whatever was typed.

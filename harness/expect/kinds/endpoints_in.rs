@@ -1,53 +1,57 @@
-//! `endpoints_in: cluster2.pods`
+//! `endpoints_in: cluster2.pods`, `endpoints_in: cluster2.gateway`
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges, pods_of};
+use super::super::judgement::{Found, Judge, Ranges, gateway_of, pods_of};
 use super::super::kind::{Kind, Need};
 use super::super::seen::CallSeen;
 use super::super::tally::{count, list, version};
-use crate::source::{Located, PodsOf};
+use crate::source::{EndpointsOf, Located};
 use crate::verdict::Class;
 
-/// Where endpoints lie, by the caller's proxy log: one range for all calls, or one for each version.
+/// Where the endpoints are, by the caller's proxy log: one place for all calls, or one for each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum EndpointsIn {
     /// All calls end here.
-    All(PodsOf),
+    All(EndpointsOf),
     /// Calls that this version answered end here.
-    ByVersion(BTreeMap<String, Located<PodsOf>>),
+    ByVersion(BTreeMap<String, Located<EndpointsOf>>),
 }
 
 impl EndpointsIn {
-    /// Version (`None`: all of them) and cluster.
-    fn parts(&self) -> Vec<(Option<&str>, &str)> {
+    /// Version (`None`: all of them) and place.
+    fn parts(&self) -> Vec<(Option<&str>, &EndpointsOf)> {
         match self {
-            Self::All(pods) => vec![(None, pods.0.as_str())],
-            Self::ByVersion(map) => map.iter().map(|(v, pods)| (Some(v.as_str()), pods.0.as_str())).collect(),
+            Self::All(pods) => vec![(None, pods)],
+            Self::ByVersion(map) => map.iter().map(|(v, pods)| (Some(v.as_str()), &pods.value)).collect(),
         }
     }
 }
 
 impl Kind for EndpointsIn {
     fn wording(&self, ranges: &Ranges) -> String {
-        let part = |(version, cluster): (Option<&str>, &str)| {
+        let part = |(version, place): (Option<&str>, &EndpointsOf)| {
             let of = version.map(|version| format!(" of {version}")).unwrap_or_default();
-            format!("every reply{of} from {}", pods_of(cluster, ranges))
+            match place {
+                EndpointsOf::Pods(cluster) => format!("every reply{of} from {}", pods_of(cluster, ranges)),
+                EndpointsOf::Gateway(cluster) => format!("every reply{of} through {}", gateway_of(cluster, ranges)),
+            }
         };
         self.parts().into_iter().map(part).collect::<Vec<_>>().join("; ")
     }
 
     fn judge(&self, judge: &Judge<'_>) -> Found {
         let found: Vec<Found> =
-            self.parts().into_iter().map(|(version, cluster)| endpoints(judge, version, cluster)).collect();
+            self.parts().into_iter().map(|(version, place)| endpoints(judge, version, place)).collect();
         Found {
             class: found.iter().map(|f| f.class).max().unwrap_or(Class::Pass),
             observed: found.iter().map(|f| f.observed.as_str()).collect::<Vec<_>>().join("; "),
@@ -62,7 +66,7 @@ impl Kind for EndpointsIn {
 
     fn check(&self, check: &mut Check<'_>) {
         match self {
-            Self::All(range) => check.mistakes.cluster(&check.place, &range.0),
+            Self::All(place) => check.mistakes.endpoints(&check.place, place),
             Self::ByVersion(ranges) => {
                 if ranges.is_empty() {
                     check.wrong("`endpoints_in` names no version", "expected a map such as { v2: cluster2.pods }");
@@ -70,7 +74,7 @@ impl Kind for EndpointsIn {
                 let answering = check.answering();
                 for (version, range) in ranges {
                     check.mistakes.version(range, version);
-                    check.mistakes.cluster(range, &range.0);
+                    check.mistakes.endpoints(range, range);
                     if let Some((answering, place)) = &answering
                         && !answering.contains(&version.as_str())
                         && check.mistakes.versions.contains(version)
@@ -85,14 +89,23 @@ impl Kind for EndpointsIn {
 }
 
 /// The endpoints of the calls that `wanted` answered (all replies if `None`), by the caller's proxy.
-fn endpoints(judge: &Judge<'_>, wanted: Option<&str>, cluster: &str) -> Found {
-    let Some(range) = judge.ranges.get(cluster) else { return judge.unknown_range(cluster) };
+fn endpoints(judge: &Judge<'_>, wanted: Option<&str>, place: &EndpointsOf) -> Found {
+    let is_there = |endpoint: SocketAddr| match place {
+        EndpointsOf::Pods(cluster) => judge.ranges.pods.get(cluster).map(|range| range.contains(&endpoint.ip())),
+        EndpointsOf::Gateway(cluster) => judge.ranges.gateways.get(cluster).map(|gateway| *gateway == endpoint),
+    };
+    if is_there(SocketAddr::from(([0, 0, 0, 0], 0))).is_none() {
+        return match place {
+            EndpointsOf::Pods(cluster) => judge.unknown_range(cluster),
+            EndpointsOf::Gateway(cluster) => judge.unknown_gateway(cluster),
+        };
+    }
     let replies = judge.replies();
     let replies: Vec<&CallSeen> =
         replies.into_iter().filter(|call| wanted.is_none() || version(call) == wanted).collect();
     let lines: Vec<_> = replies.iter().filter_map(|call| call.client_proxy.as_ref()).collect();
     let endpoints = count(lines.iter().map(|line| line.upstream.map_or("none".into(), |up| up.to_string())));
-    let holds = lines.iter().all(|line| line.upstream.is_some_and(|up| range.contains(&up.ip())));
+    let holds = lines.iter().all(|line| line.upstream.and_then(is_there) == Some(true));
     let found = judge.holds(holds, format!("endpoints {} by the caller's proxy", list(&endpoints)));
     judge.unless_missing(found, replies.len(), lines.len(), "caller's")
 }
@@ -103,7 +116,7 @@ impl<'de> Deserialize<'de> for EndpointsIn {
         impl<'de> Visitor<'de> for Either {
             type Value = EndpointsIn;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("CLUSTER.pods, or a map from version to CLUSTER.pods")
+                f.write_str("CLUSTER.pods, CLUSTER.gateway, or a map from version to one of these")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<EndpointsIn, E> {
                 text.parse().map(EndpointsIn::All).map_err(E::custom)
@@ -121,7 +134,7 @@ impl JsonSchema for EndpointsIn {
         "EndpointsIn".into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let range = generator.subschema_for::<PodsOf>();
+        let range = generator.subschema_for::<EndpointsOf>();
         json_schema!({ "anyOf": [range, { "type": "object", "additionalProperties": range }] })
     }
 }

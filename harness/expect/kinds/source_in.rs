@@ -23,7 +23,7 @@ impl Kind for SourceIn {
     }
 
     fn judge(&self, judge: &Judge<'_>) -> Found {
-        let Some(range) = judge.ranges.get(&self.0.0) else { return judge.unknown_range(&self.0.0) };
+        let Some(range) = judge.ranges.pods.get(&self.0.0) else { return judge.unknown_range(&self.0.0) };
         let replies = judge.replies();
         let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
         let source = |from: Option<SocketAddr>| from.map_or("none".into(), |from| from.ip().to_string());
