@@ -11,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
-use crate::observe::pods::{is_ending, is_ready, selects};
+use crate::observe::pods::{is_ready, selects};
+use crate::observe::readiness::unsettled;
 use crate::observe::{NAMESPACE, ObserveError, kube_error};
 use crate::provider::Cluster;
 
@@ -104,25 +105,6 @@ pub(super) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, number.try_into().ok()?))
 }
 
-/// What a deployment was asked for and its controller has not done yet; readiness is not part of it.
-fn unsettled(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
-    let name = format!("deployment {}", deployment.name_any());
-    let status = deployment.status.clone().unwrap_or_default();
-    if status.observed_generation < deployment.metadata.generation {
-        return Some(format!("{name}: its controller has not seen its latest change"));
-    }
-    // Pods that cannot be made (a quota, a webhook that fails) are not on their way: what there is counts.
-    let mut conditions = status.conditions.iter().flatten();
-    if conditions.any(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")) {
-        return None;
-    }
-    let spec = &deployment.spec;
-    let selector = spec.selector.match_labels.clone().unwrap_or_default();
-    let running = pods.iter().filter(|p| !is_ending(p) && selects(&selector, p.labels())).count();
-    let asked = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    (running != asked).then(|| format!("{name}: {running} of {asked} pods exist"))
-}
-
 /// What a client in `network` should hold, by Envoy's names: its own network's endpoints as they are, another
 /// network's gateways where that network has an endpoint.
 pub(super) fn expected(
@@ -171,18 +153,6 @@ mod tests {
         let gateways = [Gateway { network: "n2".into(), addr: "172.18.0.3".into(), port: 15443 }];
         let expected = expected(&[&one, &two], "n1", &gateways);
         assert_eq!(expected[HELLO].keys().map(ToString::to_string).collect::<Vec<_>>(), addresses);
-    }
-
-    /// Pods that cannot be made do not hold the gate up: those that there are count.
-    #[rstest]
-    #[case::on_their_way(serde_json::json!([]), Some("deployment d: 0 of 1 pods exist"))]
-    #[case::refused(serde_json::json!([{ "type": "ReplicaFailure", "status": "True" }]), None)]
-    #[case::refused_before(serde_json::json!([{ "type": "ReplicaFailure", "status": "False" }]), Some("deployment d: 0 of 1 pods exist"))]
-    fn what_a_deployment_has_not_done(#[case] conditions: serde_json::Value, #[case] expected: Option<&str>) {
-        let object = serde_json::json!({ "metadata": { "name": "d", "generation": 1 },
-            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "d" } }, "template": {} },
-            "status": { "observedGeneration": 1, "conditions": conditions } });
-        assert_eq!(unsettled(&serde_json::from_value(object).unwrap(), &[]).as_deref(), expected);
     }
 
     #[test]

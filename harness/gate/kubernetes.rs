@@ -13,6 +13,7 @@ use kube::api::{Api, ListParams};
 use super::GateError;
 use crate::observe::kube_error;
 use crate::observe::pods::{is_ending, is_ready, selects};
+use crate::observe::readiness::unsettled;
 use crate::provider::Cluster;
 
 /// The Services of some namespaces of one cluster.
@@ -70,7 +71,7 @@ async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<(Vec<Offered
     let (services, slices, pods, deployments) =
         tokio::try_join!(services.list(&all), slices.list(&all), pods.list(&all), deployments.list(&all))
             .map_err(kube_error(cluster, "list services, endpoint slices, pods and deployments"))?;
-    let mut unsettled: Vec<String> = deployments.items.iter().filter_map(|d| deployment(d, &pods.items)).collect();
+    let mut unsettled: Vec<String> = deployments.items.iter().filter_map(|d| unsettled(d, &pods.items)).collect();
     let mut offered = Vec::new();
     for service in &services.items {
         let of_service: Vec<&EndpointSlice> = slices.items.iter().filter(|s| is_of(s, service)).collect();
@@ -154,42 +155,11 @@ fn endpoint_slices(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -
     }
 }
 
-/// What a Deployment was asked for and its controller has not done yet; readiness is not part of it.
-fn deployment(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
-    let name = format!("Deployment {}", deployment.name_any());
-    let status = deployment.status.clone().unwrap_or_default();
-    if status.observed_generation < deployment.metadata.generation {
-        return Some(format!("{name}: its controller has not observed its latest generation"));
-    }
-    // Pods that cannot be created (a quota, a webhook that fails) will not come: those that exist count.
-    let mut conditions = status.conditions.iter().flatten();
-    if conditions.any(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")) {
-        return None;
-    }
-    let spec = &deployment.spec;
-    let selector = spec.selector.match_labels.clone().unwrap_or_default();
-    let running = pods.iter().filter(|p| !is_ending(p) && selects(&selector, p.labels())).count();
-    let asked = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    (running != asked).then(|| format!("{name}: {running} of {asked} pods exist"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::{Value, json};
-
-    /// Pods that cannot be created do not hold the gate up: those that exist count.
-    #[rstest]
-    #[case::expected(json!([]), Some("Deployment d: 0 of 1 pods exist"))]
-    #[case::refused(json!([{ "type": "ReplicaFailure", "status": "True" }]), None)]
-    #[case::refused_before(json!([{ "type": "ReplicaFailure", "status": "False" }]), Some("Deployment d: 0 of 1 pods exist"))]
-    fn what_a_deployment_has_not_done(#[case] conditions: Value, #[case] expected: Option<&str>) {
-        let object = json!({ "metadata": { "name": "d", "generation": 1 },
-            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "d" } }, "template": {} },
-            "status": { "observedGeneration": 1, "conditions": conditions } });
-        assert_eq!(deployment(&serde_json::from_value(object).unwrap(), &[]).as_deref(), expected);
-    }
 
     fn service(spec: Value) -> Service {
         serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "app1" }, "spec": spec })).unwrap()

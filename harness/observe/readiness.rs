@@ -3,7 +3,9 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 
-use super::pods::has_ready_condition as is_ready;
+use kube::ResourceExt;
+
+use super::pods::{has_ready_condition as is_ready, is_ending, selects};
 
 /// How far a Deployment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +132,25 @@ pub fn crashed_again(pods: &[Pod], times: i32) -> Option<String> {
     })
 }
 
+/// What a Deployment was asked for and its controller has not done yet; readiness is not part of it.
+pub fn unsettled(deployment: &Deployment, pods: &[Pod]) -> Option<String> {
+    let name = format!("Deployment {}", deployment.name_any());
+    let status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation < deployment.metadata.generation {
+        return Some(format!("{name}: its controller has not observed its latest generation"));
+    }
+    // Pods that cannot be created (a quota, a webhook that fails) will not come: those that exist count.
+    let mut conditions = status.conditions.iter().flatten();
+    if conditions.any(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")) {
+        return None;
+    }
+    let spec = &deployment.spec;
+    let selector = spec.selector.match_labels.clone().unwrap_or_default();
+    let running = pods.iter().filter(|p| !is_ending(p) && selects(&selector, p.labels())).count();
+    let asked = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    (running != asked).then(|| format!("{name}: {running} of {asked} pods exist"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,5 +248,17 @@ mod tests {
             "message": "failed calling webhook: x509: certificate signed by unknown authority" }] });
         let readiness = readiness(&deployment(1, status), &[]);
         assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("certificate signed by unknown authority")));
+    }
+
+    /// Pods that cannot be created do not hold the gate up: those that exist count.
+    #[rstest]
+    #[case::expected(serde_json::json!([]), Some("Deployment d: 0 of 1 pods exist"))]
+    #[case::refused(serde_json::json!([{ "type": "ReplicaFailure", "status": "True" }]), None)]
+    #[case::refused_before(serde_json::json!([{ "type": "ReplicaFailure", "status": "False" }]), Some("Deployment d: 0 of 1 pods exist"))]
+    fn what_a_deployment_has_not_done(#[case] conditions: serde_json::Value, #[case] expected: Option<&str>) {
+        let object = serde_json::json!({ "metadata": { "name": "d", "generation": 1 },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "d" } }, "template": {} },
+            "status": { "observedGeneration": 1, "conditions": conditions } });
+        assert_eq!(unsettled(&serde_json::from_value(object).unwrap(), &[]).as_deref(), expected);
     }
 }

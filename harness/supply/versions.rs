@@ -343,7 +343,7 @@ impl Versions {
                     Ok(parsed) if parsed.name() != *name => {
                         format!("write {} for {name}: registry and repository, no tag", parsed.name())
                     }
-                    Ok(_) if !seen.insert(name) => format!("the image {name} is told twice"),
+                    Ok(_) if !seen.insert(name) => format!("the image {name} is listed twice"),
                     Ok(_) => continue,
                 };
                 problems.push(Problem::with(file, image, what));
@@ -473,7 +473,7 @@ mod tests {
     )]
     #[case::unknown_istio("istio-minor: \"1.30\"", "istio-minor: \"1.12\"", "Istio 1.12 is not in versions.yaml")]
     #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
-    #[case::told_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "told twice")]
+    #[case::listed_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "listed twice")]
     fn a_mistake_is_told_with_its_position(#[case] from: &str, #[case] to: &str, #[case] what: &str) {
         let line = BUILT_IN[..BUILT_IN.find(from).unwrap()].matches('\n').count() + 1;
         let file = Source::new("versions.yaml", BUILT_IN.replace(from, to));
