@@ -68,6 +68,8 @@ expectations! {
     "never": Never,
     /// The shares of the versions; must add up to 100%.
     "split": Split,
+    /// A server in each of these clusters answers, and in no other, by the servers' proxies.
+    "clusters": Clusters,
     /// The HTTP status of every reply (default: 200, unless `refused` or `resolves: false` is expected).
     "status": Status,
     /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all

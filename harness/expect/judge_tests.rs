@@ -11,7 +11,8 @@ use crate::source::Located;
 use crate::verdict::{Arm, Class, Finding, negative_control};
 
 fn call(outcome: Outcome) -> CallSeen {
-    CallSeen { outcome, duration: Duration::from_millis(3), client_proxy: None, server_proxy: None }
+    let (client_proxy, server_proxy, server_cluster) = (None, None, None);
+    CallSeen { outcome, duration: Duration::from_millis(3), client_proxy, server_proxy, server_cluster }
 }
 
 fn reply(version: &str) -> CallSeen {
@@ -40,6 +41,11 @@ fn from(peer: Option<&str>) -> CallSeen {
 fn coming_from(source: &str) -> CallSeen {
     let server_proxy = Some(ProxyLine { downstream: Some(source.parse().unwrap()), ..line() });
     CallSeen { server_proxy, ..reply("v2") }
+}
+
+/// A reply whose line is in the log of a proxy in `cluster`.
+fn served_in(cluster: &str) -> CallSeen {
+    CallSeen { server_cluster: Some(cluster.to_owned()), ..from(None) }
 }
 
 fn answered(status: u16, body: &str, details: Option<&str>) -> CallSeen {
@@ -130,6 +136,24 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
      on 1 connection: too few, a share of 10% goes unseen in 72.9% of such runs (132 calls needed)")]
 #[case("status: 200", &[(reply("v1"), 131), (timed_out(), 1)],
     "fail | status 200 for every call | 200 (131), timed out (1) of 132 calls on 1 connection")]
+// clusters
+#[case("clusters: [cluster1, cluster2]", &[(served_in("cluster1"), 70), (served_in("cluster2"), 62)],
+    "pass | cluster1 and cluster2 each answer, and no other cluster | cluster1 70, cluster2 62 by the servers' proxies")]
+#[case("clusters: [cluster1, cluster2]", &[(served_in("cluster1"), 132)],
+    "fail | cluster1 and cluster2 each answer, and no other cluster | cluster1 132 by the servers' proxies")]
+#[case("clusters: [cluster1, cluster2]", &[(served_in("cluster1"), 5)],
+    "inconclusive | cluster1 and cluster2 each answer, and no other cluster | cluster1 5 by the servers' proxies: too few \
+     calls to conclude that a cluster never answers (132 needed)")]
+#[case("clusters: [cluster1]", &[(served_in("cluster1"), 131), (served_in("cluster2"), 1)],
+    "fail | cluster1 answers, and no other cluster | cluster1 131, cluster2 1 by the servers' proxies")]
+#[case("clusters: [cluster1]", &[(served_in("cluster1"), 131), (reply("v1"), 1)],
+    "inconclusive | cluster1 answers, and no other cluster | cluster1 131 by the servers' proxies: no line in the server's \
+     proxy's log for 1 of 132 replies")]
+#[case("clusters: [cluster1, cluster2]", &[(served_in("cluster1"), 131), (reply("v1"), 1)],
+    "inconclusive | cluster1 and cluster2 each answer, and no other cluster | cluster1 131 by the servers' proxies: no line \
+     in the server's proxy's log for 1 of 132 replies")]
+#[case("clusters: [cluster1]", &[(timed_out(), 132)],
+    "inconclusive | cluster1 answers, and no other cluster | no such reply to judge by: timed out 132 of 132 calls on 1 connection")]
 // endpoints_in
 #[case("endpoints_in: cluster2.pods", &[(through("v2", "10.20.1.5:5000"), 132)],
     "pass | every reply from cluster2.pods (10.20.0.0/16) | endpoints 10.20.1.5:5000 132 by the caller's proxy")]

@@ -60,6 +60,22 @@ impl Judge<'_> {
         Found { class, observed: observed.into(), needs, split: None }
     }
 
+    /// Passes if each of `names` answered, and no other; `counts` are the replies of each `kind` (version, cluster).
+    pub fn each_answers(&self, kind: &str, names: &[&str], counts: &BTreeMap<&str, u32>, observed: String) -> Found {
+        let stranger = counts.keys().any(|name| !names.contains(name));
+        let missing = names.iter().any(|name| !counts.contains_key(name));
+        let mut found = self.holds(!stranger && !missing, observed);
+        if missing && !stranger && self.calls() < found.needs {
+            // It may just not have had its turn.
+            found.class = Class::Inconclusive;
+            let needs = found.needs;
+            found
+                .observed
+                .push_str(&format!(": too few calls to conclude that a {kind} never answers ({needs} needed)"));
+        }
+        found
+    }
+
     /// How many calls were seen.
     pub fn calls(&self) -> u32 {
         self.seen.calls.len() as u32

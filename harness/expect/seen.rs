@@ -29,6 +29,8 @@ pub struct CallSeen {
     /// What the server's proxy logged about it; `None`: no server's proxy saw it, or the log was
     /// not asked for.
     pub server_proxy: Option<ProxyLine>,
+    /// The cluster of that server's proxy.
+    pub server_cluster: Option<String>,
 }
 
 /// What the client got.

@@ -132,6 +132,7 @@ fn told_by(line: &str, body: &[u8]) -> Option<Told> {
             duration: Duration::try_from_secs_f64(seconds).ok()?,
             client_proxy: None,
             server_proxy: None,
+            server_cluster: None,
         },
         local_port: u16::try_from(port).ok().filter(|port| *port != 0),
         new_connections,

@@ -78,10 +78,18 @@ enum End {
     Server,
 }
 
-async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<(End, String), ProbeError> {
-    let log = access_log::read(proxy.cluster, proxy.pod, since).await;
-    let log = log.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
-    Ok((end, log))
+/// The access log of one proxy.
+struct Log<'a> {
+    end: End,
+    cluster: &'a str,
+    pod: &'a str,
+    text: String,
+}
+
+async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<Log<'_>, ProbeError> {
+    let text = access_log::read(proxy.cluster, proxy.pod, since).await;
+    let text = text.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
+    Ok(Log { end, cluster: &proxy.cluster.name, pod: &proxy.pod.name, text })
 }
 
 /// How many calls still have no line, although one must be written.
@@ -101,7 +109,7 @@ fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
 }
 
 /// Adds what the logs of proxies say to the calls that they speak of.
-fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
+fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log<'_>]) {
     let by_path = format!("call={}-", sent.nonce);
     let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
     for (index, port) in sent.ports.iter().enumerate() {
@@ -109,11 +117,11 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
             by_port.entry(*port).or_default().push(index);
         }
     }
-    let lines = logs.iter().flat_map(|(end, log)| log.lines().map(move |line| (*end, line)));
-    let lines = lines.filter_map(|(end, line)| Some((end, Line::of(&access_log::fields(line)?))));
+    let lines = logs.iter().flat_map(|log| log.text.lines().map(move |line| (log, line)));
+    let lines = lines.filter_map(|(log, line)| Some((log, Line::of(&access_log::fields(line)?))));
     // A line that names its call is surer than one of a connection: it comes later, and stays.
     let (named, others): (Vec<_>, Vec<_>) = lines.partition(|(_, line)| line.path.is_some());
-    for (end, line) in others.into_iter().chain(named) {
+    for (log, line) in others.into_iter().chain(named) {
         let calls = match &line.path {
             Some(path) => number(path, &by_path).into_iter().collect(),
             // Every pod has the same port numbers: those of another pod's connections are none of these calls.
@@ -125,14 +133,25 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[(End, String)]) {
         for index in calls {
             let Some(call) = sent.observations.calls.get_mut(index) else { continue };
             // A pod that calls itself has both kinds of line in one log. A proxy that refused chose no cluster.
-            let place = match line.proxy.upstream_cluster.as_deref() {
-                Some(name) if name.starts_with("inbound") || name.starts_with("Inbound") => &mut call.server_proxy,
-                Some(_) => &mut call.client_proxy,
-                None if end == End::Client => &mut call.client_proxy,
-                None => &mut call.server_proxy,
+            let server = match line.proxy.upstream_cluster.as_deref() {
+                Some(name) => name.starts_with("inbound") || name.starts_with("Inbound"),
+                None => log.end == End::Server,
             };
-            *place = Some(line.proxy.clone());
+            if !server {
+                call.client_proxy = Some(line.proxy.clone());
+            } else if answered(call, log.pod) {
+                call.server_proxy = Some(line.proxy.clone());
+                call.server_cluster = Some(log.cluster.to_owned());
+            }
         }
+    }
+}
+
+/// Whether `pod` may be the one that answered: a mirror gets the same request, and its reply reaches nobody.
+fn answered(call: &CallSeen, pod: &str) -> bool {
+    match &call.outcome {
+        Outcome::Reply { instance: Some(instance), .. } => instance == pod,
+        _ => true,
     }
 }
 
@@ -190,6 +209,7 @@ mod tests {
             duration: Duration::ZERO,
             client_proxy: None,
             server_proxy: None,
+            server_cluster: None,
         };
         Sent {
             observations: Observations { calls: vec![call; ports.len()], connections: 1, took: Duration::ZERO },
@@ -197,6 +217,30 @@ mod tests {
             nonce: "9e0f".into(),
             ports: ports.iter().map(|p| Some(*p)).collect(),
             started: Instant::now(),
+        }
+    }
+
+    fn log(end: End, text: impl Into<String>) -> Log<'static> {
+        Log { end, cluster: "cluster1", pod: "server", text: text.into() }
+    }
+
+    /// A mirror's line has the same path as the call's own.
+    #[test]
+    fn a_mirror_s_line_is_not_the_call_s() {
+        let line = |peer: &str| {
+            format!(
+                r#"{{"path":"/hello?call=9e0f-1","status":200,"flags":"-","upstream_cluster":"inbound|5000||","peer":"{peer}"}}"#
+            )
+        };
+        let own = log(End::Server, line("own"));
+        let mirror = Log { cluster: "cluster2", pod: "mirror", ..log(End::Server, line("mirror")) };
+        for logs in [[&own, &mirror], [&mirror, &own]] {
+            let logs = logs.map(|log| Log { text: log.text.clone(), ..*log });
+            let mut sent = sent(&[1]);
+            fill(&mut sent, None, &logs);
+            let call = &sent.observations.calls[0];
+            assert_eq!(call.server_proxy.as_ref().unwrap().peer.as_deref(), Some("own"));
+            assert_eq!(call.server_cluster.as_deref(), Some("cluster1"));
         }
     }
 
@@ -210,7 +254,7 @@ mod tests {
     #[test]
     fn an_http_line_belongs_to_the_call_with_its_number() {
         let mut sent = sent(&[40112, 40112]);
-        fill(&mut sent, None, &[(End::Client, HTTP.into())]);
+        fill(&mut sent, None, &[log(End::Client, HTTP)]);
         let lines: Vec<_> = sent.observations.calls.iter().map(|c| c.client_proxy.as_ref()).collect();
         assert_eq!(lines[0], None);
         let line = lines[1].unwrap();
@@ -239,7 +283,7 @@ mod tests {
         let line = format!(
             r#"{{"path":"/?call=9e0f-1","flags":"-","status":200,"upstream_cluster":"outbound|80||s","upstream_host":{upstream}}}"#
         );
-        fill(&mut sent, None, &[(End::Client, line)]);
+        fill(&mut sent, None, &[log(End::Client, line)]);
         assert_eq!(missing(&sent, true, servers), expected);
     }
 
@@ -247,7 +291,7 @@ mod tests {
     fn a_connection_s_line_belongs_to_all_calls_that_used_its_port() {
         let line = r#"{"path":null,"status":0,"flags":"-","upstream_host":"172.18.0.3:6443","upstream_cluster":"PassthroughCluster","downstream_remote":"10.10.0.7:40112","upstream_failure":null}"#;
         let mut sent = sent(&[40112, 40113, 40112]);
-        let logs = [(End::Client, line.into())];
+        let logs = [log(End::Client, line)];
         fill(&mut sent, Some([10, 10, 0, 8].into()), &logs);
         assert_eq!(missing(&sent, true, &[]), 3, "the line of another pod with the same port");
         fill(&mut sent, Some([10, 10, 0, 7].into()), &logs);
@@ -261,7 +305,7 @@ mod tests {
         let connection = r#"{"path":null,"status":0,"flags":"NR","upstream_cluster":null,"peer":null,"downstream_remote":"10.10.0.7:40112"}"#;
         let both = format!("{request}\n{connection}\n");
         for logs in [vec![both.clone()], vec![request.to_owned(), connection.to_owned()]] {
-            let logs: Vec<_> = logs.into_iter().map(|log| (End::Server, log)).collect();
+            let logs: Vec<_> = logs.into_iter().map(|text| log(End::Server, text)).collect();
             let mut sent = sent(&[40112, 40112]);
             fill(&mut sent, Some([10, 10, 0, 7].into()), &logs);
             let peer = |call: usize| sent.observations.calls[call].server_proxy.as_ref().unwrap().peer.as_deref();
@@ -280,7 +324,7 @@ mod tests {
             r#"{{"path":"/hello?call=9e0f-1","flags":"NR","status":404,"details":"route_not_found","upstream_cluster":{cluster},"peer":"spiffe://cluster.local/ns/app1/sa/sleep","upstream_failure":"TLS_error"}}"#
         );
         let mut sent = sent(&[1]);
-        fill(&mut sent, None, &[(end, line)]);
+        fill(&mut sent, None, &[log(end, line)]);
         let call = &sent.observations.calls[0];
         assert_eq!((call.client_proxy.is_some(), call.server_proxy.is_some()), (client, server));
         let line = call.client_proxy.as_ref().or(call.server_proxy.as_ref()).unwrap();

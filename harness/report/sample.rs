@@ -39,12 +39,13 @@ fn answer(version: &str) -> CallSeen {
         duration: Duration::from_millis(3),
         client_proxy: Some(line(None)),
         server_proxy: Some(line(Some("spiffe://cluster.local/ns/app1/sa/sleep"))),
+        server_cluster: None,
     }
 }
 
 fn timed_out() -> CallSeen {
     let outcome = Outcome::TimedOut;
-    CallSeen { outcome, duration: Duration::from_secs(5), client_proxy: None, server_proxy: None }
+    CallSeen { outcome, duration: Duration::from_secs(5), client_proxy: None, server_proxy: None, server_cluster: None }
 }
 
 fn seen(parts: &[(CallSeen, usize)]) -> Observations {

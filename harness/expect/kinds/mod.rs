@@ -1,6 +1,7 @@
 //! The expectations, one file each.
 
 mod captured;
+mod clusters;
 mod endpoints_in;
 mod latency;
 mod mtls;
@@ -14,6 +15,7 @@ mod split;
 mod status;
 
 pub use captured::Captured;
+pub use clusters::Clusters;
 pub use endpoints_in::EndpointsIn;
 pub use latency::Latency;
 pub use mtls::MutualTls;

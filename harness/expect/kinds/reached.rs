@@ -8,7 +8,6 @@ use super::super::judgement::{Found, Judge, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::{and, by_version, versions};
 use crate::source::Located;
-use crate::verdict::Class;
 
 /// Each of these versions answers, and no other.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -32,18 +31,7 @@ impl Kind for Reached {
 
     fn judge(&self, judge: &Judge<'_>) -> Found {
         let (counts, names) = (versions(judge.seen), self.names());
-        let stranger = counts.keys().any(|version| !names.contains(version));
-        let missing = names.iter().any(|name| !counts.contains_key(name));
-        let mut found = judge.holds(!stranger && !missing, by_version(judge.seen));
-        if missing && !stranger && judge.calls() < found.needs {
-            // It may just not have had its turn.
-            found.class = Class::Inconclusive;
-            let needs = found.needs;
-            found
-                .observed
-                .push_str(&format!(": too few calls to conclude that a version never answers ({needs} needed)"));
-        }
-        found
+        judge.each_answers("version", &names, &counts, by_version(judge.seen))
     }
 
     fn answering(&self) -> Option<Vec<&str>> {

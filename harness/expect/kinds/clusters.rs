@@ -1,0 +1,67 @@
+//! `clusters: [cluster1, cluster2]`
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::check::Check;
+use super::super::judgement::{Found, Judge, Ranges};
+use super::super::kind::{Kind, Need};
+use super::super::tally::{and, count, list};
+use crate::source::Located;
+use crate::verdict::Class;
+
+/// A server in each of these clusters answers, and in no other, by the servers' proxies.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Clusters(pub Vec<Located<String>>);
+
+impl Clusters {
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|cluster| cluster.as_str()).collect()
+    }
+}
+
+impl Kind for Clusters {
+    fn wording(&self, _: &Ranges) -> String {
+        match self.names().as_slice() {
+            [one] => format!("{one} answers, and no other cluster"),
+            many => format!("{} each answer, and no other cluster", and(many)),
+        }
+    }
+
+    fn judge(&self, judge: &Judge<'_>) -> Found {
+        let replies = judge.replies();
+        let served: Vec<&str> = replies.iter().filter_map(|call| call.server_cluster.as_deref()).collect();
+        let counts = count(served.iter().copied());
+        let observed = format!("{} by the servers' proxies", list(&counts));
+        let mut found = judge.each_answers("cluster", &self.names(), &counts, observed);
+        let stranger = counts.keys().any(|cluster| !self.names().contains(cluster));
+        if !stranger && (replies.is_empty() || served.len() < replies.len()) {
+            // A cluster that seems never to answer may have written the lines that are missing.
+            found.class = Class::Pass;
+        }
+        judge.unless_missing(found, replies.len(), served.len(), "server's")
+    }
+
+    fn needs(&self) -> &'static [Need] {
+        &[Need::ServerLogs]
+    }
+
+    fn check(&self, check: &mut Check<'_>) {
+        if self.0.is_empty() {
+            check.wrong("`clusters` names no cluster", "expected a list such as [cluster1, cluster2]");
+        }
+        let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
+        for cluster in &self.0 {
+            check.mistakes.cluster(cluster, cluster);
+            if let Some(first) = first.get(cluster.as_str()) {
+                let what = format!("cluster `{}` is listed twice", cluster.value);
+                check.mistakes.conflict(first, cluster, what, "remove one");
+            }
+            first.entry(cluster.as_str()).or_insert(cluster);
+        }
+    }
+}
