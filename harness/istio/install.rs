@@ -87,8 +87,8 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let gateways = pairs.iter().filter(|(spec, _)| spec.gateway).map(|(spec, cluster)| {
         phases.time(format!("mesh: gateway of {}", spec.name), gateway(prepared, spec, cluster, clusters))
     });
-    let roots =
-        clusters.iter().map(|c| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
+    let roots = pairs.iter().filter(|(spec, _)| spec.has_proxies());
+    let roots = roots.map(|(_, c)| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
     try_join!(
         try_join_all(synced),
         try_join_all(roots),
@@ -112,20 +112,22 @@ fn watches(topology: &Topology) -> Vec<(&ClusterSpec, &ClusterSpec)> {
     topology.istiods().flat_map(of).collect()
 }
 
-fn namespace(spec: &ClusterSpec) -> Result<Manifest, MeshError> {
+fn namespace(topology: &Topology, spec: &ClusterSpec) -> Result<Manifest, MeshError> {
     let mut namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": { "name": NAMESPACE, "labels": { "topology.istio.io/network": spec.network } },
     });
     if let Role::Remote { served_by } = &spec.role {
-        namespace["metadata"]["annotations"] = json!({ "topology.istio.io/controlPlaneClusters": served_by });
+        // By its ID, which is the name of the cluster that its configuration is in.
+        let istiod = topology.cluster(served_by).and_then(ClusterSpec::reads_config_from).unwrap_or(served_by);
+        namespace["metadata"]["annotations"] = json!({ "topology.istio.io/controlPlaneClusters": istiod });
     }
     Ok(Manifest::made("namespace of the mesh", namespace)?)
 }
 
 async fn foundation(prepared: &Prepared, spec: &ClusterSpec, cluster: &Cluster) -> Result<(), MeshError> {
-    let mut manifests = vec![namespace(spec)?];
+    let mut manifests = vec![namespace(&prepared.mesh.topology, spec)?];
     manifests.extend(prepared.trust.secret(&spec.name)?);
     // The reader's account among them: Kubernetes deletes a request for a token of an account that is not there.
     let accounts = prepared.manifests.get(&spec.name).into_iter().flatten().filter(|m| m.kind() == "ServiceAccount");
@@ -148,9 +150,14 @@ async fn pieces(
         Role::Remote { served_by } => remote::at_address(manifests, node_address(cluster_named(clusters, served_by)?)?),
         Role::Primary | Role::External { .. } => manifests.to_vec(),
     };
-    let (definitions, mut rest): (Vec<_>, Vec<_>) =
+    let (mut definitions, mut rest): (Vec<_>, Vec<_>) =
         manifests.into_iter().partition(|m| m.kind() == "CustomResourceDefinition");
     let topology = &prepared.mesh.topology;
+    if let Role::External { config } = &spec.role {
+        // Nobody reads configuration here. Without its kubeconfig istiod would read this cluster.
+        definitions.clear();
+        remote_secret::configuration(cluster, cluster_named(clusters, config)?, &prepared.mesh.owner).await?;
+    }
     if topology.has_remotes(&spec.name) && !topology.istiod_behind_gateway(spec) {
         rest.push(primary::load_balancer(node_address(cluster)?)?);
     }
@@ -271,11 +278,21 @@ mod tests {
     #[test]
     fn only_a_remotes_namespace_says_who_leads_it() {
         let topology = vpn();
-        let annotations = |i: usize| namespace(&topology.clusters[i]).unwrap().object.metadata.annotations;
+        let annotations = |i: usize| namespace(&topology, &topology.clusters[i]).unwrap().object.metadata.annotations;
         assert_eq!(annotations(0), None);
         assert_eq!(annotations(1).unwrap()["topology.istio.io/controlPlaneClusters"], "cluster1");
-        let labels = namespace(&topology.clusters[1]).unwrap().object.metadata.labels.unwrap();
+        let labels = namespace(&topology, &topology.clusters[1]).unwrap().object.metadata.labels.unwrap();
         assert_eq!(labels["topology.istio.io/network"], "network1");
+    }
+
+    #[test]
+    fn an_external_control_plane_goes_by_the_name_of_its_config_cluster() {
+        let mut topology = vpn();
+        topology.clusters.push(ClusterSpec { name: "cluster3".into(), ..topology.clusters[1].clone() });
+        topology.clusters[0].role = Role::External { config: "cluster2".into() };
+        assert_eq!(names(watches(&topology)), [pair("cluster1", "cluster3")], "cluster2 by its kubeconfig");
+        let named = namespace(&topology, &topology.clusters[2]).unwrap().object.metadata.annotations.unwrap();
+        assert_eq!(named["topology.istio.io/controlPlaneClusters"], "cluster2");
     }
 
     #[rstest]

@@ -12,7 +12,7 @@ use super::trust::Trust;
 use super::{Mesh, MeshError, MeshInputs, NAMESPACE, gateway, primary, remote, tracing};
 use crate::apply::{self, Manifest};
 use crate::tool::Tool;
-use crate::topology::{ClusterSpec, Topology};
+use crate::topology::{ClusterSpec, Role, Topology};
 
 /// Everything for [`super::install`] that needs no cluster.
 #[derive(Debug)]
@@ -66,7 +66,10 @@ impl Prepared {
 }
 
 fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
-    if spec.runs_istiod() { primary::operator(topology, spec, options, inputs) } else { remote::operator(spec, inputs) }
+    match &spec.role {
+        Role::Primary | Role::External { .. } => primary::operator(topology, spec, options, inputs),
+        Role::Remote { .. } => remote::operator(spec, topology.config_readers(&spec.name).next().is_some(), inputs),
+    }
 }
 
 async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Result<Vec<Manifest>, MeshError> {
@@ -86,7 +89,7 @@ async fn generate(inputs: &MeshInputs, operator: &Value, cluster: &str) -> Resul
 pub(super) mod tests {
     use super::*;
     use crate::istio::options::Outbound;
-    use crate::topology::{Cni, MeshSpec, NodeRole, Role};
+    use crate::topology::{Cni, MeshSpec, NodeRole};
 
     fn spec(name: &str, role: Role, second: u8) -> ClusterSpec {
         ClusterSpec {
@@ -152,6 +155,17 @@ pub(super) mod tests {
         topology.clusters[1].role = Role::Primary;
         let operator = operator(&topology, &topology.clusters[0], &options(Outbound::All), &inputs(false));
         assert_eq!(operator["spec"]["values"]["global"]["externalIstiod"], false);
+    }
+
+    #[test]
+    fn an_external_control_plane_and_its_config_cluster() {
+        let mut topology = vpn();
+        topology.clusters[0].role = Role::External { config: "cluster2".into() };
+        let values = |i: usize| {
+            operator(&topology, &topology.clusters[i], &options(Outbound::All), &inputs(false))["spec"]["values"].take()
+        };
+        insta::assert_json_snapshot!(values(0));
+        assert_eq!(values(1)["global"]["configCluster"], true);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::options::{self, MeshOptions};
 use super::{MeshError, MeshInputs, NAMESPACE, tracing};
 use crate::apply::Manifest;
 use crate::observe::access_log;
-use crate::topology::{ClusterSpec, Topology};
+use crate::topology::{ClusterSpec, Role, Topology};
 
 /// Name of the Service that takes the place of an internal load balancer.
 pub const LOAD_BALANCER: &str = "istiod-elb";
@@ -28,6 +28,7 @@ pub const WEBHOOK_PORT: u16 = 15017;
 /// - proxies write their access log as JSON, and ten times a second (Istio releases without that setting ignore it);
 /// - with a stock Envoy: no filter of Istio's own, in exactly three places (see the project's notes on stock Envoy).
 pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
+    let config = spec.reads_config_from().and_then(|name| topology.cluster(name)).unwrap_or(spec);
     let mut mesh_config = json!({
         "trustDomain": spec.mesh.trust_domain,
         "enablePrometheusMerge": false,
@@ -39,8 +40,9 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     let mut values = json!({
         "global": {
             "meshID": spec.mesh.id,
-            "multiCluster": { "clusterName": spec.name },
-            "network": spec.network,
+            // An istiod has the ID and the network of the cluster that its configuration is in.
+            "multiCluster": { "clusterName": config.name },
+            "network": config.network,
             "externalIstiod": topology.has_remotes(&spec.name),
             "imagePullPolicy": "IfNotPresent",
             "proxy": {
@@ -59,6 +61,9 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
         values["telemetry"] = json!({ "enabled": false });
         values["pilot"]["env"]["PILOT_ENABLE_ALPN_FILTER"] = json!("false");
         values["pilot"]["env"]["PILOT_ENABLE_METADATA_EXCHANGE"] = json!("false");
+    }
+    if let Role::External { .. } = spec.role {
+        external(&mut values);
     }
     if options.tracing.is_some() {
         tracing::configure(&mut mesh_config, &mut values);
@@ -83,6 +88,25 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
             }] } } },
         },
     })
+}
+
+/// What makes an istiod one that serves another cluster than its own, as Istio's instructions for an external control plane have it:
+/// its configuration comes from the API server in the kubeconfig that it is given, remote secrets from its own cluster, and
+/// mesh configuration and injection template from its own cluster's ConfigMaps, as files.
+fn external(values: &mut Value) {
+    values["global"]["operatorManageWebhooks"] = json!(true);
+    values["global"]["configValidation"] = json!(false);
+    let pilot = &mut values["pilot"];
+    pilot["env"]["EXTERNAL_ISTIOD"] = json!("true");
+    pilot["env"]["LOCAL_CLUSTER_SECRET_WATCHER"] = json!("true");
+    pilot["volumes"] = json!([
+        { "name": "config-volume", "configMap": { "name": "istio" } },
+        { "name": "inject-volume", "configMap": { "name": "istio-sidecar-injector" } },
+    ]);
+    pilot["volumeMounts"] = json!([
+        { "name": "config-volume", "mountPath": "/etc/istio/config" },
+        { "name": "inject-volume", "mountPath": "/var/lib/istio/inject" },
+    ]);
 }
 
 /// In place of an internal load balancer: the `address` of a node leads to istiod. The plain-text port 15010 is not exposed.

@@ -11,9 +11,10 @@ use crate::topology::ClusterSpec;
 /// Stands for the control plane's address until the clusters run (TEST-NET-1 of RFC 5737: nobody's).
 const UNKNOWN_YET: &str = "192.0.2.1";
 
-/// What istioctl installs in a remote cluster.
-pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Value {
-    json!({
+/// What istioctl installs in a remote cluster. One that holds the configuration of an external control plane (`config`) gets the CRDs'
+/// validation and the account by which that control plane reads and writes it, too.
+pub fn operator(spec: &ClusterSpec, config: bool, inputs: &MeshInputs) -> Value {
+    let mut operator = json!({
         "apiVersion": "install.istio.io/v1alpha1",
         "kind": "IstioOperator",
         "spec": {
@@ -30,7 +31,11 @@ pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Value {
                 },
             },
         },
-    })
+    });
+    if config {
+        operator["spec"]["values"]["global"]["configCluster"] = json!(true);
+    }
+    operator
 }
 
 /// The manifests with the control plane's real address.

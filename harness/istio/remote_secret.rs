@@ -17,10 +17,14 @@ use crate::apply::{self, Manifest};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 
+/// The account of those who read a cluster.
 const READER: &str = "istio-reader-service-account";
-const TOKEN: &str = "istio-reader-service-account-istio-remote-secret-token";
+/// The account of an external control plane in the cluster that its configuration is in.
+const ISTIOD: &str = "istiod";
+/// The secret, in an external control plane's own cluster, with the kubeconfig of the cluster that its configuration is in.
+pub const KUBECONFIG: &str = "istio-kubeconfig";
 
-/// What the reader's token secret holds once Kubernetes has filled it.
+/// What an account's token secret holds once Kubernetes has filled it.
 struct ReaderToken {
     ca: String,
     token: String,
@@ -31,31 +35,37 @@ pub fn name(watched: &str) -> String {
     format!("istio-remote-secret-{watched}")
 }
 
-/// The secret in the cluster that is read, for Kubernetes to fill with a token of the reader's account.
-fn token_request() -> Result<Manifest, MeshError> {
+/// The name of the secret that holds an account's token.
+fn token_name(account: &str) -> String {
+    format!("{account}-istio-remote-secret-token")
+}
+
+/// The secret in the cluster that is read, for Kubernetes to fill with a token of that account.
+fn token_request(account: &str) -> Result<Manifest, MeshError> {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": TOKEN,
+            "name": token_name(account),
             "namespace": NAMESPACE,
-            "annotations": { "kubernetes.io/service-account.name": READER },
+            "annotations": { "kubernetes.io/service-account.name": account },
         },
         "type": "kubernetes.io/service-account-token",
     });
     Ok(Manifest::made("token of the reader's account", secret)?)
 }
 
-async fn token(watched: &Cluster) -> Result<ReaderToken, MeshError> {
+async fn token(watched: &Cluster, account: &str) -> Result<ReaderToken, MeshError> {
     let api: Api<Secret> = Api::namespaced(watched.client.clone(), NAMESPACE);
-    let what = format!("the token of {NAMESPACE}/{READER} in cluster {}", watched.name);
+    let (name, what) =
+        (&token_name(account), format!("the token of {NAMESPACE}/{account} in cluster {}", watched.name));
     let token = wait::until(what, Duration::from_secs(60), Duration::from_millis(50), || async {
-        match api.get_opt(TOKEN).await {
+        match api.get_opt(name).await {
             Ok(Some(secret)) => match filled(secret.data.unwrap_or_default()) {
                 Some(token) => Poll::Ready(token),
-                None => Poll::NotYet(format!("secret {TOKEN} has no `token` and `ca.crt` yet")),
+                None => Poll::NotYet(format!("secret {name} has no `token` and `ca.crt` yet")),
             },
-            Ok(None) => Poll::NotYet(format!("secret {TOKEN}")),
+            Ok(None) => Poll::NotYet(format!("secret {name}")),
             Err(source) => Poll::Failed(MeshError::kube(watched, "read the reader's token", source)),
         }
     });
@@ -73,7 +83,7 @@ fn encoded(bytes: &ByteString) -> Option<String> {
     serde_json::to_value(bytes).ok()?.as_str().map(str::to_owned)
 }
 
-fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest, MeshError> {
+fn kubeconfig(watched: &str, server: &str, reader: &ReaderToken) -> ByteString {
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -83,6 +93,11 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
         "preferences": {},
         "users": [{ "name": watched, "user": { "token": reader.token } }],
     });
+    // JSON is YAML.
+    ByteString(kubeconfig.to_string().into_bytes())
+}
+
+fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest, MeshError> {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -92,10 +107,27 @@ fn secret(watched: &str, server: &str, reader: &ReaderToken) -> Result<Manifest,
             "labels": { "istio/multiCluster": "true" },
             "annotations": { "networking.istio.io/cluster": watched },
         },
-        // JSON is YAML.
-        "data": { watched: ByteString(kubeconfig.to_string().into_bytes()) },
+        "data": { watched: kubeconfig(watched, server, reader) },
     });
     Ok(Manifest::made("remote secret", secret)?)
+}
+
+/// Lets the external control plane in `istiod` read its configuration from `config`, and write there what istiod writes. As
+/// `istioctl create-remote-secret --type=config --service-account istiod`. It must be there before istiod starts.
+///
+/// # Errors
+/// [`MeshError`] when Kubernetes makes no token or a cluster does not answer.
+pub async fn configuration(istiod: &Cluster, config: &Cluster, owner: &str) -> Result<(), MeshError> {
+    apply::apply(config, &[token_request(ISTIOD)?], Some(owner)).await?;
+    let token = token(config, ISTIOD).await?;
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": KUBECONFIG, "namespace": NAMESPACE },
+        "data": { "config": kubeconfig(&config.name, &config.peer_api_server, &token) },
+    });
+    apply::apply(istiod, &[Manifest::made("kubeconfig of the config cluster", secret)?], Some(owner)).await?;
+    Ok(())
 }
 
 /// Lets the control plane in `watcher` read `watched`: at installation, and to clear what [`remove`] or [`flawed`] broke. The
@@ -127,8 +159,8 @@ pub async fn flawed(watcher: &Cluster, watched: &Cluster, owner: &str, flaw: Fla
 }
 
 async fn write(watcher: &Cluster, watched: &Cluster, owner: &str, flaw: Option<Flaw>) -> Result<(), MeshError> {
-    apply::apply(watched, &[token_request()?], Some(owner)).await?;
-    let mut reader = token(watched).await?;
+    apply::apply(watched, &[token_request(READER)?], Some(owner)).await?;
+    let mut reader = token(watched, READER).await?;
     let mut server = watched.peer_api_server.clone();
     match flaw {
         None => {}

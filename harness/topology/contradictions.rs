@@ -1,4 +1,4 @@
-//! What a `topology.yaml` says that cannot all be true, or cannot be installed yet.
+//! What a `topology.yaml` says that cannot all be true.
 
 use std::sync::Arc;
 
@@ -65,11 +65,6 @@ fn roles(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
                 name.value, from.value
             );
             let help = format!("write `served_by: {}` for {}", name.value, from.value);
-            problems.push(Problem::with(file, from, what).help(help));
-        } else {
-            // The model knows it; the installation does not yet.
-            let what = "an external control plane cannot be installed yet";
-            let help = format!("leave out `config`: the istiod in {} then reads its own cluster", name.value);
             problems.push(Problem::with(file, from, what).help(help));
         }
     }

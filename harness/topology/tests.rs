@@ -291,10 +291,6 @@ clusters:
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: west }\n  cluster2: { config: cluster1, served_by: cluster1 }\n"
 )]
-#[case::an_external_control_plane(
-    "topology.yaml",
-    "purpose: p\nclusters:\n  cluster1: { config: cluster2 }\n  cluster2: { served_by: cluster1 }\n"
-)]
 #[case::an_external_control_plane_of_another(
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: east-west }\n  cluster2: {}\n"
