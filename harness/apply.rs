@@ -60,7 +60,7 @@ pub enum ApplyError {
         api_version: String,
     },
     /// The API server did not say which kinds it serves.
-    #[error("cluster {cluster}: which kinds of {api_version} are served: {source}")]
+    #[error("cluster {cluster}: cannot list the kinds of {api_version}: {source}")]
     Discovery {
         /// The cluster.
         cluster: String,
@@ -171,7 +171,7 @@ async fn apply_one(cluster: &Cluster, manifest: &Manifest, owner: Option<&str>) 
     let kind = kinds::resolve(cluster, manifest.api_version(), manifest.kind()).await?;
     let (api, params) = (api(cluster, &kind, manifest.namespace()), PatchParams::apply(MANAGER).force());
     let (api, params, object) = (&api, &params, &object);
-    let what = format!("cluster {} to take {} ({})", cluster.name, manifest.kind(), manifest.api_version());
+    let what = format!("cluster {} to accept {} ({})", cluster.name, manifest.kind(), manifest.api_version());
     let sent = wait::until(what, Duration::from_secs(10), Duration::from_millis(50), || async move {
         match api.patch(manifest.name(), params, &Patch::Apply(object)).await {
             Ok(applied) => Poll::Ready(applied),
@@ -236,7 +236,7 @@ async fn delete_one(cluster: &Cluster, manifest: &Manifest) -> Result<(), ApplyE
 
 /// Waits until an object that is on its way out is gone.
 async fn gone(cluster: &Cluster, manifest: &Manifest) -> Result<(), ApplyError> {
-    let what = format!("{} to be gone from cluster {}", manifest.label(), cluster.name);
+    let what = format!("{} to be deleted from cluster {}", manifest.label(), cluster.name);
     let waited = wait::until(what, GONE_LIMIT, Duration::from_millis(100), || async move {
         match get(cluster, manifest).await {
             Ok(None) => Poll::Ready(()),
@@ -255,7 +255,7 @@ fn why_there(left: &DynamicObject) -> String {
     let conditions = left.data["status"]["conditions"].as_array().into_iter().flatten();
     let holding = conditions.filter(|c| c["status"] == "True").filter_map(|c| c["message"].as_str());
     let holding: Vec<&str> = holding.filter(|message| !message.is_empty()).collect();
-    if holding.is_empty() { "it is still there".into() } else { holding.join("; ") }
+    if holding.is_empty() { "it still exists".into() } else { holding.join("; ") }
 }
 
 /// The object that `manifest` names, as it is in `cluster`; `None` when it is not there.

@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { name, document, line } => write!(f, "{name}:{line} (document {document})"),
-            Self::Made(what) => write!(f, "made by meshproof: {what}"),
+            Self::Made(what) => write!(f, "created by meshproof: {what}"),
         }
     }
 }

@@ -136,7 +136,7 @@ fn boolean(file: &Arc<Source>, node: &Node) -> Option<Problem> {
     };
     let word = node.text().unwrap_or_default();
     let what = format!("kubectl reads `{word}` without quotes as the boolean `{value}`");
-    let help = format!("write \"{word}\" for the text, or {value} for the boolean");
+    let help = format!("write \"{word}\" for the string, or {value} for the boolean");
     Some(Problem::at(file, &node.span, what).label("a boolean of YAML 1.1").help(help))
 }
 
@@ -152,7 +152,7 @@ fn exported(written: &Written) -> Option<Problem> {
     let mut names: Vec<String> = keys.filter_map(|key| Some(format!("metadata.{}", key.text()?))).collect();
     names.extend(written.node.get("status").map(|_| "status".to_owned()));
     let what = format!("{} was exported from a cluster: an API server refuses it", written.manifest.label());
-    let label = "set by the API server, and by nobody else";
+    let label = "set only by the API server";
     Some(Problem::at(&written.file, &first.span, what).label(label).help(format!("remove {}", names.join(", "))))
 }
 

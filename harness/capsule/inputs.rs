@@ -77,11 +77,10 @@ fn leaves(path: &Path, project: &Path) -> bool {
 }
 
 fn copy(from: &Path, name: Option<PathBuf>, folder: &Path) -> Result<(), String> {
-    let name =
-        name.ok_or("is named by a path through folders outside of the project, so another machine would not find it")?;
+    let name = name.ok_or("is outside the project, so another machine would not find it")?;
     let text = std::fs::read_to_string(from).map_err(|error| error.to_string())?;
     if holds_secret(&text) {
-        return Err("holds a secret, and a capsule carries none".into());
+        return Err("contains a Secret, and a capsule must not".into());
     }
     let to = folder.join(&name);
     match std::fs::read_to_string(&to) {

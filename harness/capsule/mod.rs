@@ -64,7 +64,7 @@ pub enum CapsuleError {
         source: std::io::Error,
     },
     /// There is no such run.
-    #[error("no run `{name}` in {folder} (there are: {known}) (hint: `meshproof run` makes one)")]
+    #[error("no run `{name}` in {folder} (there are: {known}) (hint: `meshproof run` creates one)")]
     NoRun {
         /// What was asked for.
         name: String,
@@ -74,7 +74,7 @@ pub enum CapsuleError {
         known: String,
     },
     /// The run's folder does not hold what a capsule needs.
-    #[error("{folder} cannot become a capsule: {why}")]
+    #[error("cannot create a capsule of {folder}: {why}")]
     NotWhole {
         /// The run's folder.
         folder: PathBuf,
@@ -82,7 +82,7 @@ pub enum CapsuleError {
         why: String,
     },
     /// The file is something else.
-    #[error("{file} is no capsule: {why} (hint: `meshproof capsule RUN` makes one)")]
+    #[error("{file} is not a capsule: {why} (hint: `meshproof capsule RUN` creates one)")]
     NoCapsule {
         /// The file.
         file: PathBuf,
@@ -90,7 +90,7 @@ pub enum CapsuleError {
         why: String,
     },
     /// It is a capsule, but something is wrong with it.
-    #[error("{file}, {part}: {why} (hint: get the capsule again from where it was made)")]
+    #[error("{file}, {part}: {why} (hint: copy the capsule again)")]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -100,7 +100,7 @@ pub enum CapsuleError {
         why: String,
     },
     /// A later version made it.
-    #[error("{file} has format {schema}, made by {made_by}; this is meshproof {} and reads format {SCHEMA}", env!("CARGO_PKG_VERSION"))]
+    #[error("{file} has format {schema}, created by {made_by}; this is meshproof {} and reads format {SCHEMA}", env!("CARGO_PKG_VERSION"))]
     Newer {
         /// The file.
         file: PathBuf,

@@ -80,7 +80,7 @@ fn parts(run: &Path) -> Result<Vec<(String, Vec<u8>)>, CapsuleError> {
     let told: RunReport = serde_json::from_str(&report).map_err(|e| not_whole(format!("its {REPORT}: {e}")))?;
     let inputs = run.join(INPUTS);
     if let Ok(missing) = std::fs::read_to_string(inputs.join(MISSING)) {
-        return Err(not_whole(format!("it uses files that cannot go with it:\n{}", missing.trim_end())));
+        return Err(not_whole(format!("it uses files that cannot be included:\n{}", missing.trim_end())));
     }
     let mut files = BTreeMap::new();
     read(&inputs, PROJECT, &mut files).map_err(|source| CapsuleError::Io { path: inputs.clone(), source })?;

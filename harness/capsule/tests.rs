@@ -88,20 +88,20 @@ fn the_same_run_gives_the_same_bytes() {
 #[case::a_secret(
     "fixtures/rule.yaml",
     "apiVersion: v1\nkind: Secret\nmetadata: { name: s }\nstringData: { a: b }\n",
-    "holds a secret"
+    "contains a Secret"
 )]
 #[case::a_key(
     "fixtures/rule.yaml",
     "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\ndata: { a: \"-----BEGIN PRIVATE KEY-----\" }\n",
-    "holds a secret"
+    "contains a Secret"
 )]
 #[case::a_short_password(
     "fixtures/rule.yaml",
     "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [{ name: c, env: [{ name: DB_PASSWORD, value: hunter2 }] }] }\n",
-    "holds a secret"
+    "contains a Secret"
 )]
-#[case::outside("../../../outside.yaml", RULE, "outside of the project")]
-#[case::by_the_name_of_the_folder("../../../project/fixtures/rule.yaml", RULE, "outside of the project")]
+#[case::outside("../../../outside.yaml", RULE, "outside the project")]
+#[case::by_the_name_of_the_folder("../../../project/fixtures/rule.yaml", RULE, "outside the project")]
 fn what_must_not_go_with_it_keeps_a_run_from_becoming_one(
     #[case] named: &str,
     #[case] fixture: &str,
@@ -142,7 +142,7 @@ fn runs_are_found_by_folder_by_name_and_the_newest_by_itself() {
     assert_eq!(find_run(&runs, Some("20260131-120000-1")).unwrap(), run);
     assert_eq!(find_run(Path::new("/nowhere"), Some(run.to_str().unwrap())).unwrap(), run);
     let error = told(find_run(&runs, Some("yesterday")).unwrap_err(), root.path());
-    assert_eq!(error, "no run `yesterday` in runs (there are: 20260131-120000-1) (hint: `meshproof run` makes one)");
+    assert_eq!(error, "no run `yesterday` in runs (there are: 20260131-120000-1) (hint: `meshproof run` creates one)");
 }
 
 /// A capsule of these parts, with a table of contents that fits unless one of them is called so.

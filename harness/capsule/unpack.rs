@@ -93,7 +93,7 @@ fn parts(file: &Path) -> Result<BTreeMap<String, Vec<u8>>, CapsuleError> {
         part => CapsuleError::Damaged { file: file.to_owned(), part: part.to_owned(), why },
     };
     for entry in archive.entries().map_err(|e| wrong(&last, e.to_string()))? {
-        let after = if last.is_empty() { "" } else { "what follows it cannot be read: " };
+        let after = if last.is_empty() { "" } else { "cannot read what follows it: " };
         let mut entry = entry.map_err(|e| wrong(&last, format!("{after}{e}")))?;
         let path = entry.path().map_err(|e| wrong(&last, e.to_string()))?.into_owned();
         let name = path.to_string_lossy().into_owned();
@@ -106,9 +106,9 @@ fn parts(file: &Path) -> Result<BTreeMap<String, Vec<u8>>, CapsuleError> {
             });
         }
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(|e| wrong(&name, format!("cannot be read to its end: {e}")))?;
+        entry.read_to_end(&mut bytes).map_err(|e| wrong(&name, format!("is incomplete: {e}")))?;
         if parts.insert(name.clone(), bytes).is_some() {
-            return Err(wrong(&name, "is there twice".into()));
+            return Err(wrong(&name, "is listed twice".into()));
         }
         last = name;
     }
@@ -118,7 +118,7 @@ fn parts(file: &Path) -> Result<BTreeMap<String, Vec<u8>>, CapsuleError> {
 fn contents(file: &Path, parts: &BTreeMap<String, Vec<u8>>) -> Result<Contents, CapsuleError> {
     let text = parts.get(CONTENTS).ok_or_else(|| CapsuleError::NoCapsule {
         file: file.to_owned(),
-        why: format!("there is no {CONTENTS} in it"),
+        why: format!("it does not contain {CONTENTS}"),
     })?;
     let damaged = |e: serde_json::Error| CapsuleError::Damaged {
         file: file.to_owned(),
@@ -144,13 +144,13 @@ fn check(file: &Path, contents: &Contents, parts: &BTreeMap<String, Vec<u8>>) ->
         match parts.get(name) {
             None => return damaged(name, "missing"),
             Some(bytes) if sha256(bytes) != *hash => {
-                return damaged(name, "is not what was packed: its SHA-256 differs");
+                return damaged(name, "was changed: its SHA-256 differs");
             }
             Some(_) => {}
         }
     }
     match parts.keys().find(|name| *name != CONTENTS && !contents.files.contains_key(*name)) {
-        Some(name) => damaged(name, &format!("{CONTENTS} does not name it")),
+        Some(name) => damaged(name, &format!("{CONTENTS} does not list it")),
         None => Ok(()),
     }
 }

@@ -14,9 +14,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     // Where no cluster says that it has a control plane, one that says nothing may have it.
     let own: Vec<&Facts> = if planes.is_empty() { scene.facts.iter().collect() } else { planes.clone() };
     let own = own.into_iter().map(|plane| match plane.silent() {
-        None => Check::Holds(format!("that of {} answers here", plane.name())),
+        None => Check::Holds(format!("that of {} responds to this machine", plane.name())),
         Some(why) => Check::from(Broken {
-            expected: format!("the API server of {} answers", plane.name()),
+            expected: format!("the API server of {} responds", plane.name()),
             observed: why.to_owned(),
             command: scene.kubectl(&plane.cluster, "get --raw /livez"),
             fix: format!("start the API server of {}, or fix the route to it", plane.name()),
@@ -36,7 +36,7 @@ fn istiod(plane: &Facts) -> Option<crate::provider::PodAt> {
 
 async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
     let what = format!("the API server of {}", read.name());
-    let Some(at) = istiod(plane) else { return Check::Unseen(format!("no istiod in {} to look from", plane.name())) };
+    let Some(at) = istiod(plane) else { return Check::Unseen(format!("no istiod in {} to test from", plane.name())) };
     let Some((server, certain)) = server(&read.cluster, server_of(plane, read.name())) else {
         return Check::Unseen(format!("no address of {what} is known"));
     };
@@ -45,7 +45,7 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
     }
     let url = format!("{server}/livez");
     let argv = ["curl", "-sk", "-o", "/dev/null", "-m", "2", "-w", "%{http_code} %{errormsg}", url.as_str()];
-    let asked = format!("{what}, asked from istiod");
+    let asked = format!("{what}, requested from istiod");
     let said = match plane.cluster.node_by_hand(&at.node) {
         Some(_) => within(asked, plane.cluster.pod_net_exec(&at, &argv)).await.map(|o| o.text()),
         None => {
@@ -60,7 +60,7 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
     let Some((code, error)) =
         said.trim().split_once(' ').or_else(|| Some((said.trim(), ""))).filter(|(c, _)| c.len() == 3)
     else {
-        return Check::Unseen(format!("{what}: istiod's container has no curl to ask with"));
+        return Check::Unseen(format!("{what}: istiod's container has no curl"));
     };
     if code != "000" {
         return Check::Holds(format!("{server} ({}) answers istiod of {}", read.name(), plane.name()));
@@ -71,8 +71,8 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
         return Check::Unseen(why);
     }
     let here = match read.silent() {
-        Some(_) => "; it does not answer this machine either",
-        None => "; it does answer this machine",
+        Some(_) => "; it does not respond to this machine either",
+        None => "; it responds to this machine",
     };
     let command = format!("curl -k -m 2 {url}");
     Check::from(Broken {
@@ -80,7 +80,7 @@ async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
         observed: format!("{}{here}", if error.is_empty() { "no answer" } else { error }),
         command: scene.in_pod(&plane.cluster, &at.pod, "discovery", &command, &command),
         fix: format!(
-            "start {what}, or let {} and its nodes through to it (packet filters, security groups)",
+            "start {what}, or allow connections to it from {} and its nodes (packet filters, security groups)",
             plane.cluster.pods
         ),
     })

@@ -73,7 +73,7 @@ impl Scene<'_> {
             match tokio::time::timeout(longest, sent).await {
                 Ok(Ok(sent)) => Ok(sent.observations),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("the calls were not over within {longest:?}")),
+                Err(_) => Err(format!("the calls did not finish within {longest:?}")),
             }
         };
         self.live.calls.get_or_init(ask).await

@@ -30,10 +30,10 @@ impl FromStr for Callee {
         };
         let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(&e))?;
         if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(wrong(&format!("`{}` is no scheme of HTTP", parsed.scheme())));
+            return Err(wrong(&format!("`{}` is not an HTTP scheme", parsed.scheme())));
         }
-        let host = parsed.host_str().ok_or_else(|| wrong(&"it names no host"))?.to_owned();
-        let port = parsed.port_or_known_default().ok_or_else(|| wrong(&"it names no port"))?;
+        let host = parsed.host_str().ok_or_else(|| wrong(&"it has no host"))?.to_owned();
+        let port = parsed.port_or_known_default().ok_or_else(|| wrong(&"it has no port"))?;
         Ok(Self { host, port, path: parsed.path().to_owned(), tls: parsed.scheme() == "https", url })
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     }
     let command = planes.first().and_then(|p| Some((scene.named(&p.cluster)?, p.reads.first().map(|(pod, _)| pod))));
     Checked {
-        expected: "both ends are connected and hold what istiod would send".into(),
+        expected: "both ends are connected and have what istiod would send".into(),
         command: command.map(|(facts, pod)| scene.ask_istiod(&facts.cluster, pod, "debug/syncz")),
         parts,
     }
@@ -44,7 +44,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> C
         return Check::Unseen(format!("no istiod serves {}", facts.name()));
     };
     let Some(plane) = planes.iter().find(|p| p.cluster == primary.name()) else {
-        return Check::Unseen(format!("no control plane runs in {}", primary.name()));
+        return Check::Unseen(format!("no control plane is running in {}", primary.name()));
     };
     let istiod = plane.reads.first().map(|(pod, _)| pod);
     let broken = |expected: String, observed: String, fix: String| {
@@ -67,8 +67,8 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> C
         let log = Log { namespace, workload: &deployment_of(pod), of, container };
         return broken(
             format!("{what} is connected to istiod of {}", primary.name()),
-            "istiod does not know it as connected".into(),
-            format!("see why in its log: {}", scene.logs(&facts.cluster, &log)),
+            "istiod does not list it as connected".into(),
+            format!("read its log: {}", scene.logs(&facts.cluster, &log)),
         );
     };
     if let Some((kind, words)) = rejected(connected) {
@@ -89,24 +89,24 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> C
     };
     if let Some(refused) = refused.first() {
         return broken(
-            format!("{what} takes what istiod sends into force"),
+            format!("{what} uses what istiod sends"),
             format!("listener {}, in Envoy's words: {}", refused.name, refused.words),
             "remove or fix the object that Envoy's words point at".into(),
         );
     }
     let different = differences(&intended.held, &held);
     if different.is_empty() {
-        return Check::Holds(format!("{what} in step"));
+        return Check::Holds(format!("{what} in sync"));
     }
     let waiting = connected.waiting();
     let acked =
         if waiting.is_empty() { String::new() } else { format!("; sent and not acknowledged: {}", waiting.join(", ")) };
     let shown = different.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     broken(
-        format!("{what} holds what istiod of {} would send", primary.name()),
-        format!("it holds an older configuration: {shown}{acked}"),
+        format!("{what} has what istiod of {} would send", primary.name()),
+        format!("it has an older configuration: {shown}{acked}"),
         format!(
-            "let its pilot-agent reach istiod on port {XDS}; a restart of the pod takes it anew: {}",
+            "allow its pilot-agent to reach istiod on port {XDS}; a restarted pod connects again: {}",
             scene.kubectl(&facts.cluster, &format!("-n {} delete pod {}", info.namespace, info.name))
         ),
     )
@@ -153,7 +153,7 @@ async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Opt
         return None;
     }
     let why = match tried.status.code() {
-        Some(124) => "no answer within 2 s".to_owned(),
+        Some(124) => "no response within 2 s".to_owned(),
         _ => tried.last_lines(1),
     };
     let here = format!("setpriv --regid 1337 --clear-groups curl -k -m 2 https://{address}:{XDS}");
@@ -163,7 +163,7 @@ async fn reaches(scene: &Scene<'_>, facts: &Facts, pod: &Pod, what: &str) -> Opt
         observed: why,
         command: scene.in_pod(&facts.cluster, &at.pod, "istio-proxy", &here, &there),
         fix: format!(
-            "let it through: packet filters of its node, and the endpoints of the service: {}",
+            "allow the connection: packet filters of its node, and the endpoints of the service: {}",
             scene.kubectl(&facts.cluster, "-n istio-system get endpointslices -l kubernetes.io/service-name=istiod")
         ),
     }))

@@ -15,10 +15,10 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         let Some(facts) = scene.named(&plane.cluster) else { continue };
         for (pod, answer) in &plane.reads {
             parts.push(match answer {
-                Ok(_) => Check::Holds(format!("istiod {} answers", pod.name)),
+                Ok(_) => Check::Holds(format!("istiod {} responds", pod.name)),
                 Err(Deaf::NoWayIn(why)) => Check::Unseen(why.clone()),
                 Err(Deaf::Silent(why)) => Check::from(Broken {
-                    expected: format!("istiod {} of {} answers on its debug port", pod.name, facts.name()),
+                    expected: format!("istiod {} of {} responds on its debug port", pod.name, facts.name()),
                     observed: why.clone(),
                     command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),
                     fix: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} rollout restart deployment istiod")),
@@ -31,14 +31,14 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             Some(why) => Check::Unseen(why.to_owned()),
             None => Check::from(Broken {
                 expected: format!("a Deployment istiod in {NAMESPACE} of one of the clusters"),
-                observed: "none has one".into(),
+                observed: "no cluster has one".into(),
                 command: scene.kubectl(&scene.home().cluster, &format!("-n {NAMESPACE} get deployments")),
                 fix: "install the mesh, or name the cluster with its control plane as well".into(),
             }),
         });
     }
     let command = planes.first().map(|f| scene.kubectl(&f.cluster, &format!("-n {NAMESPACE} get pods -l app=istiod")));
-    Checked { expected: "istiod runs, is ready and answers".into(), command, parts }
+    Checked { expected: "istiod is running, ready and responds".into(), command, parts }
 }
 
 fn of(scene: &Scene<'_>, facts: &Facts) -> Check {
@@ -56,7 +56,7 @@ fn of(scene: &Scene<'_>, facts: &Facts) -> Check {
     let observed = match deployment.map(|d| readiness(d, &pods.iter().map(|p| (*p).clone()).collect::<Vec<_>>())) {
         _ if wanted == Some(0) => "deployment istiod is scaled to 0".to_owned(),
         Some(Readiness::NotYet(why) | Readiness::Never(why)) => why,
-        Some(Readiness::Ready) | None => "no pod of istiod is there".to_owned(),
+        Some(Readiness::Ready) | None => "istiod has no pods".to_owned(),
     };
     let fix = match wanted {
         Some(0) => scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} scale deployment istiod --replicas 1")),

@@ -19,7 +19,7 @@ pub(super) fn envoy_cluster(port: u16, subset: &str, name: &str, namespace: &str
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((service, namespace)) = &scene.service else {
-        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let proxy = match scene.caller_proxy().await {
         Ok(proxy) => proxy,
@@ -46,7 +46,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.running_planes().await;
     let plane = scene.primary(home).and_then(|primary| planes.iter().find(|p| p.cluster == primary.name()));
     let Some(plane) = plane else {
-        climbed.parts.push(Check::Unseen("no control plane runs that would tell it".into()));
+        climbed.parts.push(Check::Unseen("no control plane is running".into()));
         return climbed;
     };
     let namespaces = BTreeSet::from([namespace.clone()]);

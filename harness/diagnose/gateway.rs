@@ -32,10 +32,10 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let primary = scene.primary(home);
     let plane = primary.and_then(|primary| planes.iter().find(|p| p.cluster == primary.name()));
     let (Some(primary), Some(plane)) = (primary, plane) else {
-        return Checked::skipped("no istiod runs that serves the caller");
+        return Checked::skipped("no istiod that serves the caller is running");
     };
     let command = scene.ask_istiod(&primary.cluster, plane.reads.first().map(|(pod, _)| pod), "debug/networkz");
-    let known = match within("the gateways that istiod knows", plane.plane.gateways()).await {
+    let known = match within("the gateways that istiod has read", plane.plane.gateways()).await {
         Ok(known) => known,
         Err(why) => return Checked::skipped(why),
     };
@@ -51,7 +51,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             parts.push(reach(scene, facts, gateway).await);
         }
     }
-    let expected = "istiod knows a gateway of every other network; it answers, and routes the service".into();
+    let expected = "istiod knows a gateway of every other network; it responds, and routes the service".into();
     Checked { expected, command: Some(command), parts }
 }
 
@@ -157,7 +157,7 @@ async fn reach(scene: &Scene<'_>, facts: &Facts, gateway: &NetworkGateway) -> Ch
         Some(0) => return Check::Holds(format!("{what} answers")),
         // A program is missing, which says nothing about the gateway.
         Some(126 | 127) => return Check::Unseen(format!("{what}: {}", tried.last_lines(1))),
-        Some(124) => "no answer within 2 s".to_owned(),
+        Some(124) => "no response within 2 s".to_owned(),
         _ => tried.last_lines(1),
     };
     let curl = format!("curl -sk -m 2 https://{}:{}", gateway.addr, gateway.port);

@@ -46,7 +46,7 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
     if let Some(why) = facts.silent() {
         return Check::Unseen(why.to_owned());
     }
-    let tried = within(format!("a try of the injection in {name}"), async {
+    let tried = within(format!("a dry run of injection in {name}"), async {
         match injection::try_now(&facts.cluster).await {
             Ok(injected) => Ok(Ok(injected)),
             // The API server's words are what is looked for.
@@ -69,10 +69,10 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
     let fix = if hook.contains("caBundle empty") {
         let annotate =
             format!("annotate namespace {NAMESPACE} topology.istio.io/controlPlaneClusters={primary} --overwrite");
-        format!("{}, then make the remote secret of {name} anew", scene.kubectl(&facts.cluster, &annotate))
+        format!("{}, then recreate the remote secret of {name}", scene.kubectl(&facts.cluster, &annotate))
     } else {
         format!(
-            "let the API server of {name} reach the webhook's service ({NAMESPACE}/istiod, port 443), and install the \
+            "allow the API server of {name} to reach the webhook's service ({NAMESPACE}/istiod, port 443), and install the \
              sidecar injector there if it is missing"
         )
     };
@@ -96,14 +96,14 @@ fn never_made(scene: &Scene<'_>, facts: &Facts) -> Vec<Check> {
         webhook.then(|| {
             let (name, namespace) = (deployment.name_any(), deployment.namespace().unwrap_or_default());
             Check::from(Broken {
-                expected: format!("the API server of {} makes the pods of {namespace}/{name}", facts.name()),
+                expected: format!("the API server of {} accepts the pods of {namespace}/{name}", facts.name()),
                 observed: message,
                 command: scene.kubectl(
                     &facts.cluster,
                     &format!("-n {namespace} get events --field-selector reason=FailedCreate"),
                 ),
                 fix: format!(
-                    "the webhook works by now: {}",
+                    "the webhook works now: {}",
                     scene.kubectl(&facts.cluster, &format!("-n {namespace} rollout restart deployment {name}"))
                 ),
             })
@@ -165,7 +165,7 @@ fn has_proxy(scene: &Scene<'_>, facts: &Facts, pod: &Pod, namespace: Option<&Nam
         (true, true) => "its namespace has no label istio-injection=enabled: its next pod will have none".to_owned(),
         (false, true) => "it has none: its namespace has no label istio-injection=enabled".to_owned(),
         (false, false) => {
-            "it has none: it was made before the webhook worked, or its namespace was labelled".to_owned()
+            "it has none: it was created before the webhook worked, or before its namespace was labelled".to_owned()
         }
     };
     let label = format!("label namespace {} istio-injection=enabled --overwrite", info.namespace);

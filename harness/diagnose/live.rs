@@ -72,7 +72,7 @@ pub(super) async fn plane(facts: &Facts) -> Option<Plane> {
                 Err(Deaf::NoWayIn(format!("{what}: {}", Reason(&source))))
             }
             Ok(Err(error)) => Err(Deaf::Silent(format!("{what}: {error}"))),
-            Err(_) => Err(Deaf::Silent(format!("{what}: no answer within {PATIENCE:?}"))),
+            Err(_) => Err(Deaf::Silent(format!("{what}: no response within {PATIENCE:?}"))),
         };
         (istiod.pod.clone(), answer)
     }));

@@ -73,13 +73,13 @@ fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_
     let (sent, wanted) = if mutual { ("mutual TLS", accepts.mutual) } else { ("plain text", accepts.plain) };
     let expected = scene.question.expect.and_then(|e| e.get::<MutualTls>()).map(|m| m.0);
     if wanted && expected.is_none_or(|e| e == mutual) {
-        return Check::Holds(format!("{what}: {sent}; it takes {}", accepts.in_words()));
+        return Check::Holds(format!("{what}: {sent}; it accepts {}", accepts.in_words()));
     }
     let (expected, observed) = if wanted {
         let word = if mutual { "plain text" } else { "mutual TLS" };
-        (format!("calls to {what} go in {word}"), format!("they go in {sent}; it takes {}", accepts.in_words()))
+        (format!("calls to {what} use {word}"), format!("they use {sent}; it accepts {}", accepts.in_words()))
     } else {
-        (format!("{what} takes what the caller sends, {sent}"), format!("it takes {}", accepts.in_words()))
+        (format!("{what} accepts what the caller sends, {sent}"), format!("it accepts {}", accepts.in_words()))
     };
     Check::from(Broken {
         expected,
@@ -87,10 +87,10 @@ fn between(scene: &Scene<'_>, caller: Option<&ProxySnapshot>, server: &Server<'_
         command: scene.ask_envoy(&server.facts.cluster, &proxy.pod, "config_dump?resource=dynamic_listeners"),
         fix: if mutual {
             "let PeerAuthentication (server) and trafficPolicy.tls.mode of the DestinationRule (caller) say the same: \
-             ISTIO_MUTUAL wants STRICT or PERMISSIVE"
+             ISTIO_MUTUAL needs STRICT or PERMISSIVE"
         } else {
             "let PeerAuthentication (server) and trafficPolicy.tls.mode of the DestinationRule (caller) say the same: \
-             DISABLE, or a caller without a proxy, wants PERMISSIVE or DISABLE"
+             DISABLE, or a caller without a proxy, needs PERMISSIVE or DISABLE"
         }
         .into(),
     })

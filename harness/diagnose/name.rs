@@ -28,7 +28,7 @@ fn resolution<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> Resolu
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((service, namespace)) = &scene.service else {
-        return Checked::skipped(format!("{} is no name of a cluster's service", scene.question.to.host));
+        return Checked::skipped(format!("{} is not the name of a cluster's service", scene.question.to.host));
     };
     let host = &scene.question.to.host;
     let home = scene.home();
@@ -49,12 +49,12 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             let there = elsewhere.map_or("no cluster", |f| f.name());
             let fix = match elsewhere {
                 Some(facts) => format!(
-                    "make namespace, service and service account in {} as well (a stub), or capture DNS in the caller's \
+                    "create namespace, service and service account in {} as well (a stub), or capture DNS in the caller's \
                      sidecar; the service: {}",
                     home.name(),
                     scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {service} -o yaml"))
                 ),
-                None => format!("make the service {namespace}/{service}"),
+                None => format!("create the service {namespace}/{service}"),
             };
             Check::from(Broken {
                 expected: format!("{host} resolves in {}, where the caller is", home.name()),
@@ -70,9 +70,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         (Ok(resolution), _) => Check::from(Broken {
             expected: format!("{host} resolves in {}", home.name()),
             observed: match resolution {
-                Resolution::Silent => "the cluster's DNS answered none of the calls in time".to_owned(),
+                Resolution::Silent => "the cluster's DNS did not answer any of the calls in time".to_owned(),
                 _ => format!(
-                    "it does not, though service {namespace}/{service} is there: the cluster's DNS does not answer"
+                    "it does not, although service {namespace}/{service} exists: the cluster's DNS does not respond"
                 ),
             },
             command: command.clone(),

@@ -22,7 +22,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     });
     let mut parts = join_all(ways).await;
     if parts.is_empty() {
-        parts.push(Check::Unseen("the clusters' nodes cannot be entered: the clusters were not made here".into()));
+        parts
+            .push(Check::Unseen("the clusters' nodes cannot be entered: meshproof did not create the clusters".into()));
     }
     let command = pairs.iter().find_map(|(from, to)| {
         let (node, peer) = (from.cluster.nodes.first()?, to.cluster.nodes.first()?);
@@ -38,7 +39,7 @@ fn sample(node: &Node) -> Option<IpAddr> {
 
 async fn way(from: &Facts, node: &Node, to: &Facts, peer: &Node) -> Check {
     let Some(address) = sample(peer) else {
-        return Check::Unseen(format!("node {} of {} hands out no pod addresses", peer.name, to.name()));
+        return Check::Unseen(format!("node {} of {} has no pod CIDR", peer.name, to.name()));
     };
     let target = address.to_string();
     let what = format!("ip route get on node {} of {}", node.name, from.name());

@@ -57,10 +57,10 @@ pub(super) struct Probed {
 /// Connects from the pod at `at` to each of `to`, and watches who connects to its own port `own`.
 pub(super) async fn probe(cluster: &Cluster, at: &PodAt, own: u16, to: &[SocketAddr]) -> Answer<Probed> {
     let script = script(own, to);
-    let what = format!("a look from the network of pod {}/{} in {}", at.pod.namespace, at.pod.name, cluster.name);
+    let what = format!("a test from the network of pod {}/{} in {}", at.pod.namespace, at.pod.name, cluster.name);
     let argv = ["setpriv", "--regid", PROXY_GROUP, "--clear-groups", "--", "bash", "-c", &script];
     let output = tokio::time::timeout(super::rung::PATIENCE * 2, cluster.pod_net_exec(at, &argv)).await;
-    let output = output.map_err(|_| format!("{what}: no answer"))?.map_err(|e| format!("{what}: {e}"))?;
+    let output = output.map_err(|_| format!("{what}: no response"))?.map_err(|e| format!("{what}: {e}"))?;
     let text = output.text();
     if !text.contains("resent-after") {
         return Err(format!("{what}: {}", output.last_lines(1)));
@@ -72,14 +72,14 @@ pub(super) async fn probe(cluster: &Cluster, at: &PodAt, own: u16, to: &[SocketA
 
 /// As [`probe`], from inside the pod's proxy, where nodes cannot be entered: who calls whom is not seen.
 pub(super) async fn probe_from_inside(cluster: &Cluster, at: &PodAt, to: &[SocketAddr]) -> Answer<Probed> {
-    let what = format!("a look from pod {}/{} in {}", at.pod.namespace, at.pod.name, cluster.name);
+    let what = format!("a test from pod {}/{} in {}", at.pod.namespace, at.pod.name, cluster.name);
     let script = script_inside(to);
     let output = within(&what, cluster.exec(&at.pod, "istio-proxy", &["sh", "-c", &script], b"")).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !text.contains("call ") {
         return Err(format!(
             "{what}: {}",
-            String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no curl there")
+            String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no curl in the container")
         ));
     }
     Ok(parse(&text, 0))

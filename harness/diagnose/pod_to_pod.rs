@@ -59,7 +59,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         match end(scene, facts) {
             Some(end) => ends.push(end),
             None => {
-                let none = || format!("no pod runs in {} to look from", facts.name());
+                let none = || format!("no pod is running in {} to test from", facts.name());
                 parts.push(Check::Unseen(facts.pods.as_ref().err().cloned().unwrap_or_else(none)));
             }
         }
@@ -86,7 +86,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         }
     }
     Checked {
-        expected: "every connection stands at once, and the called pod sees the caller's own address".into(),
+        expected: "every connection succeeds at once, and the called pod sees the caller's own address".into(),
         command: ends.first().zip(ends.get(1)).map(|(from, to)| by_hand(scene, from, to)),
         parts,
     }
@@ -157,10 +157,10 @@ fn judge(
         let why = reach.errors.first().map_or("no answer", String::as_str);
         return Check::from(Broken {
             expected: format!("{caller} connects to {called}"),
-            observed: format!("none of {} connections stood: {why}", reach.errors.len()),
+            observed: format!("none of {} connections succeeded: {why}", reach.errors.len()),
             command: by_hand(scene, from, to),
             fix: format!(
-                "let packets from {} to {} and back pass: routes and packet filters of the nodes, and what is between them",
+                "allow packets from {} to {} and back: routes and packet filters of the nodes, and what is between them",
                 from.facts.cluster.pods, to.facts.cluster.pods
             ),
         });
@@ -171,9 +171,9 @@ fn judge(
     if way > limit.as_secs_f64() {
         return Check::from(Broken {
             expected: format!("a packet from {caller} to {called} and back takes less than {limit:?}"),
-            observed: format!("it takes {:.0} ms at least", way * 1e3),
+            observed: format!("it takes at least {:.0} ms", way * 1e3),
             command: on_node(&to.facts.cluster, &to.at.node, "tc -s qdisc show"),
-            fix: "take the delay off the way: `tc qdisc` on both nodes, and what is between them".into(),
+            fix: "remove the delay: `tc qdisc` on both nodes, and what is between them".into(),
         });
     }
     // Other connections of the pod have troubles of their own: what was sent again must be enough to explain it. A busy
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::dropped(none_stood(false), Err("none of 20 connections stood: Could not connect"))]
+    #[case::dropped(none_stood(false), Err("none of 20 connections succeeded: Could not connect"))]
     #[case::nothing_listens(none_stood(true), Ok("10.10.0.4 → 10.20.0.2 and back; port 3306 is refused there"))]
     #[case::says_nothing(Reach { times: vec![(0.0004, 2.0); 20], ..Reach::default() },
         Ok("10.10.0.4 → 10.20.0.2 and back in 0.40 ms"))]

@@ -41,7 +41,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
     let mut parts = join_all(pairs.map(|(plane, read)| one(scene, plane, read))).await.concat();
     if parts.is_empty() {
-        parts.push(Check::Unseen("no control plane reads another cluster".into()));
+        parts.push(Check::Unseen("no istiod reads another cluster".into()));
     }
     let command = planes.first().map(|plane| secrets_by_hand(scene, plane));
     Checked { expected: "a valid token that may read, at the right server".into(), command, parts }
@@ -92,7 +92,7 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Check> {
     }
     let token = config.users.into_iter().find_map(|u| u.user.token).filter(|token| !token.is_empty());
     let (Some(token), None) = (token, read.silent()) else {
-        let why = read.silent().unwrap_or("the remote secret has no token: its user cannot be looked at");
+        let why = read.silent().unwrap_or("the remote secret has no token: its user cannot be checked");
         return vec![Check::Unseen(why.to_owned())];
     };
     let (ca, user) = tokio::join!(authority(read, endpoint.certificate_authority_data.as_deref()), review(read, token));
@@ -114,7 +114,7 @@ async fn authority(read: &Facts, encoded: Option<&str>) -> Result<(), String> {
     let Some(own) = map.data.and_then(|mut data| data.remove("ca.crt")) else { return Ok(()) };
     let decoded: Result<k8s_openapi::ByteString, _> = serde_json::from_value(encoded.into());
     let same = decoded.is_ok_and(|bytes| String::from_utf8_lossy(&bytes.0).trim() == own.trim());
-    if same { Ok(()) } else { Err("it holds another CA: istiod cannot verify the API server's certificate".into()) }
+    if same { Ok(()) } else { Err("it has another CA: istiod cannot verify the API server's certificate".into()) }
 }
 
 /// Asks the API server whose token it is; the inner error is its refusal.
@@ -130,7 +130,8 @@ async fn review(read: &Facts, token: String) -> Result<Result<UserInfo, String>,
     Ok(match status.user.filter(|_| status.authenticated == Some(true)) {
         Some(user) => Ok(user),
         None => {
-            let why = status.error.filter(|e| !e.is_empty()).unwrap_or_else(|| "it does not know the token".to_owned());
+            let why =
+                status.error.filter(|e| !e.is_empty()).unwrap_or_else(|| "it does not accept the token".to_owned());
             Err(format!("{} refuses it (401): {why}", read.name()))
         }
     })
@@ -157,7 +158,7 @@ async fn rights(scene: &Scene<'_>, read: &Facts, user: UserInfo) -> Check {
         observed: format!("it may not (403): {}", refused.join(", ")),
         command: scene.kubectl(&read.cluster, &format!("auth can-i {verb} {resource} --as {name}")),
         fix: format!(
-            "install the remote pieces in {} again: they bring ClusterRole istio-reader-clusterrole-{NAMESPACE} and its binding",
+            "install Istio's remote profile in {} again: it creates ClusterRole istio-reader-clusterrole-{NAMESPACE} and its binding",
             read.name()
         ),
     })

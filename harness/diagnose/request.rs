@@ -21,7 +21,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                     observed: told,
                     command: command.clone(),
                     fix: format!(
-                        "what it rests on is whole: see the application, and the proxies' access logs of {} and its servers",
+                        "every rung below is in order: check the application, and the access logs of the proxies of {} and its servers",
                         scene.question.from
                     ),
                 })

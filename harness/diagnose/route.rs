@@ -115,7 +115,7 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
         expected: format!("VirtualService {} is in force for {whole}", rule.name),
         observed,
         command: command.to_owned(),
-        fix: format!("put it into namespace {namespace} of {primary}, or write its host in full"),
+        fix: format!("move it to namespace {namespace} of {primary}, or write its host in full"),
     }))
 }
 
@@ -145,7 +145,7 @@ fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<
                 (Some(subset), Some(_)) => {
                     format!("set the labels of subset {subset} in the DestinationRule to those of the pods, or to those that istiod adds")
                 }
-                (None, _) => "see the pods behind the service".into(),
+                (None, _) => "check the pods behind the service".into(),
             },
         }))
         },
@@ -173,7 +173,7 @@ fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap
 fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Check {
     let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService is in force".to_owned());
     if let Some(answer) = &chosen.by_itself {
-        return Check::Holds(format!("{rule}: the proxy answers {answer} by itself"));
+        return Check::Holds(format!("{rule}: the proxy itself responds {answer}"));
     }
     let shares = shares(scene, proxy, chosen);
     // With one version in each arm the rule says the shares; otherwise a balancer spreads the calls.
@@ -191,7 +191,7 @@ fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[
         observed: format!("{observed}, by its routes ({rule})"),
         command: command.to_owned(),
         fix: match &chosen.made_from {
-            Some(rule) => format!("make weights and subsets of {rule} those that are expected"),
+            Some(rule) => format!("correct the weights and subsets of {rule}"),
             None => format!("apply a VirtualService for the service where its control plane reads it ({others})"),
         },
     })

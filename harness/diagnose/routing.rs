@@ -39,7 +39,7 @@ pub(super) fn choose(routes: &Value, target: &Callee, headers: &BTreeMap<String,
         || tables.iter().find(|t| text(t, "name").ends_with(&format!(":{port}")) && host(t, target).is_some());
     let table = of_port.or_else(of_service);
     let table =
-        table.ok_or_else(|| NoRoute::None(format!("no route table for port {port}: what passes it is plain TCP")))?;
+        table.ok_or_else(|| NoRoute::None(format!("no route table for port {port}: traffic on it is plain TCP")))?;
     let host = host(table, target)
         .or_else(|| list(table, "virtual_hosts").iter().find(|h| domains(h).any(|d| d == "*")))
         .ok_or_else(|| NoRoute::None(format!("no host `{}` in the route table of port {port}", target.host)))?;
@@ -49,7 +49,7 @@ pub(super) fn choose(routes: &Value, target: &Callee, headers: &BTreeMap<String,
             Some(false) => {}
             None => {
                 return Err(NoRoute::Unknown(format!(
-                    "a route of `{}` has a condition that is not read here",
+                    "a route of `{}` has a condition that meshproof does not evaluate",
                     target.host
                 )));
             }

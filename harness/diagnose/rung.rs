@@ -102,7 +102,7 @@ pub(super) async fn within<T, E: std::fmt::Display>(
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!("{what}: {error}")),
-        Err(_) => Err(format!("{what}: no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("{what}: no response within {PATIENCE:?}")),
     }
 }
 
@@ -173,7 +173,7 @@ impl Checked {
         holds.dedup();
         let status = if holds.is_empty() { RungStatus::Skipped } else { RungStatus::Ok };
         if status == RungStatus::Ok && !unseen.is_empty() {
-            holds.push(format!("(not looked at: {})", unseen.join("; ")));
+            holds.push(format!("(not checked: {})", unseen.join("; ")));
         }
         let observed = if status == RungStatus::Ok { holds.join("; ") } else { unseen.join("; ") };
         Rung {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn what_could_not_be_looked_at_is_told() {
         let rung = climbed(vec![Check::Holds("x".into()), Check::Unseen("no answer".into())]);
-        assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not looked at: no answer)")));
+        assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not checked: no answer)")));
         let rung = climbed(vec![Check::Unseen("no answer".into()), Check::Unseen("no answer".into())]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Skipped, Some("no answer")));
     }

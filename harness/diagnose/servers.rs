@@ -50,7 +50,7 @@ pub(super) fn kubeconfig(plane: &Facts, name: &str) -> Option<Result<Kubeconfig,
     let data = secrets.iter().filter_map(|s| s.data.as_ref()).find_map(|data| data.get(name))?;
     let text = String::from_utf8_lossy(&data.0);
     // The error of a parser quotes what it parses, and a token is in there.
-    Some(serde_saphyr::from_str(&text).map_err(|_| "it holds no kubeconfig that can be read".to_owned()))
+    Some(serde_saphyr::from_str(&text).map_err(|_| "it has no readable kubeconfig".to_owned()))
 }
 
 /// The server that the remote secret for that cluster names.

@@ -16,7 +16,7 @@ const OTHER: [&str; 7] = ["tcp", "tls", "https", "mongo", "mysql", "redis", "udp
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((name, namespace)) = &scene.service else {
-        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {name} -o yaml"));
     let (port, tls) = (scene.question.to.port, scene.question.to.tls);
@@ -36,7 +36,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                         expected: format!("port {port} of {namespace}/{name} in {} {expected}", facts.name()),
                         observed,
                         command: by_hand(facts),
-                        fix: format!("{} (alike in every cluster)", scene.kubectl(&facts.cluster, &patch)),
+                        fix: format!("{} (the same in every cluster)", scene.kubectl(&facts.cluster, &patch)),
                     })
                 }
             }),
@@ -47,8 +47,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                     observed,
                     command: by_hand(facts),
                     fix: elsewhere.map_or_else(
-                        || format!("make the service {namespace}/{name}"),
-                        |f| format!("make it as {} has it: {}", f.name(), by_hand(f)),
+                        || format!("create the service {namespace}/{name}"),
+                        |f| format!("create it as in {}: {}", f.name(), by_hand(f)),
                     ),
                 })
             })),
@@ -60,11 +60,11 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             expected: format!("service {namespace}/{name} in some cluster"),
             observed: "no cluster has it".into(),
             command: by_hand(scene.home()),
-            fix: format!("make the service {namespace}/{name}, or call another name"),
+            fix: format!("create the service {namespace}/{name}, or call another name"),
         }));
     }
     Checked {
-        expected: "the service where its pods are, its ports named alike".into(),
+        expected: "the service where its pods are, with the same port names".into(),
         command: Some(by_hand(scene.home())),
         parts,
     }
@@ -101,7 +101,7 @@ fn port_trouble(service: &Service, port: u16, tls: bool, model: Model<'_>) -> Re
     };
     let (says, what) = (speaks_http(found), in_words(found));
     if let Some((cluster, other)) = model.filter(|(_, m)| m.name != found.name) {
-        let why = "istiod takes ports of different names for different ones, and drops the endpoints of one";
+        let why = "istiod treats ports with different names as different ports, and drops the endpoints of one";
         return Err((format!("{}, as in {cluster}", in_words(other)), format!("it {what}: {why}")));
     }
     if let Some((cluster, other)) = model.filter(|(_, m)| speaks_http(m) != says) {
@@ -109,10 +109,11 @@ fn port_trouble(service: &Service, port: u16, tls: bool, model: Model<'_>) -> Re
     }
     // What the caller itself encrypts is nobody's HTTP on the way.
     match says {
-        Some(false) if !tls => {
-            Err(("is for HTTP, as the call is".to_owned(), format!("it {what}: proxies take what passes it for bytes")))
-        }
-        None if !tls => Ok(" (its name says no protocol: proxies find out by themselves)"),
+        Some(false) if !tls => Err((
+            "is for HTTP, as the call is".to_owned(),
+            format!("it {what}: proxies treat its traffic as plain TCP"),
+        )),
+        None if !tls => Ok(" (its name has no protocol: proxies detect it)"),
         _ => Ok(""),
     }
 }
@@ -180,12 +181,12 @@ mod tests {
     #[case(json!({"port": 5000, "name": "http-web"}), Ok(""))]
     #[case(json!({"port": 5000, "name": "grpc-web"}), Ok(""))]
     #[case(json!({"port": 5000, "name": "web", "appProtocol": "http"}), Ok(""))]
-    #[case(json!({"port": 5000}), Ok(" (its name says no protocol: proxies find out by themselves)"))]
-    #[case(json!({"port": 5000, "name": "web"}), Ok(" (its name says no protocol: proxies find out by themselves)"))]
+    #[case(json!({"port": 5000}), Ok(" (its name has no protocol: proxies detect it)"))]
+    #[case(json!({"port": 5000, "name": "web"}), Ok(" (its name has no protocol: proxies detect it)"))]
     #[case(json!({"port": 5000, "name": "tcp-web"}),
-        Err("is for HTTP, as the call is; it has the name `tcp-web`: proxies take what passes it for bytes"))]
+        Err("is for HTTP, as the call is; it has the name `tcp-web`: proxies treat its traffic as plain TCP"))]
     #[case(json!({"port": 5000, "name": "http", "appProtocol": "mysql"}), Err(
-        "is for HTTP, as the call is; it has the name `http` and the appProtocol `mysql`: proxies take what passes it for bytes"
+        "is for HTTP, as the call is; it has the name `http` and the appProtocol `mysql`: proxies treat its traffic as plain TCP"
     ))]
     #[case(json!({"port": 80, "name": "http"}), Err("is there; it has no port 5000 (it has 80)"))]
     fn a_port_that_is_alike_everywhere(#[case] port: serde_json::Value, #[case] expected: Result<&str, &str>) {
@@ -196,7 +197,7 @@ mod tests {
     #[rstest]
     #[case::unnamed_here(json!({"port": 5000}), json!({"port": 5000, "name": "http"}), None)]
     #[case::unnamed_there(json!({"port": 5000, "name": "http"}), json!({"port": 5000}),
-        Some("has the name `http`, as in cluster1; it has no name: istiod takes ports of different names for different ones"))]
+        Some("has the name `http`, as in cluster1; it has no name: istiod"))]
     #[case::unknown_there(json!({"port": 5000, "name": "http"}), json!({"port": 5000, "name": "web"}),
         Some("has the name `http`, as in cluster1; it has the name `web`: istiod"))]
     #[case::both_http(json!({"port": 5000, "name": "http"}), json!({"port": 5000, "name": "http-web"}),

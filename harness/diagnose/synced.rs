@@ -31,16 +31,20 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                     other => Check::from(Broken {
                         expected: format!("istiod {} has synced {}", pod.name, read.name()),
                         observed: other
-                            .map_or_else(|| "it does not read that cluster".to_owned(), |s| format!("it is `{s}`")),
+                            .map_or_else(|| "istiod does not read that cluster".to_owned(), |s| format!("it is `{s}`")),
                         command: by_hand.clone(),
-                        fix: format!("see why: {} | grep {}", scene.logs(&facts.cluster, &ISTIOD_LOG), read.name()),
+                        fix: format!(
+                            "read the log: {} | grep {}",
+                            scene.logs(&facts.cluster, &ISTIOD_LOG),
+                            read.name()
+                        ),
                     }),
                 });
             }
         }
     }
     if parts.is_empty() {
-        parts.push(Check::Unseen("no control plane runs that reads another cluster".into()));
+        parts.push(Check::Unseen("no istiod that reads another cluster is running".into()));
     }
     Checked { expected: "every cluster is synced in every istiod".into(), command, parts }
 }

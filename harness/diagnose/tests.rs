@@ -100,5 +100,5 @@ async fn a_cluster_that_never_answers_is_told_in_bounded_time() {
     assert!(ladder.seconds < 4.0 * rung::PATIENCE.as_secs_f64(), "{}", ladder.seconds);
     let broken = ladder.broken().unwrap();
     assert_eq!(broken.rung, RungId::ApiServer);
-    assert!(broken.observed.as_ref().is_some_and(|why| why.contains("no answer within 3s")), "{broken:?}");
+    assert!(broken.observed.as_ref().is_some_and(|why| why.contains("no response within 3s")), "{broken:?}");
 }

@@ -63,13 +63,13 @@ fn secrets(scene: &Scene<'_>) -> Vec<Check> {
                 trust::SECRET
             ),
         );
-        let fix = "give both clusters a `cacerts` of one root, and restart istiod";
+        let fix = "create a `cacerts` secret of one root in both clusters, and restart istiod";
         if let Some(ca) = pem("ca-cert.pem")
             && let Err(why) = signed(&ca, &root, ASN1Time::now())
         {
             parts.push(Check::from(Broken {
                 expected: format!(
-                    "the intermediate in {} of {} comes of the root beside it",
+                    "the intermediate in {} of {} is signed by the root beside it",
                     trust::SECRET,
                     facts.name()
                 ),
@@ -102,7 +102,7 @@ fn verifies(scene: &Scene<'_>, at: (&Facts, &ProxySnapshot), shows: (&Facts, &Pr
     // Envoy loads certificates when something in its configuration asks for them.
     for (holder, held) in [(&who, &roots), (&whom, &chain)] {
         if pems(held).is_empty() {
-            return Check::Unseen(format!("{holder} holds no certificate: nothing asks it for mutual TLS"));
+            return Check::Unseen(format!("{holder} has no certificate: nothing uses mutual TLS with it"));
         }
     }
     match signed(&chain, &roots, ASN1Time::now()) {
@@ -112,7 +112,7 @@ fn verifies(scene: &Scene<'_>, at: (&Facts, &ProxySnapshot), shows: (&Facts, &Pr
             observed: why,
             command: scene.ask_envoy(&shows.0.cluster, &shows.1.pod, "certs"),
             fix: format!(
-                "make the CAs of {} and {} come of one root (secret {}), restart istiod and then the workloads",
+                "sign the CAs of {} and {} by one root (secret {}), restart istiod and then the workloads",
                 at.0.name(),
                 shows.0.name(),
                 trust::SECRET
@@ -126,7 +126,7 @@ fn signed(chain: &str, roots: &str, now: ASN1Time) -> Result<(), String> {
     let (chain, roots) = (pems(chain), pems(roots));
     let (chain, roots) = (parsed(&chain), parsed(&roots));
     let (Some(leaf), false) = (chain.first(), roots.is_empty()) else {
-        return Err("no certificate is there".into());
+        return Err("there is no certificate".into());
     };
     if let Some(old) = chain.iter().chain(&roots).find(|c| !c.validity().is_valid_at(now)) {
         return Err(format!(
@@ -148,7 +148,7 @@ fn signed(chain: &str, roots: &str, now: ASN1Time) -> Result<(), String> {
     }
     let trusted: Vec<String> =
         roots.iter().map(|r| format!("`{}` ({})", r.subject(), r.raw_serial_as_string())).collect();
-    Err(format!("it comes of `{}`, and those trusted are {}", current.issuer(), trusted.join(", ")))
+    Err(format!("it is signed by `{}`; trusted are {}", current.issuer(), trusted.join(", ")))
 }
 
 /// Whether `issuer` made `certificate`.
@@ -184,8 +184,8 @@ mod tests {
         let (intermediate, now) = (&one.intermediates["c"].certificate, ASN1Time::now());
         assert_eq!(signed(intermediate, &one.intermediates["c"].root, now), Ok(()));
         let why = signed(intermediate, &two.intermediates["c"].root, now).unwrap_err();
-        assert!(why.starts_with("it comes of `O=Istio, CN=Root CA`, and those trusted are"), "{why}");
-        assert_eq!(signed("", &one.intermediates["c"].root, now).unwrap_err(), "no certificate is there");
+        assert!(why.starts_with("it is signed by `O=Istio, CN=Root CA`; trusted are"), "{why}");
+        assert_eq!(signed("", &one.intermediates["c"].root, now).unwrap_err(), "there is no certificate");
         let later = ASN1Time::from_timestamp(now.timestamp() + 800 * 86_400).unwrap();
         let why = signed(intermediate, &one.intermediates["c"].root, later).unwrap_err();
         assert!(why.contains("CN=Intermediate CA") && why.contains("is valid until"), "{why}");

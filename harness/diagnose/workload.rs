@@ -17,7 +17,7 @@ use crate::workload::label_selector;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some((name, namespace)) = &scene.service else {
-        return Checked::skipped(format!("{} is no service of a cluster", scene.question.to.host));
+        return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let selector = scene.service_spec().and_then(|s| s.spec.as_ref()?.selector.clone()).unwrap_or_default();
     if selector.is_empty() {

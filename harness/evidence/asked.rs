@@ -29,7 +29,7 @@ pub struct Asked<'a> {
 pub(super) async fn limited(what: String, request: impl Future<Output = Found>) -> Found {
     match tokio::time::timeout(LIMIT, request).await {
         Ok(found) => found,
-        Err(_) => Found::missing(what, format!("no answer within {LIMIT:?}")),
+        Err(_) => Found::missing(what, format!("no response within {LIMIT:?}")),
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn read(cluster: &Cluster, asked: Asked<'_>) -> Found {
             ("syncz", "which configuration istiod sent to each proxy, and what the proxy acknowledged"),
             ("clusterz", "the clusters that istiod reads, and whether it has synced them"),
             ("networkz", "the gateways between networks that istiod knows"),
-            ("configz", "the configuration that istiod holds"),
+            ("configz", "the configuration that istiod has read"),
             ("registryz", "the services that istiod knows, of the called hosts"),
             ("endpointz", "the endpoints that istiod knows, of the called hosts"),
         ] {

@@ -247,10 +247,10 @@ mod tests {
         let mut missing = found.missing.join("\n");
         missing = missing.lines().filter(|line| !line.contains("`ip")).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(missing, @r"
-        objects of cluster2: no answer within 4s
-        events of cluster2: no answer within 4s
+        objects of cluster2: no response within 4s
+        events of cluster2: no response within 4s
         istiod in cluster2: the API server did not respond within 4s
-        log of the proxy of cluster2/app1/helloworld-v2: no answer within 4s
+        log of the proxy of cluster2/app1/helloworld-v2: no response within 4s
         ");
     }
 }

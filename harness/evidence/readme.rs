@@ -80,7 +80,7 @@ pub fn text(report: &ScenarioReport, difference: &Option<Difference>, files: &[F
             let _ = write!(text, "\n`{place}`\n\n```diff\n{lines}```\n");
         }
         if proxies.is_empty() {
-            text += "\n(the caller has no proxy, or it did not answer)\n";
+            text += "\n(the caller has no proxy, or it did not respond)\n";
         }
     }
     if !missing.is_empty() {
@@ -130,7 +130,7 @@ mod tests {
         let report = &sample::run().scenarios[1];
         let snapshots = [snapshot("before-step-1", "outbound|5000||h"), snapshot("at-the-end", "outbound|5000|v2|h")];
         let files = [File::text("timeline.txt", "all clusters on one time line", "")];
-        let missing = ["events of cluster2: no answer within 4s".to_owned()];
+        let missing = ["events of cluster2: no response within 4s".to_owned()];
         insta::assert_snapshot!(text(report, &difference(report, &planned(), &snapshots), &files, &missing));
     }
 

@@ -54,7 +54,7 @@ impl Snapshot {
             let asked = tokio::time::timeout(LIMIT, envoy::of(cluster, pod.clone()).get(DUMP)).await;
             let dump = match asked {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
-                Err(_) => Err(format!("no answer within {LIMIT:?}")),
+                Err(_) => Err(format!("no response within {LIMIT:?}")),
             };
             ProxyDump { cluster: cluster.name.clone(), pod, dump }
         });

@@ -129,7 +129,7 @@ impl<'a> Check<'a> {
                 self.mistakes.conflict(
                     first,
                     version,
-                    format!("version `{}` is written twice", version.value),
+                    format!("version `{}` is listed twice", version.value),
                     "remove one",
                 );
             }

@@ -14,7 +14,7 @@ use super::seen::Observations;
 /// holds on fewer calls than show such a deviation is `inconclusive`. No calls at all: `broken`.
 pub fn judge(expect: &Located<Expect>, seen: &Observations, ranges: &Ranges, detect: f64) -> Vec<Finding> {
     if seen.calls.is_empty() {
-        let nothing = "no call was seen: the client did not run".to_owned();
+        let nothing = "no call was observed: the client did not run".to_owned();
         return vec![Finding::at(expect, "expect", Class::Broken, "calls that can be judged", nothing)];
     }
     let judge = Judge { seen, ranges, detect };

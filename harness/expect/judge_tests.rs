@@ -111,8 +111,8 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("reached: [v1, v2]", &[(timed_out(), 132)],
     "fail | v1 and v2 each answer, and no other | timed out 132 of 132 calls on 1 connection")]
 #[case("reached: [v1, v2]", &[(reply("v1"), 5), (reply("v2"), 5)],
-    "inconclusive | v1 and v2 each answer, and no other | v1 5, v2 5 of 10 calls on 1 connection: too few, \
-     a share of 10% goes unseen in 34.8678% of such runs (132 calls needed)")]
+    "inconclusive | v1 and v2 each answer, and no other | v1 5, v2 5 of 10 calls on 1 connection: too few calls, \
+     a share of 10% goes unnoticed in 34.8678% of such runs (132 calls needed)")]
 // only
 #[case("only: v2", &[(reply("v2"), 132)], "pass | only v2 answers, every call | v2 132 of 132 calls on 1 connection")]
 #[case("only: v2", &[(reply("v2"), 131), (reply("v1"), 1)],
@@ -120,20 +120,20 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("only: v2", &[(reply("v2"), 131), (timed_out(), 1)],
     "fail | only v2 answers, every call | v2 131, timed out 1 of 132 calls on 1 connection")]
 #[case("only: v2", &[(reply("v2"), 1)], "inconclusive | only v2 answers, every call | v2 1 of 1 call on 1 connection: \
-     too few, a share of 10% goes unseen in 90% of such runs (132 calls needed)")]
+     too few calls, a share of 10% goes unnoticed in 90% of such runs (132 calls needed)")]
 // never
 #[case("never: [v1]", &[(reply("v2"), 132)], "pass | never v1 | v2 132 of 132 calls on 1 connection")]
 #[case("never: [v1]", &[(reply("v2"), 131), (reply("v1"), 1)],
     "fail | never v1 | v1 1, v2 131 of 132 calls on 1 connection")]
 #[case("never: [v1]", &[(reply("v2"), 20)], "inconclusive | never v1 | v2 20 of 20 calls on 1 connection: \
-     too few, a share of 10% goes unseen in 12.1577% of such runs (132 calls needed)")]
+     too few calls, a share of 10% goes unnoticed in 12.1577% of such runs (132 calls needed)")]
 // status
 #[case("status: 403", &[(answered(403, "no", None), 132)],
     "pass | status 403 for every call | 403 (132) of 132 calls on 1 connection")]
 #[case("status: 403", &[(answered(403, "no", None), 131), (reply("v1"), 1)],
     "fail | status 403 for every call | 200 (1), 403 (131) of 132 calls on 1 connection")]
 #[case("status: 403", &[(answered(403, "no", None), 3)], "inconclusive | status 403 for every call | 403 (3) of 3 calls \
-     on 1 connection: too few, a share of 10% goes unseen in 72.9% of such runs (132 calls needed)")]
+     on 1 connection: too few calls, a share of 10% goes unnoticed in 72.9% of such runs (132 calls needed)")]
 #[case("status: 200", &[(reply("v1"), 131), (timed_out(), 1)],
     "fail | status 200 for every call | 200 (131), timed out (1) of 132 calls on 1 connection")]
 // clusters
@@ -245,7 +245,7 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
 #[case("refused: true", &[(timed_out(), 132)],
     "fail | every call refused | 0 calls refused: timed out 132 of 132 calls on 1 connection")]
 #[case("refused: true", &[(refused(), 1)], "inconclusive | every call refused | 1 call refused: refused 1 of 1 call on 1 \
-     connection: too few, a share of 10% goes unseen in 90% of such runs (132 calls needed)")]
+     connection: too few calls, a share of 10% goes unnoticed in 90% of such runs (132 calls needed)")]
 #[case("refused: false", &[(reply("v1"), 132)],
     "pass | no call refused | 0 calls refused: v1 132 of 132 calls on 1 connection")]
 #[case("refused: false", &[(reply("v1"), 131), (refused(), 1)],
@@ -287,8 +287,8 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
      v2 25% | v1 975 (accepted 897 to 1049), v2 324 (accepted 251 to 403), v3 1 (accepted 0) of 1300 replies on 1 \
      connection, p = 0")]
 #[case("split: { v1: 75%, v2: 25% }", &[(reply("v1"), 75), (reply("v2"), 25), (timed_out(), 1200)], "inconclusive | \
-     v1 75%, v2 25% | v1 75 (accepted 53 to 94), v2 25 (accepted 6 to 47) of 100 replies on 1 connection, p = 1; beside \
-     them timed out 1200; too few: a split that is off by 10% goes unseen in 99.8447% of such runs (1328 replies needed)")]
+     v1 75%, v2 25% | v1 75 (accepted 53 to 94), v2 25 (accepted 6 to 47) of 100 replies on 1 connection, p = 1; other \
+     replies: timed out 1200; too few: a split that is off by 10% goes unnoticed in 99.8447% of such runs (1328 replies needed)")]
 #[case("split: { v1: 50%, v2: 50% }", &[(reply("v1"), 100)], "fail | v1 50%, v2 50% | v1 100 (accepted 26 to 74), \
      v2 0 (accepted 26 to 74) of 100 replies on 1 connection, p = 1.6e-30")]
 fn what_is_expected_against_what_was_seen(
@@ -372,5 +372,5 @@ fn before_the_change_its_expectation_must_not_hold(
 fn a_change_that_changes_nothing_is_told_with_the_way_out() {
     let control = negative_control(&findings("only: v2", &times(&[(reply("v2"), 132)]))).unwrap();
     assert_eq!((control.line, control.column), (1, 1));
-    insta::assert_snapshot!(control.observed, @"it all held before the change: v2 132 of 132 calls on 1 connection; 200 (132) of 132 calls on 1 connection; so the change proves nothing (write `already: true` in the call if that is meant)");
+    insta::assert_snapshot!(control.observed, @"the expectations already held before the change: v2 132 of 132 calls on 1 connection; 200 (132) of 132 calls on 1 connection; so the change proves nothing (set `already: true` in the call if this is intended)");
 }

@@ -47,7 +47,7 @@ impl Judge<'_> {
             found.class = Class::Inconclusive;
             let (share, missed) = (percent(self.detect), percent(1.0 - presence_power(self.detect, calls)));
             found.observed.push_str(&format!(
-                ": too few, a share of {share} goes unseen in {missed} of such runs ({needs} calls needed)"
+                ": too few calls, a share of {share} goes unnoticed in {missed} of such runs ({needs} calls needed)"
             ));
         }
         found

@@ -14,7 +14,7 @@ use crate::journal::EnvDir;
 const IN_ALL: Duration = Duration::from_secs(5 * LIMIT.as_secs());
 
 /// Other users of an existing mesh must not suffer from a proof.
-const NOT_OURS: &str = "the mesh existed before and is used as it is; faults change more than this run's namespaces \
+const NOT_OURS: &str = "meshproof did not install this mesh; faults change more than this run's namespaces \
     (hint: `--install-mesh`, or the kind or netns provider)";
 
 /// Whether the fault of that name applies to that cluster.

@@ -129,7 +129,7 @@ async fn answers(at: At<'_>, wanted: bool) -> Result<(), FaultError> {
     let url = format!("{}/livez", at.cluster.peer_api_server);
     for other in at.world.others(at.cluster) {
         let Some(node) = other.nodes.first() else { continue };
-        let (word, still) = if wanted { ("answer", "it does not") } else { ("stop answering", "it still answers") };
+        let (word, still) = if wanted { ("answer", "it does not") } else { ("stop answering", "it still responds") };
         until(format!("{url} to {word} requests from node {} of {}", node.name, other.name), || async {
             match succeeds(other, &node.name, &["curl", "-sk", "-o", "/dev/null", "-m", "2", &url]).await {
                 Ok(success) if success == wanted => Poll::Ready(()),

@@ -245,10 +245,12 @@ impl Find {
     /// Why there is nothing to break.
     fn missing(&self) -> String {
         match self {
-            Self::Each { kind, .. } | Self::Moved { kind, .. } => format!("no {kind} there can be broken in this way"),
+            Self::Each { kind, .. } | Self::Moved { kind, .. } => {
+                format!("no {kind} in this cluster can be broken in this way")
+            }
             Self::Shared { kind } => format!("no other primary has a {kind} that is there"),
-            Self::Policies { .. } => "no service of a workload is there".to_owned(),
-            Self::New { .. } => "no workload is there".to_owned(),
+            Self::Policies { .. } => "no service of a workload exists there".to_owned(),
+            Self::New { .. } => "no workload exists there".to_owned(),
         }
     }
 }

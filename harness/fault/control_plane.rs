@@ -32,7 +32,7 @@ pub(super) async fn end(cluster: &Cluster, names: &BTreeSet<String>) -> Result<(
     for name in names {
         objects::of::<Pod>(cluster, NAMESPACE).delete(name, Some(GRACE)).await?;
     }
-    until(format!("istiod's pods in {} to be gone", cluster.name), || async {
+    until(format!("istiod's pods in {} to be deleted", cluster.name), || async {
         match pods(cluster).await {
             Ok(left) if left.is_disjoint(names) => Poll::Ready(()),
             Ok(left) => Poll::NotYet(format!("{} still exists", left.into_iter().collect::<Vec<_>>().join(", "))),

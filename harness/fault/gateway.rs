@@ -42,7 +42,7 @@ pub(super) const PORT_CLOSED: Fault = Fault {
 
 pub(super) const ADDRESS_WRONG: Fault = Fault {
     name: "gateway-address-wrong",
-    breaks: "The Service of this cluster's east-west gateway has an external address that nobody answers at.",
+    breaks: "The Service of this cluster's east-west gateway has an external address where nothing responds.",
     plan: |at| plan(at, known),
     inject: |at, known| {
         act(at, known, |at, _: Known| async move {

@@ -14,7 +14,7 @@ const BASE: Fault = Fault {
 
 pub(super) const MASQUERADE: Fault = Fault {
     name: "masquerade",
-    breaks: "This cluster's nodes hide its pods behind their own address on the way to other clusters (as kindnet does).",
+    breaks: "This cluster's nodes translate its pods' addresses to their own on the way to other clusters (as kindnet does).",
     inject: |at, none| {
         act(at, none, |at, ()| async move {
             add_rules(at.cluster, &masquerade(at)).await?;

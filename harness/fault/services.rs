@@ -82,7 +82,7 @@ async fn delete(at: At<'_>, noted: Vec<Value>) -> Result<(), FaultError> {
     for service in manifests(noted)? {
         let services = &objects::of::<Service>(at.cluster, service.namespace().unwrap_or_default());
         services.delete(service.name(), None).await?;
-        until(format!("service {} to be gone", service.label()), || async {
+        until(format!("service {} to be deleted", service.label()), || async {
             match services.find(service.name()).await {
                 Ok(None) => Poll::Ready(()),
                 Ok(Some(_)) => Poll::NotYet("it still exists".to_owned()),

@@ -241,5 +241,5 @@ async fn a_mesh_that_was_there_is_not_broken() {
     let ours = world(&clusters, &topology, &namespaces);
     assert!(applies(ours, "istiod-down", "cluster1").is_ok());
     let error = applies(World { mesh_was_there: true, ..ours }, "istiod-down", "cluster1").unwrap_err();
-    assert!(error.is_input() && error.to_string().contains("the mesh existed before"), "{error}");
+    assert!(error.is_input() && error.to_string().contains("meshproof did not install this mesh"), "{error}");
 }

@@ -41,7 +41,7 @@ pub(super) async fn end(cluster: &Cluster, names: &[PodName]) -> Result<(), Faul
     for (namespace, name) in names {
         objects::of::<Pod>(cluster, namespace).delete(name, Some(1)).await?;
     }
-    until(format!("pods of workloads in {} to be gone", cluster.name), || async {
+    until(format!("pods of workloads in {} to be deleted", cluster.name), || async {
         for (namespace, name) in names {
             match objects::of::<Pod>(cluster, namespace).find(name).await {
                 Ok(None) => {}
@@ -105,7 +105,7 @@ async fn unready(
             return Ok(Some(why));
         }
         if let Some(other) = pods.iter().find(|pod| !wanted(pod)) {
-            return Ok(Some(format!("pod {} is from before", other.name_any())));
+            return Ok(Some(format!("pod {} has not been replaced", other.name_any())));
         }
     }
     Ok(None)

@@ -75,7 +75,7 @@ impl<'a> World<'a> {
         match self.topology.cluster(&cluster.name) {
             Some(spec) if spec.runs_istiod() => Ok(()),
             Some(spec) => Err(format!("the istiod in {} serves it", spec.served_by().unwrap_or_default())),
-            None => Err("the topology does not name it".to_owned()),
+            None => Err("it is not in the topology".to_owned()),
         }
     }
 

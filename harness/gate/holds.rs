@@ -56,7 +56,7 @@ pub(super) async fn check(
     rejected(proxy, connected)?;
     let intended = match wanted.plane.intended(*istiod, &connected.connection).await {
         Ok(intended) => intended,
-        Err(error) => return Ok(Some(format!("istiod does not show what it intends for it: {error}"))),
+        Err(error) => return Ok(Some(format!("istiod does not show the configuration it has for it: {error}"))),
     };
     if let Some(version) = intended.version.clone().or_else(|| connected.newest()) {
         match &mut proxy.version {
@@ -123,7 +123,7 @@ fn not_pushed(proxy: &Proxy, wanted: &Wanted<'_>, intended: &Intended) -> Option
     }
     // New endpoints may bring a push of more than endpoints: identities, listeners of headless services.
     let waits = !wanted.changes_objects() && !wanted.endpoints.is_empty() && !settled && !silent;
-    waits.then(|| "istiod may still push".to_owned())
+    waits.then(|| "istiod may still be pushing".to_owned())
 }
 
 /// What istiod intended for a proxy before the change.

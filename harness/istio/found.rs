@@ -88,7 +88,7 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
 async fn control_plane(primary: &Cluster) -> Result<String, MeshError> {
     let api: Api<Deployment> = Api::namespaced(primary.client.clone(), NAMESPACE);
     let list = api.list(&ListParams::default().labels("app=istiod")).await;
-    let list = list.map_err(|e| MeshError::kube(primary, "look for a control plane", e))?;
+    let list = list.map_err(|e| MeshError::kube(primary, "find the control plane", e))?;
     let containers = list.items.into_iter().filter_map(|d| Some(d.spec.template.spec?.containers)).flatten();
     let image = containers.into_iter().find_map(|c| c.image);
     image.map(|image| tag(&image).to_owned()).ok_or_else(|| MeshError::NotFound {

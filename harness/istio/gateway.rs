@@ -102,7 +102,7 @@ pub(super) async fn all_known(
         let address = super::node_address(super::cluster_named(clusters, &spec.name)?)?;
         expected.push(NetworkGateway { network: spec.network.clone(), addr: address.to_string(), port: PORT });
     }
-    let (expected, what) = (&expected, format!("the istiod in {} to know every gateway", istiod.name));
+    let (expected, what) = (&expected, format!("the istiod in {} to read every gateway", istiod.name));
     wait::until::<_, MeshError, _, _>(what, limit, Duration::from_millis(100), || async move {
         match istiod::gateways(home).await {
             Ok(known) => match expected.iter().find(|gateway| !known.contains(gateway)) {

@@ -55,7 +55,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         .await?;
 
     let pieces = pairs.iter().map(|(spec, cluster)| {
-        phases.time(format!("mesh: pieces of {}", spec.name), pieces(prepared, spec, cluster, clusters))
+        phases.time(format!("mesh: Istio's objects in {}", spec.name), pieces(prepared, spec, cluster, clusters))
     });
     let secrets = watches(topology).into_iter().map(|(watcher, watched)| {
         let phases = &phases;
@@ -205,7 +205,7 @@ async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -
 /// Why the control plane does not read `cluster`; `None` when it does.
 fn not_read(read: &[ReadCluster], cluster: &str) -> Option<String> {
     match read.iter().find(|r| r.id == cluster) {
-        None => Some(format!("cluster {cluster} is not known to it")),
+        None => Some(format!("cluster {cluster} has not been read by it")),
         Some(known) if known.sync_status == "synced" => None,
         Some(known) => Some(format!("cluster {cluster} is `{}` (secret {})", known.sync_status, known.secret_name)),
     }
@@ -297,7 +297,7 @@ mod tests {
 
     #[rstest]
     #[case(&[("cluster1", "synced"), ("cluster2", "synced")], None)]
-    #[case(&[("cluster1", "synced")], Some("cluster cluster2 is not known to it"))]
+    #[case(&[("cluster1", "synced")], Some("cluster cluster2 has not been read by it"))]
     #[case(&[("cluster2", "syncing")], Some("cluster cluster2 is `syncing` (secret s)"))]
     fn a_cluster_counts_as_read_once_it_is_synced(#[case] read: &[(&str, &str)], #[case] expected: Option<&str>) {
         let of = |(id, status): &(&str, &str)| ReadCluster {

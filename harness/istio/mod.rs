@@ -94,7 +94,7 @@ pub enum MeshError {
         source: Box<kube::Error>,
     },
     /// The topology names a cluster that is not among the running ones.
-    #[error("cluster {cluster} of the topology does not run (running: {running})")]
+    #[error("cluster {cluster} of the topology is not running (running: {running})")]
     NoCluster {
         /// The cluster.
         cluster: String,
@@ -111,7 +111,7 @@ pub enum MeshError {
     },
     /// A control plane has no running pod.
     #[error(
-        "cluster {cluster}: no pod of the control plane runs (hint: `kubectl -n istio-system describe pods -l app=istiod`)"
+        "cluster {cluster}: no pod of the control plane is running (hint: `kubectl -n istio-system describe pods -l app=istiod`)"
     )]
     NoControlPlane {
         /// The primary cluster.

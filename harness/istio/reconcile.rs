@@ -135,6 +135,6 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_of_the_topology_that_does_not_run_is_named() {
         let error = cluster_named(&[cluster_with_injector(json!({}))], "cluster2").err().unwrap().to_string();
-        assert_eq!(error, "cluster cluster2 of the topology does not run (running: cluster1)");
+        assert_eq!(error, "cluster cluster2 of the topology is not running (running: cluster1)");
     }
 }

@@ -30,7 +30,7 @@ pub enum AdminError {
         source: hyper::Error,
     },
     /// The answer was not 200.
-    #[error("{path} answered {status}: {body}")]
+    #[error("{path} responded {status}: {body}")]
     Status {
         /// What was asked.
         path: String,
@@ -40,7 +40,7 @@ pub enum AdminError {
         body: String,
     },
     /// No answer in time.
-    #[error("{path}: no answer within {LIMIT:?}")]
+    #[error("{path}: no response within {LIMIT:?}")]
     TimedOut {
         /// What was asked.
         path: String,

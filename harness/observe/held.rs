@@ -253,7 +253,7 @@ fn same_form(value: &Value, made_from: &mut Vec<String>) -> Value {
             Value::Object(sorted.into_iter().collect())
         }
         Value::Array(items) => Value::Array(items.iter().map(|v| same_form(v, made_from)).collect()),
-        #[allow(clippy::cast_possible_truncation, reason = "32-bit floats are what is meant")]
+        #[allow(clippy::cast_possible_truncation, reason = "Envoy's value is a 32-bit float")]
         Value::Number(number) => number.as_f64().map_or(Value::Null, |n| Value::from(f64::from(n as f32))),
         other => other.clone(),
     }

@@ -30,7 +30,7 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
     let wanted = deployment.spec.replicas.unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
     if status.observed_generation < deployment.metadata.generation {
-        return Readiness::NotYet(format!("{label}: Kubernetes has not looked at its newest form"));
+        return Readiness::NotYet(format!("{label}: its controller has not observed its latest generation"));
     }
     let living: Vec<&Pod> = pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
     let (all, updated, available) =
@@ -46,7 +46,7 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
             reasons.push(condition.message.clone().unwrap_or_default());
         }
     }
-    unready(format!("{label}: {available} of {wanted} available, {all} pods in all"), &label, reasons, &living)
+    unready(format!("{label}: {available} of {wanted} available, {all} pods in total"), &label, reasons, &living)
 }
 
 /// How far something is that has no status of its own to ask: all its pods ready, and as many as it is to have.
@@ -91,7 +91,7 @@ fn why_not_ready(pod: &Pod) -> Option<(String, bool)> {
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()).collect();
     let troubles: Vec<(String, bool)> = statuses.iter().filter_map(|s| trouble(s)).collect();
     if troubles.is_empty() {
-        return Some((status.phase.unwrap_or_else(|| "not looked at by its node".into()), false));
+        return Some((status.phase.unwrap_or_else(|| "not yet accepted by its node's kubelet".into()), false));
     }
     let hopeless = troubles.iter().any(|(_, hopeless)| *hopeless);
     Some((troubles.into_iter().map(|(why, _)| why).collect::<Vec<_>>().join(", "), hopeless))
@@ -117,7 +117,7 @@ fn trouble(status: &ContainerStatus) -> Option<(String, bool)> {
 /// The exit code and, where it is known, what was printed last.
 fn how_it_ended(ended: &ContainerStateTerminated) -> String {
     let said = ended.message.as_deref().map(str::trim).filter(|said| !said.is_empty());
-    let said = said.map(|said| format!(" and said:\n{said}\n")).unwrap_or_default();
+    let said = said.map(|said| format!(" and printed:\n{said}\n")).unwrap_or_default();
     format!("ended with exit code {}{said}", ended.exit_code)
 }
 
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn an_old_status_of_a_changed_deployment_counts_for_nothing() {
         let readiness = readiness(&deployment(2, done()), &[pod("a", true, running())]);
-        assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("newest form")));
+        assert!(matches!(readiness, Readiness::NotYet(why) if why.contains("latest generation")));
     }
 
     #[rstest]
@@ -205,7 +205,7 @@ mod tests {
     #[case::never(json!({ "waiting": { "reason": "ErrImageNeverPull" } }), true, "pod a: container sleep: ErrImageNeverPull")]
     #[case::crashed(json!({ "terminated": { "exitCode": 3 } }), false, "container sleep: ended with exit code 3")]
     #[case::said(json!({ "terminated": { "exitCode": 3, "message": "no such flag\n" } }), false,
-        "container sleep: ended with exit code 3 and said:\nno such flag\n")]
+        "container sleep: ended with exit code 3 and printed:\nno such flag\n")]
     #[case::slow(running(), false, "container sleep: running, not ready")]
     fn the_reason_is_told(#[case] state: Value, #[case] never: bool, #[case] expected: &str) {
         let status = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1 });
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(crashed_again(std::slice::from_ref(&crashing), 3), None);
         assert_eq!(
             crashed_again(&[crashing], 2).unwrap(),
-            "pod a was started 3 times: container sleep: CrashLoopBackOff (back-off 20 s); it ended with exit code 1 and said:\nno such flag\n"
+            "pod a was started 3 times: container sleep: CrashLoopBackOff (back-off 20 s); it ended with exit code 1 and printed:\nno such flag\n"
         );
     }
 

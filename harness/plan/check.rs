@@ -82,7 +82,7 @@ impl<'a> Checks<'a> {
                 self.files.insert(file.value.clone(), manifests.clone());
                 return manifests;
             }
-            Ok(_) => self.wrong(file, format!("`{named}` holds no manifest"), "expected Kubernetes objects in YAML"),
+            Ok(_) => self.wrong(file, format!("`{named}` contains no manifest"), "expected Kubernetes objects in YAML"),
             Err(problems) => self.mistakes.problems.extend(problems),
         }
         Vec::new()

@@ -120,7 +120,7 @@ fn mesh(mesh: &MeshView) -> Vec<Vec<String>> {
         [] => "all addresses".to_owned(),
         ranges => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
-    let dns = if mesh.dns_capture { "sidecars answer for every service of the mesh" } else { "each cluster's own" };
+    let dns = if mesh.dns_capture { "sidecars resolve every service of the mesh" } else { "each cluster's own" };
     let tracing = mesh.tracing.map(|Tracing::Zipkin| ("traces", "of every request, to a Zipkin server"));
     let rows = [
         ("mutual TLS", mtls),

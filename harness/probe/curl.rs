@@ -109,7 +109,7 @@ pub(super) fn parse(stdout: &[u8], marker: &str) -> Result<Vec<Told>, String> {
         if let Some(line) = stdout[line_start..end].strip_prefix(marker.as_bytes()) {
             let line = String::from_utf8_lossy(line);
             let body = &stdout[body_start..line_start];
-            told.push(told_by(&line, body).ok_or_else(|| format!("curl wrote {line:?}"))?);
+            told.push(told_by(&line, body).ok_or_else(|| format!("unexpected output of curl: {line:?}"))?);
             body_start = end + 1;
         }
         line_start = end + 1;

@@ -32,12 +32,12 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &
     let (outcome, why) = match (&told.injection, &told.put_back) {
         (Injection::NotTried, _) => (Outcome::Failed, format!("no step was reached: {}", report.headline())),
         (Injection::Failed { cluster, why }, _) => {
-            (Outcome::Failed, format!("it could not be put into {cluster}: {why}"))
+            (Outcome::Failed, format!("it could not be injected in {cluster}: {why}"))
         }
-        (_, Err(why)) => (Outcome::Failed, format!("what it broke could not be put back: {why}")),
+        (_, Err(why)) => (Outcome::Failed, format!("it could not be cleared: {why}")),
         (Injection::Never(_), Ok(())) if report.class() != Class::Pass => (
             Outcome::Failed,
-            format!("the scenario did not pass, though the fault was not in force: {}", report.headline()),
+            format!("the scenario did not pass, although the fault was not active: {}", report.headline()),
         ),
         (Injection::Never(refusals), Ok(())) => {
             let whys: Vec<String> = refusals.iter().map(|(cluster, why)| format!("{cluster}: {why}")).collect();

@@ -243,7 +243,7 @@ impl Matrix {
     pub fn in_words(&self) -> String {
         let counts = Outcome::ALL.into_iter().map(|outcome| (self.count(outcome), outcome.word()));
         let counts: Vec<String> = counts.filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-        let counts = if counts.is_empty() { "nothing was tried".to_owned() } else { counts.join(", ") };
+        let counts = if counts.is_empty() { "no fault was tried".to_owned() } else { counts.join(", ") };
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!("{}, {}: {counts}", plural(self.scenarios.len(), "scenario"), plural(self.faults.len(), "fault"))
     }

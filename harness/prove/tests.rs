@@ -71,7 +71,7 @@ fn a_fault_in_force(
 
 #[rstest]
 #[case::refused(Class::Pass, refused(), Ok(()), Outcome::DoesNotApply, "cluster1: no rule")]
-#[case::refused_and_no_pass(Class::Fail, refused(), Ok(()), Outcome::Failed, "though the fault was not in force")]
+#[case::refused_and_no_pass(Class::Fail, refused(), Ok(()), Outcome::Failed, "although the fault was not active")]
 #[case::no_effect(Class::Fail, Injection::Failed { cluster: "cluster1".into(), why: "no tc".into() }, Ok(()), Outcome::Failed, "no tc")]
 #[case::no_step(Class::Fail, Injection::NotTried, Ok(()), Outcome::Failed, "no step was reached")]
 #[case::not_cleared(Class::Fail, done(), Err("the route is still gone".into()), Outcome::Failed, "the route is still gone")]

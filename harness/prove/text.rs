@@ -104,7 +104,7 @@ pub fn markdown(matrix: &Matrix) -> String {
     let _ = writeln!(text, "| fault | rung | {} |", names.collect::<Vec<_>>().join(" | "));
     let _ = writeln!(text, "|---|---|{}", ":-:|".repeat(matrix.scenarios.len()));
     for (row, fault) in matrix.faults.iter().enumerate() {
-        let rung = fault.rung.map_or("none: it must be survived".to_owned(), super::rung_name);
+        let rung = fault.rung.map_or("none: the mesh must tolerate it".to_owned(), super::rung_name);
         let cells = matrix.scenarios.iter().map(|c| c.cells.get(row).map_or(" ", |cell| cell.outcome.mark()));
         let _ = writeln!(text, "| `{}` | {rung} | {} |", fault.name, cells.collect::<Vec<_>>().join(" | "));
     }
@@ -134,7 +134,7 @@ pub fn markdown(matrix: &Matrix) -> String {
         })
         .collect();
     if !bad.is_empty() {
-        let _ = writeln!(text, "\n## Not as it should be\n\n{}", bad.join("\n"));
+        let _ = writeln!(text, "\n## Unexpected results\n\n{}", bad.join("\n"));
     }
     text
 }

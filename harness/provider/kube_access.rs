@@ -84,7 +84,7 @@ pub(super) async fn exec(
     let io = |source| ProviderError::Io { what: format!("cluster {}: {}", cluster.name, what()), source };
     // Without a status the connection broke; how, only the task behind the process knows.
     let Some(status) = status else {
-        let why = process.join().await.err().map_or_else(|| "the connection ended".to_owned(), |e| e.to_string());
+        let why = process.join().await.err().map_or_else(|| "the connection was closed".to_owned(), |e| e.to_string());
         return Err(io(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
     };
     let code = exit_code(&status).map_err(|why| io(io::Error::other(why)))?;
@@ -118,7 +118,7 @@ fn exit_code(status: &Status) -> Result<i32, String> {
     let code = causes.filter(|c| c.reason.as_deref() == Some("ExitCode")).find_map(|c| c.message.as_deref());
     match code.map(str::parse) {
         Some(Ok(code)) => Ok(code),
-        _ => Err(status.message.clone().unwrap_or_else(|| format!("the kubelet answered {status:?}"))),
+        _ => Err(status.message.clone().unwrap_or_else(|| format!("the kubelet responded {status:?}"))),
     }
 }
 

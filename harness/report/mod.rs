@@ -54,7 +54,7 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// The format's library said no.
-    #[error("the report {path} could not be put together: {why}")]
+    #[error("the report {path} could not be generated: {why}")]
     Format {
         /// The file.
         path: PathBuf,

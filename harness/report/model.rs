@@ -335,7 +335,7 @@ impl ScenarioReport {
                 let (expected, observed) = (&finding.expected, &finding.observed);
                 format!("{}: expected: {expected}; observed: {observed} ({place})", finding.expectation)
             }
-            None => "nothing was judged".into(),
+            None => "no expectation was judged".into(),
         }
     }
 

@@ -102,7 +102,7 @@ pub fn scenario(scenario: &ScenarioReport) -> String {
     if let Some(error) = &scenario.error {
         text += &indented(error, "  ", style(Class::Broken));
     } else if scenario.steps.iter().all(|step| step.findings.is_empty() && step.error.is_none()) {
-        text += "  nothing was judged\n";
+        text += "  no expectation was judged\n";
     }
     for evidence in &scenario.evidence {
         let _ = writeln!(text, "  {} {}", painted(DIM, format!("{}:", evidence.what)), evidence.path);
@@ -144,7 +144,7 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
         let _ = writeln!(text, "      {} {}", painted(style(Class::Fail), "first broken rung:"), rung.name);
         text += &rung_lines(rung, "        ");
     } else if !step.ladder.is_empty() {
-        let _ = writeln!(text, "      {}", painted(DIM, "ladder: no rung was broken when it was looked at"));
+        let _ = writeln!(text, "      {}", painted(DIM, "ladder: no rung was broken when it was checked"));
     }
     if let Some(error) = &step.error {
         text += &indented(error, "      ", style(Class::Broken));
@@ -166,8 +166,8 @@ pub fn ladder(rungs: &[Rung]) -> String {
         let (mark, told) = match (rung.status, &rung.observed) {
             (RungStatus::Ok, seen) => (painted(style(Class::Pass), "✓"), seen.clone().unwrap_or_default()),
             (RungStatus::Broken, _) => (painted(style(Class::Fail), "✗"), painted(style(Class::Fail), "broken")),
-            (RungStatus::Skipped, None) => (painted(DIM, "·"), painted(DIM, "not looked at")),
-            (RungStatus::Skipped, Some(why)) => (painted(DIM, "·"), painted(DIM, format!("not looked at: {why}"))),
+            (RungStatus::Skipped, None) => (painted(DIM, "·"), painted(DIM, "not checked")),
+            (RungStatus::Skipped, Some(why)) => (painted(DIM, "·"), painted(DIM, format!("not checked: {why}"))),
         };
         let line = format!("{mark} {name:width$}  {told}");
         let _ = writeln!(text, "{}", line.trim_end());

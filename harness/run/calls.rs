@@ -145,7 +145,7 @@ pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the looks were not over in time");
+            tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the checks did not finish in time");
             Vec::new()
         }
     }
@@ -183,7 +183,7 @@ pub fn address(environment: &Environment, to: &str) -> String {
 /// Says where calls are missing because time was over.
 fn tell_cut_short(findings: &mut [Finding], made: usize, wanted: u32) {
     for finding in findings.iter_mut().filter(|finding| finding.class != Class::Pass) {
-        finding.observed.push_str(&format!("; time was over after {made} of {wanted} calls"));
+        finding.observed.push_str(&format!("; the time limit was reached after {made} of {wanted} calls"));
     }
 }
 
@@ -236,7 +236,10 @@ mod tests {
         let mut findings = [finding(Class::Pass), finding(Class::Inconclusive)];
         tell_cut_short(&mut findings, 60, 132);
         let told = findings.map(|f| f.observed);
-        assert_eq!(told, ["0 of 60 replies later", "0 of 60 replies later; time was over after 60 of 132 calls"]);
+        assert_eq!(
+            told,
+            ["0 of 60 replies later", "0 of 60 replies later; the time limit was reached after 60 of 132 calls"]
+        );
     }
 
     #[test]

@@ -161,7 +161,7 @@ async fn make(env: &EnvDir, cluster: &Cluster, name: &str) -> Result<(), RunErro
     }
     env.own(&object(env, cluster, "v1", "Namespace", None, name))?;
     let namespace = json!({ "metadata": { "name": name, "labels": { OWNER_LABEL: env.id() } } });
-    let what = || failed(cluster, format!("make namespace {name}"));
+    let what = || failed(cluster, format!("create namespace {name}"));
     let namespace = serde_json::from_value(namespace).map_err(|e| what()(kube::Error::SerdeError(e)))?;
     api.create(&PostParams::default(), &namespace).await.map_err(what())?;
     Ok(())

@@ -98,7 +98,7 @@ async fn present(cluster: &Cluster, prepared: &Prepared, owner: &str) -> Result<
     if there.is_empty() && apply::get(cluster, &namespace).await?.is_none() {
         let api: Api<ConfigMap> = Api::all(cluster.client.clone());
         let written = api.list(&ListParams::default().labels(OF_ISTIOD)).await;
-        let written = written.map_err(failed(cluster, "look for what a control plane left"))?.items;
+        let written = written.map_err(failed(cluster, "find what a control plane left"))?.items;
         there.extend(
             written.iter().map(|m| format!("ConfigMap {}/{}", m.namespace().unwrap_or_default(), m.name_any())),
         );

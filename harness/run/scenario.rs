@@ -64,7 +64,7 @@ pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keep
     scenario_run.report.seconds = scenario_run.started.elapsed().as_secs_f64();
     scenario_run.keep_evidence(keeping).await;
     if let Err(error) = scenario_run.put_back().await {
-        let also = format!("what the scenario changed could not be put back: {error}");
+        let also = format!("could not undo what the scenario changed: {error}");
         scenario_run.report.error =
             Some(scenario_run.report.error.map_or(also.clone(), |first| format!("{first}\n{also}")));
         scenario_run.keep_evidence(keeping).await;

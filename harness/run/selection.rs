@@ -41,7 +41,7 @@ impl Selection {
     /// The scenario files, unread but for their labels where labels are asked for.
     ///
     /// # Errors
-    /// When a path holds no scenario, or nothing at all is left.
+    /// When a path contains no scenario, or nothing at all is left.
     pub fn find(&self, project: &Project) -> Result<Vec<Found>, Problems> {
         let paths = if self.files.is_empty() { vec![project.scenarios()] } else { self.files.clone() };
         let mut found = scenario::discover(&paths)?;

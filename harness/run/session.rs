@@ -115,7 +115,7 @@ impl Session {
         let started = Instant::now();
         let options = &chosen.plan.scenario().mesh;
         if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.plan.loaded) {
-            ui::say(format!("warning: this run cannot be packed into a capsule: {error}"));
+            ui::say(format!("warning: cannot create a capsule of this run: {error}"));
         }
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };

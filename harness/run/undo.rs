@@ -113,7 +113,7 @@ impl UndoList {
         let mut all: BTreeMap<String, Vec<Manifest>> = BTreeMap::new();
         for undo in &self.undo {
             let (Undo::Delete { cluster, object } | Undo::Restore { cluster, object }) = undo;
-            let manifest = Manifest::made("put back after a scenario", object.clone())?;
+            let manifest = Manifest::made("restored after a scenario", object.clone())?;
             all.entry(cluster.clone()).or_default().push(manifest);
         }
         Ok(all)
@@ -129,12 +129,12 @@ impl UndoList {
             match undo {
                 Undo::Delete { cluster, object } => {
                     if let Some(cluster) = named(cluster) {
-                        apply::delete(cluster, &[Manifest::made("put back after a scenario", object.clone())?]).await?;
+                        apply::delete(cluster, &[Manifest::made("restored after a scenario", object.clone())?]).await?;
                     }
                 }
                 Undo::Restore { cluster, object } => {
                     if let Some(cluster) = named(cluster) {
-                        let manifest = Manifest::made("put back after a scenario", object.clone())?;
+                        let manifest = Manifest::made("restored after a scenario", object.clone())?;
                         apply::apply(cluster, &[manifest], None).await?;
                     }
                 }
@@ -148,7 +148,7 @@ impl UndoList {
 
 fn plain(object: &kube::api::DynamicObject) -> Result<Value, JournalError> {
     serde_json::to_value(object).map_err(|e| JournalError::Io {
-        what: "cannot write down",
+        what: "cannot record",
         path: PathBuf::from(object.metadata.name.clone().unwrap_or_default()),
         source: e.into(),
     })

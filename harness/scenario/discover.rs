@@ -22,18 +22,18 @@ pub fn discover(paths: &[PathBuf]) -> Result<Vec<Found>, Problems> {
     let mut problems = Vec::new();
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     if paths.is_empty() {
-        problems.push(Problem::about("scenarios", "no scenario was asked for").help("name a file or a folder"));
+        problems.push(Problem::about("scenarios", "no scenario was given").help("name a file or a folder"));
     }
     for path in paths {
         match files(path) {
             Err(problem) => problems.push(problem),
             Ok(files) if files.is_empty() => {
                 let other = if path.is_file() {
-                    "it holds Kubernetes objects or a configuration: a scenario has `topology`, `workloads` and `steps`"
+                    "it contains Kubernetes objects or a configuration: a scenario has `topology`, `workloads` and `steps`"
                 } else {
                     "expected files that end in .yaml, with `topology`, `workloads` and `steps`, here or in folders below"
                 };
-                problems.push(Problem::about(path, "holds no scenario").help(other));
+                problems.push(Problem::about(path, "contains no scenario").help(other));
             }
             Ok(files) => {
                 for file in files {
@@ -188,7 +188,7 @@ mod tests {
         let names: Vec<_> = found.into_iter().map(|found| found.name).collect();
         assert_eq!(names, ["a", "broken", "empty", "list", "unfinished"]);
         let problems = discover(&[root.path().join("x/rule.yaml")]).unwrap_err();
-        assert!(problems.to_string().contains("holds Kubernetes objects"), "{problems}");
+        assert!(problems.to_string().contains("contains Kubernetes objects"), "{problems}");
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         let at = |path: &str| root.path().join(path);
         let problems = discover(&[at("scenarios"), at("empty"), at("missing.yaml")]).unwrap_err();
         insta::assert_snapshot!(told(problems, root.path()), @r"
-        empty: holds no scenario
+        empty: contains no scenario
           expected files that end in .yaml, with `topology`, `workloads` and `steps`, here or in folders below
         missing.yaml: no such file or folder
           `meshproof list` shows the scenarios there are

@@ -43,15 +43,15 @@ pub fn expand(url: &str, address: impl Fn(&str) -> Option<String>) -> String {
 pub fn mistake(url: &str) -> Option<(String, &'static str)> {
     let plain = expand(url, |_| Some("192.0.2.1:6443".into()));
     if let Some(brace) = plain.find(['{', '}', '[', ']']) {
-        let expected = "expected no braces but those of CLUSTER.api, such as {cluster2.api}";
+        let expected = "expected CLUSTER.api in the braces, such as {cluster2.api}";
         return Some((format!("`{}` is not a placeholder", &plain[brace..]), expected));
     }
     if plain.chars().any(char::is_whitespace) {
-        return Some((format!("`{url}` holds a space"), "write %20"));
+        return Some((format!("`{url}` contains a space"), "write %20"));
     }
     match reqwest::Url::parse(&plain) {
         Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
-            Some((format!("`{}` is not a scheme that can be called", parsed.scheme()), "expected http:// or https://"))
+            Some((format!("unsupported scheme `{}`", parsed.scheme()), "expected http:// or https://"))
         }
         Ok(_) => None,
         Err(reason) => Some((
@@ -77,13 +77,13 @@ mod tests {
     #[case::plain("http://helloworld.app1:5000/hello", None)]
     #[case::placeholder("https://{cluster2.api}/version", None)]
     #[case::query("http://h/x?a=b", None)]
-    #[case::no_scheme("helloworld.app1:5000/hello", Some("`helloworld.app1` is not a scheme"))]
+    #[case::no_scheme("helloworld.app1:5000/hello", Some("unsupported scheme `helloworld.app1`"))]
     #[case::relative("/hello", Some("`/hello` is not a URL: relative URL without a base"))]
-    #[case::ftp("ftp://h/", Some("`ftp` is not a scheme"))]
+    #[case::ftp("ftp://h/", Some("unsupported scheme `ftp`"))]
     #[case::port("http://h:99999/", Some("`http://h:99999/` is not a URL: invalid port number"))]
     #[case::brace("http://{cluster2}/", Some("`{cluster2}/` is not a placeholder"))]
     #[case::range("http://h/[1-9]", Some("`[1-9]` is not a placeholder"))]
-    #[case::space("http://h/a b", Some("`http://h/a b` holds a space"))]
+    #[case::space("http://h/a b", Some("`http://h/a b` contains a space"))]
     fn bad_urls_are_refused(#[case] url: &str, #[case] expected: Option<&str>) {
         let mistake = mistake(url);
         match expected {

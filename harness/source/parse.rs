@@ -66,7 +66,7 @@ pub fn parse<T: DeserializeOwned>(file: &Arc<Source>) -> Result<T, Problems> {
         }
     }
     Problems::none_of(problems)?;
-    Err(Problem::about(&file.path, "has too many mistakes to tell them apart").into())
+    Err(Problem::about(&file.path, "has too many syntax errors to list").into())
 }
 
 /// Where the parser stopped, in bytes.
@@ -138,8 +138,7 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
             ))
         }
         Error::SerdeUnknownVariant { variant, expected, .. } if variant == "~" => {
-            Problem::at(file, &span, "nothing is written here")
-                .help(format!("expected one of: {}", expected.join(", ")))
+            Problem::at(file, &span, "expected a value").help(format!("expected one of: {}", expected.join(", ")))
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             match renamed(variant, expected) {
@@ -148,35 +147,37 @@ fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Pro
                         .label(format!("write `{new}`"))
                 }
                 None => Problem::at(file, &span, format!("unknown name `{variant}`"))
-                    .label("not known here")
+                    .label("unknown name")
                     .help(known(variant, "names", expected.iter().copied())),
             }
         }
         Error::SerdeMissingField { field, .. } => {
             Problem::at(file, &(span.start..span.start), format!("missing field `{field}`"))
-                .label(format!("`{field}` belongs beside this"))
+                .label(format!("add `{field}` beside this"))
         }
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().unwrap_or(written);
-            Problem::at(file, &span, format!("`{key}` is written twice")).label("the second time")
+            Problem::at(file, &span, format!("duplicate field `{key}`")).label("second occurrence")
         }
         Error::NullIntoString { .. } => {
-            Problem::at(file, &span, "a text is missing here").help("expected one word or a \"text\" after the colon")
+            Problem::at(file, &span, "expected a string").help("write one word or a \"quoted string\" after the colon")
         }
         Error::InvalidScalar { ty, .. } => {
             Problem::at(file, &span, format!("`{written}` is not {}", type_in_words(ty)))
                 .label(format!("expected {}", type_in_words(ty)))
         }
-        Error::Unexpected { expected: "mapping start", .. } => Problem::at(file, &span, "fields are missing here")
-            .help("expected fields below this, as `name: value`".to_owned()),
+        Error::Unexpected { expected: "mapping start", .. } => {
+            Problem::at(file, &span, "expected fields").help("write fields below this, as `name: value`".to_owned())
+        }
         Error::Unexpected { expected: "sequence start", .. } => {
-            Problem::at(file, &span, "a list is missing here").help("expected items below this, as `- item`".to_owned())
+            Problem::at(file, &span, "expected a list").help("write items below this, as `- item`".to_owned())
         }
         Error::Unexpected { expected: "string scalar", .. } => {
-            let found = if file.text[start..].starts_with(['[', '-']) { "a list stands" } else { "fields stand" };
-            Problem::at(file, &span, format!("{found} where a text belongs")).label("expected one word or a \"text\"")
+            let found = if file.text[start..].starts_with(['[', '-']) { "a list" } else { "fields" };
+            Problem::at(file, &span, format!("expected a string, found {found}"))
+                .label("write one word or a \"quoted string\"")
         }
-        Error::MultipleDocuments { .. } => Problem::about(&file.path, "holds more than one document")
+        Error::MultipleDocuments { .. } => Problem::about(&file.path, "contains more than one document")
             .help("write each into a file of its own: what follows a line `---` would be ignored"),
         _ => split_expected(file, &span, &DefaultMessageFormatter.format_message(error)),
     }
@@ -203,8 +204,7 @@ fn split_expected(file: &Arc<Source>, span: &Range<usize>, message: &str) -> Pro
             // the parser points at the text before or after it
             let line = file.text[..span.start].rfind('\n').map_or(0, |at| at + 1);
             let tab = file.text[line..].find('\t').map_or(span.start, |at| line + at);
-            Problem::at(file, &(tab..tab + 1), "a tab stands where only spaces may")
-                .help("YAML is indented with spaces, never with tabs")
+            Problem::at(file, &(tab..tab + 1), "tabs are not allowed in indentation").help("indent with spaces")
         }
         None => Problem::at(file, span, message),
     }
@@ -281,8 +281,8 @@ parts:
         x:8:7 unknown field `smell`
         x:9:5 unknown name `laef`
         x:12:7 missing field `green`
-        x:13:3 nothing is written here
-        x:15:3 fields are missing here
+        x:13:3 expected a value
+        x:15:3 expected fields
         ");
     }
 
@@ -290,7 +290,7 @@ parts:
     #[case::root("count: 3\n", &["x:1:1 missing field `name`"])]
     #[case::only_child("name: x\nparts:\n  - leaf:\n      smell: 3\n", &["x:4:7 unknown field `smell`"])]
     #[case::flow_only_child("{name: x, parts: [{leaf: {smell: 3}}]}", &["x:1:26 missing field `size`", "x:1:27 unknown field `smell`"])]
-    #[case::null_between("name:\ncount:\nparts: 3\n", &["x:1:1 a text is missing here", "x:3:8 a list is missing here"])]
+    #[case::null_between("name:\ncount:\nparts: 3\n", &["x:1:1 expected a string", "x:3:8 expected a list"])]
     #[case::empty("", &["x the file is empty"])]
     fn blanking_makes_no_mistakes_of_its_own(#[case] text: &str, #[case] expected: &[&str]) {
         assert_eq!(mistakes(text), expected);
@@ -300,7 +300,7 @@ parts:
     fn text_that_is_no_yaml_is_the_only_mistake() {
         let found = mistakes("name: x\nparts:\n\t- leaf\n");
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("x:3:1 a tab"), "{found:?}");
+        assert!(found[0].starts_with("x:3:1 tabs"), "{found:?}");
     }
 
     proptest! {

@@ -98,7 +98,7 @@ impl Cache {
     pub fn at(root: &Path) -> Result<Self, CacheError> {
         for dir in ["items", "times"] {
             let dir = root.join(dir);
-            std::fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
+            std::fs::create_dir_all(&dir).map_err(io("create the folder", &dir))?;
         }
         Ok(Self { root: root.to_owned() })
     }
@@ -164,7 +164,7 @@ impl Cache {
             Check::Sound(_) => return Ok(item),
             Check::Missing => {}
             Check::Damaged(why) => {
-                ui::say(format!("! {} is damaged in the cache: {why}. It is removed and made again", recipe.what()));
+                ui::say(format!("! {} is damaged in the cache: {why}. It is removed and built again", recipe.what()));
                 std::fs::remove_dir_all(&place).map_err(io("remove", &place))?;
             }
         }
@@ -181,7 +181,7 @@ impl Cache {
         let part = Unfinished::create(beside(place, "part"))?;
         let space = Workspace { out: part.0.join("files"), scratch: part.0.join("scratch"), cache: self.root.clone() };
         for dir in [&space.out, &space.scratch] {
-            std::fs::create_dir(dir).map_err(io("make the folder", dir))?;
+            std::fs::create_dir(dir).map_err(io("create the folder", dir))?;
         }
         let task = ui::begin(recipe.what(), self.last_time(recipe.name()));
         build(space.clone())
@@ -207,7 +207,7 @@ impl Cache {
             .open(&path)
             .map_err(io("open", &path))?;
         let mut told = false;
-        let taken = wait::until(format!("another process that makes {}", recipe.what()), PATIENCE, LOOK, || {
+        let taken = wait::until(format!("another process to build {}", recipe.what()), PATIENCE, LOOK, || {
             let look = match file.try_lock() {
                 Ok(()) => Poll::Ready(()),
                 Err(TryLockError::Error(e)) => Poll::Failed(e),
@@ -217,9 +217,9 @@ impl Cache {
                     let holder = holder.split_whitespace().next().map(|p| format!(" {p}")).unwrap_or_default();
                     if !told {
                         told = true;
-                        ui::say(format!("… {} is being made by process{holder}; waiting for it", recipe.what()));
+                        ui::say(format!("… {} is being built by process{holder}; waiting for it", recipe.what()));
                     }
-                    Poll::NotYet(format!("process{holder} holds {}", path.display()))
+                    Poll::NotYet(format!("process{holder} has the lock of {}", path.display()))
                 }
             };
             std::future::ready(look)
@@ -264,7 +264,7 @@ impl Unfinished {
     fn create(path: PathBuf) -> Result<Self, CacheError> {
         // A leftover is of a process that was killed: the lock is ours.
         remove_tree(&path)?;
-        std::fs::create_dir(&path).map_err(io("make the folder", &path))?;
+        std::fs::create_dir(&path).map_err(io("create the folder", &path))?;
         Ok(Self(path))
     }
 }

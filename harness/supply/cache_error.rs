@@ -20,7 +20,7 @@ pub enum CacheError {
     },
     /// No space is left, here or where the builder works.
     #[error(
-        "the disk is full: {item} could not be made, nothing of it is left in {path} (hint: `df -h {path}` tells what is free; free some and type the command again): {source}"
+        "the disk is full: {item} could not be built and its parts were removed from {path} (hint: `df -h {path}` shows the free space; free some and run the same command again): {source}"
     )]
     DiskFull {
         /// What was being made.
@@ -31,7 +31,7 @@ pub enum CacheError {
         source: BoxError,
     },
     /// The builder failed.
-    #[error("{item} could not be made: {source}")]
+    #[error("{item} could not be built: {source}")]
     Build {
         /// What was being made.
         item: String,

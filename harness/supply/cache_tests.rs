@@ -97,7 +97,7 @@ async fn a_failed_build_leaves_nothing_but_its_lock() {
         std::fs::write(space.out.join("half"), "x")?;
         Err::<(), BoxError>("compiler says no".into())
     });
-    insta::assert_snapshot!(failed.await.unwrap_err().to_string(), @"the thing could not be made: compiler says no");
+    insta::assert_snapshot!(failed.await.unwrap_err().to_string(), @"the thing could not be built: compiler says no");
     let left = names(&root.path().join("items"));
     assert!(left.len() == 1 && left[0].ends_with(".lock"), "{left:?}");
 }
@@ -163,7 +163,10 @@ async fn a_full_disk_is_named() {
     for error in [by_itself, by_a_tool.await.unwrap_err()] {
         let text = error.to_string();
         assert!(matches!(error, CacheError::DiskFull { .. }), "{text}");
-        assert!(text.starts_with("the disk is full: the thing could not be made, nothing of it is left in"), "{text}");
+        assert!(
+            text.starts_with("the disk is full: the thing could not be built and its parts were removed from"),
+            "{text}"
+        );
     }
     assert_eq!(names(&root.path().join("items")).len(), 1);
 }
@@ -177,7 +180,7 @@ async fn an_item_that_is_neither_file_nor_link_is_refused() {
         std::os::unix::net::UnixListener::bind(space.out.join("socket")).map(drop)
     });
     let error = error.await.unwrap_err().to_string();
-    assert!(error.contains("socket") && error.contains("neither a file, a folder nor a link"), "{error}");
+    assert!(error.contains("socket") && error.contains("not a file, a folder or a link"), "{error}");
 }
 
 #[test]

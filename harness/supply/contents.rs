@@ -97,7 +97,7 @@ pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
         return Ok(Check::Missing);
     }
     let Some(manifest) = read_json::<Contents>(&root.join(MANIFEST)) else {
-        return Ok(Check::Damaged(format!("{} cannot be read", root.join(MANIFEST).display())));
+        return Ok(Check::Damaged(format!("cannot read {}", root.join(MANIFEST).display())));
     };
     let dir = root.join(FILES);
     let mut stamps: Stamps = read_json(&root.join(STAMPS)).unwrap_or_default();
@@ -144,8 +144,7 @@ fn names(dir: &Path) -> Result<Vec<String>, CacheError> {
                 _ if kind.is_dir() => folders.push(name),
                 Some(text) if kind.is_file() || kind.is_symlink() => names.push(text.to_owned()),
                 _ => {
-                    let error =
-                        std::io::Error::other("it is neither a file, a folder nor a link, or its name is not UTF-8");
+                    let error = std::io::Error::other("it is not a file, a folder or a link, or its name is not UTF-8");
                     return Err(io("keep", &entry.path())(error));
                 }
             }

@@ -312,7 +312,7 @@ async fn source(wrapper: Files, module: &str, space: &Workspace) -> Result<std::
     let download = Tool::new("go").args(["mod", "download", "-json", module]).cwd(&space.scratch);
     let output = gocache::within(download.env("GOFLAGS", "-mod=readonly"), &space.cache).run().await?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let dir = answer["Dir"].as_str().ok_or("`go mod download` did not tell where the module is")?;
+    let dir = answer["Dir"].as_str().ok_or("`go mod download` did not report where the module is")?;
     Ok(dir.into())
 }
 
@@ -327,7 +327,7 @@ pub(super) async fn check_version(program: Program, path: &Path, expected: &str)
     if said.contains(expected) {
         return Ok(());
     }
-    Err(format!("{program} prints the version {said:?}, expected {expected}").into())
+    Err(format!("{program} reports version {said:?}, expected {expected}").into())
 }
 
 /// The version of `module` in the text of a go.mod.
@@ -361,7 +361,7 @@ mod tests {
         let mut versions = Versions::built_in().unwrap();
         versions.packages.etcd = "v3.6.9".into();
         let builds = builds(&versions, &|p| p == Program::Etcd);
-        insta::assert_snapshot!(builds[0].check().unwrap_err().to_string(), @"versions.yaml asks for go.etcd.io/etcd/server/v3 v3.6.9 from packages, but harness/supply/modules pins v3.6.8 (hint: `docs/supply.md` tells how to move it; `--source registry` does not need it)");
+        insta::assert_snapshot!(builds[0].check().unwrap_err().to_string(), @"versions.yaml asks for go.etcd.io/etcd/server/v3 v3.6.9 from packages, but harness/supply/modules pins v3.6.8 (hint: `docs/supply.md` shows how to change it; `--source registry` does not need it)");
     }
 
     #[test]
@@ -406,6 +406,6 @@ mod tests {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         check_version(Program::Etcd, &path, "3.4.1").await.unwrap();
         let error = check_version(Program::Etcd, &path, "3.6.8").await.unwrap_err().to_string();
-        assert_eq!(error, "etcd prints the version \"etcd Version: 3.4.1\", expected 3.6.8");
+        assert_eq!(error, "etcd reports version \"etcd Version: 3.4.1\", expected 3.6.8");
     }
 }

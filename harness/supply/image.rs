@@ -60,7 +60,7 @@ impl FromStr for ImageRef {
         let wrong = |why: &str| format!("{text:?} is not the name of an image: {why}");
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
-            Some(_) => return Err(wrong("after @ comes sha256: and 64 hexadecimal digits")),
+            Some(_) => return Err(wrong("expected sha256: and 64 hexadecimal digits after @")),
             None => (text, None),
         };
         // A colon after the last slash begins a tag; one before it, a port.
@@ -80,7 +80,7 @@ impl FromStr for ImageRef {
         let path_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
         let part = |p: &str| p.starts_with(|c: char| c.is_ascii_alphanumeric()) && p.bytes().all(path_byte);
         if !repository.split('/').all(part) {
-            return Err(wrong("a repository is lower-case letters, digits, `_`, `.` and `-`, parted by `/`"));
+            return Err(wrong("a repository is lower-case letters, digits, `_`, `.` and `-`, separated by `/`"));
         }
         if registry.is_empty() || registry.contains(|c: char| c.is_whitespace() || "?#@\\".contains(c)) {
             return Err(wrong("the registry is not a host name"));

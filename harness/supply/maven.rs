@@ -26,7 +26,7 @@ impl Artifact {
     /// When it names none.
     pub(super) fn new(versions: &Versions, program: Program) -> Result<Self, String> {
         let package = versions.packages.maven.get(&program);
-        let package = package.ok_or_else(|| format!("versions.yaml names no Maven artifact for {program}"))?;
+        let package = package.ok_or_else(|| format!("versions.yaml has no Maven artifact for {program}"))?;
         Ok(Self { program, coordinates: package.artifact.clone(), sha256: package.sha256.clone() })
     }
 

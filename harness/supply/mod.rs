@@ -113,12 +113,12 @@ pub enum SupplyError {
     Tool(#[from] ToolError),
     /// Building needs Go.
     #[error(
-        "building from packages needs Go, and `go` could not be started: {0} (hint: install Go 1.26 or newer and put it on PATH, or take images: `--source registry`)"
+        "building from packages needs Go, and `go` could not be started: {0} (hint: install Go 1.26 or newer and put it on PATH, or use images: `--source registry`)"
     )]
     NoGo(std::io::Error),
     /// No module list for that version.
     #[error(
-        "versions.yaml asks for {module} {version} from packages, but harness/supply/modules pins {pinned} (hint: `docs/supply.md` tells how to move it; `--source registry` does not need it)"
+        "versions.yaml asks for {module} {version} from packages, but harness/supply/modules pins {pinned} (hint: `docs/supply.md` shows how to change it; `--source registry` does not need it)"
     )]
     Unpinned {
         /// The module.
@@ -142,7 +142,7 @@ pub enum SupplyError {
     #[error("{0}")]
     Unavailable(String),
     /// A program was asked for that this purpose does not include.
-    #[error("{program} is not among what was supplied (there is: {there})")]
+    #[error("the supply does not contain {program} (it contains: {there})")]
     NotSupplied {
         /// What was asked for.
         program: Program,
@@ -351,7 +351,7 @@ async fn prefetch(cache: &Cache, steps: &[&Step]) {
     }
     for build in missing.into_iter().skip(1) {
         if let Err(error) = build.prefetch(cache.root()).await {
-            tracing::debug!(%error, "modules were not downloaded ahead");
+            tracing::debug!(%error, "modules were not downloaded in advance");
         }
     }
 }

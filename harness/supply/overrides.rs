@@ -22,7 +22,7 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
     })?;
     let metadata = whole.metadata().map_err(|e| refused(e.to_string()))?;
     if !metadata.is_file() {
-        return Err(refused("it is no file".into()));
+        return Err(refused("it is not a file".into()));
     }
     if let Some(command) = program.record().version {
         let args = command.args;
@@ -30,13 +30,13 @@ pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Resu
             return Err(refused(format!("it is not executable (hint: chmod +x {})", path.display())));
         }
         let limit = Duration::from_secs(60);
-        let by_hand = format!("`{} {}` must tell the version of {program}", path.display(), args.join(" "));
+        let by_hand = format!("`{} {}` must print the version of {program}", path.display(), args.join(" "));
         let output = Tool::new(&whole).args(args).timeout(limit).run().await;
         let output = output.map_err(|e| refused(format!("{e}\n(hint: {by_hand})")))?;
         let said = output.text();
         let Some(version) = version_in(&said).filter(|_| said.contains(command.mark)) else {
             let line = said.lines().next().unwrap_or_default();
-            return Err(refused(format!("it does not tell {program}'s version, but {line:?} (hint: {by_hand})")));
+            return Err(refused(format!("it does not print {program}'s version, but {line:?} (hint: {by_hand})")));
         };
         let same = said.contains(expected);
         let note = if same { String::new() } else { format!("; versions.yaml has {expected}") };
@@ -122,8 +122,8 @@ mod tests {
     #[rstest]
     #[case::not_executable("echo v1.2", 0o644, "it is not executable (hint: chmod +x")]
     #[case::fails("echo no such flag >&2; exit 1", 0o755, "no such flag")]
-    #[case::no_version("echo hello", 0o755, "it does not tell envoy's version, but \"hello\"")]
-    #[case::another_program("echo etcd Version: 3.6.8", 0o755, "it does not tell envoy's version, but \"etcd Version")]
+    #[case::no_version("echo hello", 0o755, "it does not print envoy's version, but \"hello\"")]
+    #[case::another_program("echo etcd Version: 3.6.8", 0o755, "it does not print envoy's version, but \"etcd Version")]
     #[tokio::test]
     async fn what_cannot_stand_in_is_refused(#[case] text: &str, #[case] mode: u32, #[case] why: &str) {
         let (_dir, path) = script(text, mode);

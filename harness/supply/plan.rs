@@ -156,7 +156,7 @@ pub(super) async fn from_registry(
     let missing: Vec<_> = rest.iter().filter(|p| !steps.iter().any(|s| s.provides.contains_key(p))).collect();
     match missing.first() {
         None => Ok(steps),
-        Some(program) => Err(SupplyError::Unavailable(format!("no image that versions.yaml names holds {program}"))),
+        Some(program) => Err(SupplyError::Unavailable(format!("no image in versions.yaml contains {program}"))),
     }
 }
 

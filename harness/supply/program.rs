@@ -279,7 +279,7 @@ impl FromStr for Program {
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL.iter().copied().find(|p| p.name() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|p| p.name()).collect();
-            format!("no program is named {name:?}; known: {}", known.join(", "))
+            format!("unknown program {name:?} (known: {})", known.join(", "))
         })
     }
 }

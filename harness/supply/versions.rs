@@ -262,7 +262,7 @@ impl Defaults {
         let wrong = pairs.into_iter().filter_map(|(istio, kubernetes)| {
             let error = versions.check_pair(&istio, &kubernetes).err()?;
             let at = if matches!(error, VersionsError::Unknown { .. }) { &istio } else { &kubernetes };
-            Some(Problem::with(file, at, error.to_string()).help("`support` in this file says which pairs are sound"))
+            Some(Problem::with(file, at, error.to_string()).help("`support` in this file lists the supported pairs"))
         });
         wrong.collect()
     }
@@ -453,7 +453,7 @@ mod tests {
 
     #[rstest]
     #[case::unknown_field("kind: v0.33.0", "kindd: v0.33.0", "unknown field `kindd`")]
-    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "fields are missing here")]
+    #[case::wrong_type("mirrors: {}", "mirrors: [a]", "expected fields")]
     #[case::bad_image("docker.io/curlimages/curl:8.16.0", "docker.io/Curl", "is not the name of an image")]
     #[case::bad_version("istio-minor: \"1.30\"", "istio-minor: \"new\"", "is not a version such as")]
     #[case::unsupported(

@@ -161,9 +161,9 @@ fn kind_configs_are_taken_and_refused_as_kind_does(#[case] text: &str, #[case] t
 #[case::no_yaml("kubeadmConfigPatches: [\"kind: [\"]\n", "kind cannot read this patch")]
 #[case::label_of_no_kubelet(
     "nodes: [{ role: control-plane, labels: { node-role.kubernetes.io/x: \"\" } }]\n",
-    "no kubelet may set"
+    "a kubelet may not set"
 )]
-#[case::bad_label("nodes: [{ role: control-plane, labels: { a: b c } }]\n", "`b c` is not the value of a label")]
+#[case::bad_label("nodes: [{ role: control-plane, labels: { a: b c } }]\n", "`b c` is not a valid label value")]
 fn what_no_environment_can_have_is_refused(#[case] text: &str, #[case] expected: &str) {
     let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
     let problems = kind_config::read(source, "cluster1").unwrap_err().to_string();

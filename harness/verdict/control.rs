@@ -16,17 +16,19 @@ pub fn negative_control(before: &[Finding]) -> Option<Finding> {
     let worst = before.iter().max_by_key(|finding| finding.class).unwrap_or(first);
     let seen = before.iter().map(|f| f.observed.as_str()).collect::<Vec<_>>().join("; ");
     let (class, observed) = match worst.class {
-        Class::Broken => (Class::Broken, format!("the control before the change did not work: {}", worst.observed)),
-        Class::Pass => {
-            let advice = "so the change proves nothing (write `already: true` in the call if that is meant)";
-            (Class::Inconclusive, format!("it all held before the change: {seen}; {advice}"))
+        Class::Broken => {
+            (Class::Broken, format!("the negative control before the change could not run: {}", worst.observed))
         }
-        _ => (Class::Inconclusive, format!("the control before the change could not tell: {seen}")),
+        Class::Pass => {
+            let advice = "so the change proves nothing (set `already: true` in the call if this is intended)";
+            (Class::Inconclusive, format!("the expectations already held before the change: {seen}; {advice}"))
+        }
+        _ => (Class::Inconclusive, format!("the negative control before the change was inconclusive: {seen}")),
     };
     Some(Finding {
         class,
         expectation: "control".into(),
-        expected: "some of this does not hold before the change".into(),
+        expected: "an expectation that does not hold before the change".into(),
         observed,
         split: None,
         ..first.clone()

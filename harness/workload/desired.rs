@@ -117,7 +117,7 @@ impl Builder<'_> {
         self.namespace(cluster, namespace)?;
         let metadata = json!({ "name": name, "namespace": namespace, "labels": { "app": name } });
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
-        self.made(cluster, "account of a workload", account)?;
+        self.made(cluster, "service account of a workload", account)?;
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",

@@ -93,7 +93,7 @@ pub enum WorkloadError {
         source: std::io::Error,
     },
     /// There is no image at all for `helloworld`.
-    #[error("no image for helloworld {version} (hint: `meshproof supply` makes them)")]
+    #[error("no image for helloworld {version} (hint: `meshproof supply` builds it)")]
     NoImage {
         /// The version.
         version: String,

@@ -85,7 +85,7 @@ pub(super) async fn scaled(cluster: &Cluster, namespace: &str, name: &str) -> Re
 
 /// Waits until objects that were deleted are gone, so that they can be created again.
 pub(super) async fn gone(cluster: &Cluster, deleted: &[Manifest]) -> Result<(), WorkloadError> {
-    let what = format!("objects of the scenario before to be gone from cluster {}", cluster.name);
+    let what = format!("objects of the previous scenario to be deleted from cluster {}", cluster.name);
     let waited = wait::until(what, LIMIT, INTERVAL, || async move {
         let mut left = Vec::new();
         for manifest in deleted {

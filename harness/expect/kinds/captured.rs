@@ -41,6 +41,6 @@ impl Kind for Captured {
 
     fn excludes(&self, other: &Peer<'_>) -> Option<&'static str> {
         (!self.0 && other.needs_caller_proxy)
-            .then_some("a call that goes around the caller's sidecar is not in its log, and has no identity")
+            .then_some("a call that bypasses the caller's sidecar is not in its log, and has no identity")
     }
 }

@@ -67,7 +67,7 @@ impl Kind for Split {
             check.mistakes.version(share, version);
             if !(0.0 < share.fraction() && share.fraction() < 1.0) {
                 let help = "use `never` for a version that must not answer, and `only` for one that must answer alone";
-                check.mistakes.wrong(share, format!("a share of {} is no part of a split", share.value), help);
+                check.mistakes.wrong(share, format!("a split cannot have a share of {}", share.value), help);
             }
         }
         if self.0.len() < 2 {
@@ -119,14 +119,14 @@ fn observed(test: &SplitTest, seen: &Observations, class: Class, shares: Vec<f64
     );
     let others = list_others(seen, |call| version(call).is_some());
     if !others.is_empty() {
-        text.push_str(&format!("; beside them {}", others.join(", ")));
+        text.push_str(&format!("; other replies: {}", others.join(", ")));
     }
     if class == Class::Inconclusive {
         let needed = sample_size(&shares, test.detect, ALPHA, SPLIT_MISS);
         let off = percent(test.detect);
         let missed = percent(1.0 - test.power);
         text.push_str(&format!(
-            "; too few: a split that is off by {off} goes unseen in {missed} of such runs ({needed} replies needed)"
+            "; too few: a split that is off by {off} goes unnoticed in {missed} of such runs ({needed} replies needed)"
         ));
     }
     text

@@ -8,7 +8,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     let scenario = checks.scenario();
     for (value, what) in [(&scenario.name, "name"), (&scenario.purpose, "purpose")] {
         if value.trim().is_empty() {
-            checks.wrong(value, format!("the {what} is empty"), "say what is proven, and what would make it fail");
+            checks.wrong(value, format!("the {what} is empty"), "describe what is tested, and what would make it fail");
         }
     }
     for label in &scenario.labels {
@@ -17,7 +17,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         }
     }
     for (first, again) in repeated(scenario.labels.iter().map(|label| (label.as_str(), label))) {
-        checks.conflict(first, again, format!("label `{}` is written twice", again.value), "remove one");
+        checks.conflict(first, again, format!("label `{}` is listed twice", again.value), "remove one");
     }
     for (name, why) in &scenario.blind {
         if !checks.faults.contains(&name.as_str()) {
@@ -25,13 +25,13 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             checks.wrong(why, what, known(name, "faults", checks.faults.iter().copied()));
         }
         if why.trim().is_empty() {
-            let what = format!("why the scenario cannot see `{name}` is not said");
-            checks.wrong(why, what, "say what in it goes on all the same, in one sentence");
+            let what = format!("`{name}` has no reason why the scenario cannot detect it");
+            checks.wrong(why, what, "describe in one sentence what keeps working");
         }
     }
     if scenario.workloads.is_empty() {
         let help = "a scenario needs at least one client: `- sleep: { cluster: cluster1 }`";
-        checks.wrong(&scenario.workloads, "there are no workloads", help);
+        checks.wrong(&scenario.workloads, "no workloads", help);
     }
     for workload in &*scenario.workloads {
         match &workload.value {
@@ -42,13 +42,18 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     }
     let sleeps = checks.sleeps().map(|s| ((s.name.as_str(), s.cluster.as_str()), &s.cluster));
     for (first, again) in repeated(sleeps) {
-        let what = format!("two `sleep`s of one name run in {}", again.value);
-        checks.conflict(first, again, what, "give one another `name`: calls are made `from: NAME@CLUSTER`");
+        let what = format!("two `sleep` workloads in {} have the same name", again.value);
+        checks.conflict(
+            first,
+            again,
+            what,
+            "set a different `name` for one of them: calls are made `from: NAME@CLUSTER`",
+        );
     }
     let hellos = checks.helloworlds();
     let hellos = hellos.map(|h| ((h.version.as_str(), h.cluster.as_str(), h.namespace.as_str()), &h.version));
     for (first, again) in repeated(hellos) {
-        let what = format!("`helloworld` {} is written twice for one cluster", again.value);
+        let what = format!("`helloworld` {} is listed twice for one cluster", again.value);
         checks.conflict(first, again, what, "use `replicas` for more pods of one version");
     }
 }
@@ -79,7 +84,7 @@ fn check_manifest(checks: &mut Checks<'_>, manifest: &Manifest) {
     }
 }
 
-const EXPECTED_WORD: &str = "expected lower-case letters, digits and dashes, as Kubernetes takes them in names";
+const EXPECTED_WORD: &str = "expected lower-case letters, digits and dashes, as in Kubernetes names";
 
 fn word(checks: &mut Checks<'_>, value: &Located<String>, what: &str) {
     if !is_word(value) {

@@ -10,8 +10,8 @@ use crate::source::known;
 pub(super) fn check(checks: &mut Checks<'_>) {
     let steps = &checks.scenario().steps;
     if !steps.iter().any(|step| matches!(step.value, Step::Call(_))) {
-        let what = if steps.is_empty() { "there are no steps" } else { "no step calls anything" };
-        checks.wrong(steps, what, "a scenario proves something by a `call` and what it expects");
+        let what = if steps.is_empty() { "no steps" } else { "no step calls anything" };
+        checks.wrong(steps, what, "a scenario needs a `call` with expectations");
     }
     let mut in_force: BTreeMap<(&str, &str), &Located<String>> = BTreeMap::new();
     let mut changed = false;
@@ -23,7 +23,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             Step::Fault(fault) => {
                 check_fault(checks, fault);
                 if let Some(first) = in_force.insert((&fault.name, &fault.cluster), &fault.name) {
-                    let what = format!("`{}` in {} is in force already", fault.name.value, fault.cluster.value);
+                    let what = format!("`{}` is already active in {}", fault.name.value, fault.cluster.value);
                     checks.conflict(first, &fault.name, what, "clear it first, or remove this step");
                 }
             }
@@ -33,9 +33,9 @@ pub(super) fn check(checks: &mut Checks<'_>) {
                     let faults = in_force.keys().map(|(name, cluster)| format!("{name} in {cluster}"));
                     let faults = faults.collect::<Vec<_>>().join(", ");
                     let help = if faults.is_empty() {
-                        "no fault is in force here".into()
+                        "no fault is active here".into()
                     } else {
-                        format!("in force here: {faults}")
+                        format!("active here: {faults}")
                     };
                     let what = format!(
                         "nothing to clear: no earlier step injected `{}` in {}",
@@ -92,7 +92,7 @@ fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
                 "several `helloworld`s {} run in {}, in different namespaces",
                 scale.version.value, scale.cluster.value
             );
-            checks.wrong(&scale.version, what, "`scale` does not know which one is meant");
+            checks.wrong(&scale.version, what, "`scale` is ambiguous");
         }
     }
 }
@@ -107,7 +107,7 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     if call.timeout().is_zero()
         && let Some(timeout) = &call.timeout
     {
-        checks.wrong(timeout, "a request that may take no time always fails", "expected a length of time such as 5s");
+        checks.wrong(timeout, "a request with no time always fails", "expected a length of time such as 5s");
     }
     let caller = Caller {
         sidecar: caller.is_none_or(|sidecar| sidecar),

@@ -104,7 +104,9 @@ impl Removal {
             Ok((resource, capabilities)) => Ok(Some((resource, capabilities.scope))),
             Err(Error::Discovery(_)) => Ok(None),
             Err(Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(kube_error(&self.cluster, format!("which kinds of {api_version} are served"))(error)),
+            Err(error) => {
+                Err(kube_error(&self.cluster, format!("cannot list the kinds of {api_version} are served"))(error))
+            }
         }
     }
 
@@ -127,7 +129,7 @@ impl Removal {
         let failed = |what: &str| kube_error(&self.cluster, format!("cannot {what} {kind} {name}"));
         let Some(found) = api.get_opt(name).await.map_err(failed("read"))? else { return Ok(None) };
         if !carries(&found, label) {
-            tracing::warn!(cluster = self.cluster, kind, name, label, "does not have our label and is kept");
+            tracing::warn!(cluster = self.cluster, kind, name, label, "does not have the run's label and is kept");
             return Ok(None);
         }
         // The very object that carried the label, not one that took its name since.

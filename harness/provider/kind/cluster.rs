@@ -93,7 +93,7 @@ async fn started(container: &str) -> Result<(), ProviderError> {
         match node::runs(container).await {
             Err(error) => Poll::Failed(error),
             Ok(true) => Poll::Ready(()),
-            Ok(false) => Poll::NotYet("it does not run".to_owned()),
+            Ok(false) => Poll::NotYet("it is not running".to_owned()),
         }
     };
     let waited = wait::until(format!("node {container}"), super::LIMIT, Duration::from_millis(200), look).await;

@@ -28,7 +28,7 @@ pub(super) fn fitted(kind_config: &str, machine: Machine) -> Result<String, Prov
         hint: "`meshproof plan` checks the topology and shows the place".to_owned(),
     };
     let mut config: Value = serde_saphyr::from_str(kind_config).map_err(|e| wrong(e.to_string()))?;
-    let Some(fields) = config.as_object_mut() else { return Err(wrong("it is no mapping".to_owned())) };
+    let Some(fields) = config.as_object_mut() else { return Err(wrong("it is not a mapping".to_owned())) };
     if !machine.sys_resource {
         let gates = fields.entry("featureGates").or_insert_with(|| json!({}));
         let gates = gates.as_object_mut().ok_or_else(|| wrong("featureGates is not a mapping".to_owned()))?;

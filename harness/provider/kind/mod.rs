@@ -118,7 +118,7 @@ pub async fn attach(topology: &Topology, env: &EnvDir) -> Result<Vec<Cluster>, P
             "node {} was {} with pods {}, and is {} with {} now",
             was.name, was.address, was.pods, is.address, is.pods
         );
-        return Err(gone(env, format!("{what}: what was installed points at the old address")));
+        return Err(gone(env, format!("{what}: what was installed uses the old address")));
     }
     Ok(clusters)
 }

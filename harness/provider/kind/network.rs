@@ -61,8 +61,8 @@ pub(super) async fn create(env: &EnvDir, topology: &Topology) -> Result<Option<u
     for range in ranges.iter().filter_map(|r| r.subnet) {
         if let Some(clash) = clash(range, topology) {
             return Err(ProviderError::Refused {
-                what: format!("the container engine gave the nodes' network {range}, but {clash}"),
-                hint: "give the topology another range, or Docker other pools (`default-address-pools` in daemon.json)"
+                what: format!("the container engine assigned {range} to the nodes' network, but {clash}"),
+                hint: "choose another range for the topology, or other address pools for Docker (`default-address-pools` in daemon.json)"
                     .to_owned(),
             });
         }
@@ -81,8 +81,10 @@ fn clash(range: IpNet, topology: &Topology) -> Option<String> {
 
 async fn inspect(name: &str) -> Result<Inspected, ProviderError> {
     let output = docker(["network", "inspect", "--format", "{{json .}}", name]).run().await?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|e| ProviderError::Io { what: format!("cannot read what Docker says of {name}"), source: e.into() })
+    serde_json::from_slice(&output.stdout).map_err(|e| ProviderError::Io {
+        what: format!("cannot read Docker's description of {name}"),
+        source: e.into(),
+    })
 }
 
 /// Removes it, and what a killed `docker run` may have put on it after its cluster was removed.

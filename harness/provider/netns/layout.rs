@@ -225,10 +225,7 @@ fn fabric_range(topology: &Topology) -> Result<Ipv4Net, ProviderError> {
         .find(|range| !taken.iter().any(|t| overlaps(t, range)))
         .ok_or_else(|| {
             refused(
-                format!(
-                    "topology {}: its ranges leave no private /16 free for the nodes' own addresses",
-                    topology.name
-                ),
+                format!("topology {}: its ranges leave no private /16 for the nodes' addresses", topology.name),
                 "make the pod or service CIDRs of its kind configs smaller",
             )
         })

@@ -141,7 +141,7 @@ impl Programs {
         match all.into_iter().find(|(_, path)| !executable(path)) {
             None => Ok(()),
             Some((name, path)) => Err(ProviderError::Refused {
-                what: format!("{name} not found: {} is no executable file", path.display()),
+                what: format!("{name} not found: {} is not an executable file", path.display()),
                 hint: "run: meshproof supply --for netns".into(),
             }),
         }

@@ -92,7 +92,7 @@ fn trouble(index: usize, scenario: &ScenarioReport) -> Markup {
                     dt { "observed" } dd.big { (finding.observed) }
                 }
                 @if others > 0 { p.soft { "and " (others) " more of its expectations: see " a href={ "#s" (index) } { "below" } "." } }
-            } @else { p { "Nothing was judged." } }
+            } @else { p { "No expectation was judged." } }
             @if let Some(rung) = scenario.steps.iter().find_map(StepReport::first_broken_rung) {
                 div.rung { b.fail { "first broken rung: " } b { (rung.name) } (steps::rung_lines(rung)) }
             }
@@ -137,7 +137,7 @@ fn environment(environment: &EnvironmentReport) -> Markup {
         div.card { div.columns {
             div {
                 p { "topology " b { (environment.topology.name) } ", " (environment.mesh) }
-                p.soft { @if environment.reused { "kept from an earlier run" } @else { "made for this run" } }
+                p.soft { @if environment.reused { "kept from an earlier run" } @else { "created for this run" } }
                 div.bars { @for phase in &environment.phases {
                     span.name { (phase.name) }
                     (steps::bar(0.0, phase.seconds / longest, None))

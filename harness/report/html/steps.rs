@@ -89,7 +89,7 @@ fn split(test: &SplitTest) -> Markup {
             }
             p.soft {
                 (test.replies) " replies, exact p = " (chance(test.p_value)) ", fails below " (chance(test.alpha))
-                "; notices a split that is off by " (percent(test.detect)) " in " (percent((test.power * 1e5).floor() / 1e5)) " of runs"
+                "; detects a split that is off by " (percent(test.detect)) " in " (percent((test.power * 1e5).floor() / 1e5)) " of runs"
                 @if let Some(seed) = test.seed { "; estimated with seed " (seed) }
             }
         }

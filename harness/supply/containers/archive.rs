@@ -71,7 +71,9 @@ pub(super) fn read(archive: &Path, scratch: &Path) -> Result<Vec<Archived>, Cont
     } else if folder.path.join("index.json").is_file() {
         layout(&folder)?
     } else {
-        return Err(malformed("it holds neither manifest.json (`docker save`) nor index.json (an OCI layout)".into()));
+        return Err(malformed(
+            "it contains neither manifest.json (`docker save`) nor index.json (an OCI layout)".into(),
+        ));
     };
     for image in &images {
         let platform: Platform =
@@ -79,7 +81,7 @@ pub(super) fn read(archive: &Path, scratch: &Path) -> Result<Vec<Archived>, Cont
         let arch = crate::supply::plan::arch();
         if platform.os != "linux" || platform.architecture != arch {
             let there = format!("{}/{}", platform.os, platform.architecture);
-            return Err(malformed(format!("it is not made for linux/{arch} (it is for: {there})")));
+            return Err(malformed(format!("it is not for linux/{arch} (it is for: {there})")));
         }
         if image.names.is_empty() {
             return Err(malformed("it has no name: save it by `docker save NAME:TAG`".into()));
@@ -104,7 +106,7 @@ impl Folder<'_> {
         if Path::new(name).components().all(normal) {
             return Ok(self.path.join(name));
         }
-        Err((self.malformed)(format!("it names {name:?}, which is not in it")))
+        Err((self.malformed)(format!("it refers to {name:?}, which it does not contain")))
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, ContainerImageError> {
@@ -119,7 +121,7 @@ impl Folder<'_> {
         if got == digest {
             return Ok(path);
         }
-        Err((self.malformed)(format!("blob {digest} has digest {got}; it is not used")))
+        Err((self.malformed)(format!("blob {digest} has digest {got} and is not used")))
     }
 }
 

@@ -91,7 +91,7 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, String> {
     };
     match (uid, gid) {
         (Some(uid), Some(gid)) => Ok(User { uid, gid, home: home.to_owned() }),
-        _ => Err(format!("the entry of {user:?} in its /etc/passwd or /etc/group is not understood")),
+        _ => Err(format!("the entry of {user:?} in its /etc/passwd or /etc/group cannot be parsed")),
     }
 }
 

@@ -75,9 +75,9 @@ async fn what_is_wrong_with_an_archive_is_said_and_nothing_stays() {
     for (archive, expected) in [
         (b"no tar file".to_vec(), "not a tar file"),
         (tar(&[("a", b"b")]), "neither manifest.json (`docker save`) nor index.json"),
-        (saved("s390x", &[]), "it is not made for linux/"),
+        (saved("s390x", &[]), "it is not for linux/"),
         (saved(arch, &[b"broken layer".repeat(100)]), "layer sha256:"),
-        (saved(arch, &[tar(&[("../evil", b"x")])]), "../evil leads out of the image"),
+        (saved(arch, &[tar(&[("../evil", b"x")])]), "../evil points outside the image"),
     ] {
         let (root, imported) = import(&archive).await;
         let error = imported.unwrap_err();

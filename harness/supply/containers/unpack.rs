@@ -25,7 +25,7 @@ pub(super) fn unpack(layer: &Path, to: &Path) -> io::Result<()> {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let escapes = || io::Error::other(format!("{} leads out of the image; the image is refused", path.display()));
+        let escapes = || io::Error::other(format!("{} points outside the image; the image is refused", path.display()));
         let inside = inside(&path).ok_or_else(escapes)?;
         let parent = to.join(inside.parent().unwrap_or_else(|| Path::new("")));
         if name == ".wh..wh..opq" {
@@ -53,7 +53,7 @@ fn open(layer: &Path) -> io::Result<Archive<Box<dyn Read>>> {
     match &magic[..read] {
         [0x1f, 0x8b, ..] => Ok(Archive::new(Box::new(MultiGzDecoder::new(file)))),
         [0x28, 0xb5, 0x2f, 0xfd] => {
-            Err(io::Error::other("compressed with zstd, which is not understood (gzip and none are)"))
+            Err(io::Error::other("compressed with zstd, which is not supported (supported: gzip, none)"))
         }
         _ => Ok(Archive::new(Box::new(file))),
     }

@@ -126,6 +126,6 @@ async fn is_there(image: &str) -> Result<bool, SupplyError> {
         return Ok(false);
     }
     Err(SupplyError::Unavailable(format!(
-        "the container engine does not answer: {said} (hint: start Docker, or use `--provider netns`)"
+        "the container engine does not respond: {said} (hint: start Docker, or use `--provider netns`)"
     )))
 }

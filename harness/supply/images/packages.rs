@@ -147,7 +147,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 async fn debootstrap(space: Workspace, script: &str, packages: String) -> Result<(), BoxError> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("a Debian root is made with root's rights (hint: `sudo meshproof supply`, once)".into());
+        return Err("a Debian root filesystem can only be created by root (hint: `sudo meshproof supply`, once)".into());
     }
     // In a mount namespace of its own: what debootstrap mounts is gone with it, however it ends.
     Tool::new("unshare")
@@ -288,7 +288,7 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
 
 fn told<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::supply::versions::Image, BoxError> {
     let image = name.parse()?;
-    versions.image(&image).ok_or_else(|| format!("versions.yaml does not tell what {name} holds").into())
+    versions.image(&image).ok_or_else(|| format!("versions.yaml does not list the content of {name}").into())
 }
 
 /// `etcd` of `registry.k8s.io/etcd:3.6.5-0`.

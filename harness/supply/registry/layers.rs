@@ -15,11 +15,11 @@ use thiserror::Error;
 pub(in crate::supply) enum LayerError {
     #[error("cannot read layer {layer}: {source}")]
     Read { layer: PathBuf, source: std::io::Error },
-    #[error("layer {layer} holds {path:?}, which leads out of the image; the image is refused")]
+    #[error("layer {layer} contains {path:?}, which points outside the image; the image is refused")]
     Escapes { layer: PathBuf, path: String },
-    #[error("layer {0} is compressed in a way that is not understood (gzip and none are)")]
+    #[error("layer {0} has an unsupported compression (supported: gzip, none)")]
     Compression(PathBuf),
-    #[error("the image holds no file {path} ({why})")]
+    #[error("the image does not contain {path} ({why})")]
     Missing { path: String, why: String },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },
@@ -190,7 +190,7 @@ fn resolve(tree: &Tree, path: &str) -> Result<(usize, String), LayerError> {
             Some(Node::Link(target)) => {
                 links += 1;
                 if links > 40 {
-                    return Err(missing("its links go in a circle"));
+                    return Err(missing("its links form a loop"));
                 }
                 at.pop();
                 if target.starts_with('/') {
@@ -206,7 +206,7 @@ fn resolve(tree: &Tree, path: &str) -> Result<(usize, String), LayerError> {
     }
     let there: Vec<_> = tree.keys().filter(|k| k.rsplit('/').next() == path.rsplit('/').next()).cloned().collect();
     match there.as_slice() {
-        [] => Err(missing("nothing in it has that name")),
+        [] => Err(missing("there is no such file")),
         some => Err(missing(&format!("there is: /{}", some.join(", /")))),
     }
 }
@@ -296,17 +296,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::nothing(vec![vec![F("b", "")]], "/a", "nothing in it has that name")]
+    #[case::nothing(vec![vec![F("b", "")]], "/a", "there is no such file")]
     #[case::elsewhere(vec![vec![F("bin/a", "")]], "/a", "there is: /bin/a")]
-    #[case::whiteout(vec![vec![F("d/a", "one")], vec![F("d/.wh.a", "")]], "/d/a", "nothing in it has that name")]
-    #[case::folder_whiteout(vec![vec![F("d/e/a", "one")], vec![F(".wh.d", "")]], "/d/e/a", "nothing in it")]
-    #[case::opaque(vec![vec![F("d/e/a", "one")], vec![F("d/.wh..wh..opq", "")]], "/d/e/a", "nothing in it")]
+    #[case::whiteout(vec![vec![F("d/a", "one")], vec![F("d/.wh.a", "")]], "/d/a", "there is no such file")]
+    #[case::folder_whiteout(vec![vec![F("d/e/a", "one")], vec![F(".wh.d", "")]], "/d/e/a", "no such file")]
+    #[case::opaque(vec![vec![F("d/e/a", "one")], vec![F("d/.wh..wh..opq", "")]], "/d/e/a", "no such file")]
     #[case::file_over_folder(vec![vec![F("d/a", "one")], vec![F("d", "two")]], "/d/a", "a part of it is a file")]
-    #[case::circle(vec![vec![L("a", "b"), L("b", "a")]], "/a", "its links go in a circle")]
+    #[case::circle(vec![vec![L("a", "b"), L("b", "a")]], "/a", "its links form a loop")]
     #[case::dangling(vec![vec![L("a", "/etc/passwd")]], "/a", "there is: /a")]
-    #[case::parent(vec![vec![F("../a", "evil"), F("a", "one")]], "/a", "leads out of the image")]
-    #[case::hidden_parent(vec![vec![F("x/../../a", "evil"), F("a", "one")]], "/a", "leads out of the image")]
-    #[case::hard_link_out(vec![vec![H("a", "../etc/shadow")]], "/a", "leads out of the image")]
+    #[case::parent(vec![vec![F("../a", "evil"), F("a", "one")]], "/a", "points outside the image")]
+    #[case::hidden_parent(vec![vec![F("x/../../a", "evil"), F("a", "one")]], "/a", "points outside the image")]
+    #[case::hard_link_out(vec![vec![H("a", "../etc/shadow")]], "/a", "points outside the image")]
     fn what_is_not_there_or_not_meant_to_be_is_told(
         #[case] layers: Vec<Vec<Put<'static>>>,
         #[case] path: &str,

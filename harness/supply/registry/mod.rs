@@ -37,7 +37,7 @@ use credentials::Login;
 pub enum RegistryError {
     /// No TLS, no root certificates.
     #[error(
-        "cannot speak to registries: {0} (hint: are the system's root certificates installed? Debian: ca-certificates)"
+        "cannot create the registry client: {0} (hint: are the system's root certificates installed? Debian: ca-certificates)"
     )]
     Client(String),
     /// A registry, mirror or token server that is not spoken to.
@@ -55,7 +55,7 @@ pub enum RegistryError {
         mirror: String,
     },
     /// No answer, or one that broke off.
-    #[error("{url} does not answer: {why}")]
+    #[error("{url} does not respond: {why}")]
     Unreachable {
         /// What was asked.
         url: String,
@@ -63,7 +63,7 @@ pub enum RegistryError {
         why: String,
     },
     /// An answer that is no success.
-    #[error("{image}: {url} answered {status}{hint}")]
+    #[error("{image}: {url} responded {status}{hint}")]
     Refused {
         /// The image.
         image: String,
@@ -75,7 +75,7 @@ pub enum RegistryError {
         hint: &'static str,
     },
     /// The content is not what its digest says.
-    #[error("{image}: {what} has digest {got}, expected {expected}; it is not used")]
+    #[error("{image}: {what} has digest {got}, expected {expected}, and is not used")]
     Digest {
         /// The image.
         image: String,
@@ -99,7 +99,7 @@ pub enum RegistryError {
         got: u64,
     },
     /// Not for this machine.
-    #[error("{image} is not made for linux/{arch} (it is for: {there})")]
+    #[error("{image} is not for linux/{arch} (it is for: {there})")]
     Platform {
         /// The image.
         image: String,
@@ -117,7 +117,7 @@ pub enum RegistryError {
         why: String,
     },
     /// The user's logins.
-    #[error("{path}: {why} (hint: `docker login` writes it anew)")]
+    #[error("{path}: {why} (hint: `docker login` writes it again)")]
     Credentials {
         /// The file.
         path: std::path::PathBuf,
@@ -242,7 +242,7 @@ impl Client {
         raw: ManifestOrIndex,
     ) -> Result<ImageManifest, RegistryError> {
         let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
-            return Err(malformed(image, "the manifest names no configuration and layers"));
+            return Err(malformed(image, "the manifest has no configuration and layers"));
         };
         let response = self.get(image, &format!("blobs/{}", config.digest)).await?;
         let bytes = bounded(image, response).await?;
@@ -275,7 +275,7 @@ impl Client {
         let io = |source| RegistryError::Io { image: image.to_string(), path: to.to_owned(), source };
         let what = format!("layer {}", blob.digest);
         if !is_digest(&blob.digest) {
-            return Err(malformed(image, format!("{what}: only sha256 is understood")));
+            return Err(malformed(image, format!("{what}: only sha256 is supported")));
         }
         let response = self.get(image, &format!("blobs/{}", blob.digest)).await?;
         let url = response.url().to_string();

@@ -155,11 +155,11 @@ async fn what_is_not_there_or_not_right_is_refused() {
     server.push("a/empty", "1", "amd64", &[("/bin/other", ETCD)]).await;
     server.push("a/arm", "1", "arm64", &[("/bin/etcd", ETCD)]).await;
     for (image, why) in [
-        ("a/etcd:2", "answered 404 Not Found (hint: is the tag or digest in versions.yaml right?)"),
-        ("b/etcd:1", "answered 404 Not Found"),
-        ("a/old:1", "etcd prints the version \"etcd Version: 3.4.1\", expected 3.6"),
-        ("a/empty:1", "the image holds no file /bin/etcd (nothing in it has that name)"),
-        ("a/arm:1", "is not made for linux/amd64 (it is for: linux/arm64)"),
+        ("a/etcd:2", "responded 404 Not Found (hint: is the tag or digest in versions.yaml right?)"),
+        ("b/etcd:1", "responded 404 Not Found"),
+        ("a/old:1", "etcd reports version \"etcd Version: 3.4.1\", expected 3.6"),
+        ("a/empty:1", "the image does not contain /bin/etcd (there is no such file)"),
+        ("a/arm:1", "is not for linux/amd64 (it is for: linux/arm64)"),
     ] {
         let error = server.pull(image).await.unwrap_err();
         assert!(error.contains(why) && error.contains(image), "{error}");
@@ -171,7 +171,7 @@ async fn what_is_not_there_or_not_right_is_refused() {
 #[rstest]
 #[case::truncated(&|bytes: &mut Vec<u8>| bytes.truncate(40), "is 40 bytes long, expected")]
 #[case::longer(&|bytes: &mut Vec<u8>| bytes.extend([0; 9]), "bytes long, expected")]
-#[case::changed(&|bytes: &mut Vec<u8>| bytes[30] ^= 1, "it is not used")]
+#[case::changed(&|bytes: &mut Vec<u8>| bytes[30] ^= 1, "and is not used")]
 #[tokio::test]
 async fn a_layer_that_was_changed_is_refused(#[case] change: &dyn Fn(&mut Vec<u8>), #[case] why: &str) {
     let Some(server) = server().await else { return };
@@ -191,7 +191,7 @@ async fn a_manifest_that_was_changed_is_refused() {
     let mut file = std::fs::OpenOptions::new().append(true).open(server.file_of(&made.digest)).unwrap();
     file.write_all(b" ").unwrap();
     let error = server.pull(&format!("a/etcd@{}", made.digest)).await.unwrap_err();
-    assert!(error.contains("the manifest has digest sha256:") && error.contains("it is not used"), "{error}");
+    assert!(error.contains("the manifest has digest sha256:") && error.contains("and is not used"), "{error}");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn an_index_gives_the_image_of_this_platform() {
     assert_eq!(server.pull("a/etcd:both").await.unwrap(), ETCD);
     assert_eq!(server.pull(&format!("a/etcd@{digest}")).await.unwrap(), ETCD);
     let error = server.pull("a/etcd:arm").await.unwrap_err();
-    assert!(error.contains("a/etcd:arm is not made for linux/amd64 (it is for: linux/arm64)"), "{error}");
+    assert!(error.contains("a/etcd:arm is not for linux/amd64 (it is for: linux/arm64)"), "{error}");
 }
 
 /// Every image of the built-in versions, as scripts that say what the real programs say.
@@ -265,7 +265,7 @@ async fn the_whole_supply_comes_from_mirrors_and_then_from_the_cache() {
     let other = Cache::at(&server.dir.path().join("other")).unwrap();
     let error = ensure_in(&other, Purpose::Netns, Source::Registry, &versions, &overrides).await.unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("http://127.0.0.1:1/v2/") && text.contains("does not answer"), "{text}");
+    assert!(text.contains("http://127.0.0.1:1/v2/") && text.contains("does not respond"), "{text}");
 }
 
 #[tokio::test]

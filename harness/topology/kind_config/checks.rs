@@ -194,7 +194,7 @@ pub(super) fn pod_range(file: &Arc<Source>, pods: &Located<IpNet>, nodes: usize,
 /// The API server takes at most a /12, kubeadm at least ten addresses.
 pub(super) fn service_range(file: &Arc<Source>, services: &Located<IpNet>, problems: &mut Vec<Problem>) {
     if !(12..=28).contains(&services.prefix_len()) {
-        let what = format!("Kubernetes does not take `{}` as its services' range", services.value);
+        let what = format!("Kubernetes does not accept `{}` as the Service CIDR", services.value);
         problems.push(Problem::with(file, services, what).help("expected a prefix length from 12 to 28"));
     }
 }

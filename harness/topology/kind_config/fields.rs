@@ -160,14 +160,10 @@ impl<'de> Deserialize<'de> for PlainInt {
                 f.write_str("a whole number, without quotes")
             }
             fn visit_i64<E: Error>(self, value: i64) -> Result<PlainInt, E> {
-                i32::try_from(value)
-                    .map(PlainInt)
-                    .map_err(|_| E::custom(format!("{value} is too large for a number here")))
+                i32::try_from(value).map(PlainInt).map_err(|_| E::custom(format!("{value} is out of range")))
             }
             fn visit_u64<E: Error>(self, value: u64) -> Result<PlainInt, E> {
-                i32::try_from(value)
-                    .map(PlainInt)
-                    .map_err(|_| E::custom(format!("{value} is too large for a number here")))
+                i32::try_from(value).map(PlainInt).map_err(|_| E::custom(format!("{value} is out of range")))
             }
         }
         deserializer.deserialize_any(Plain)

@@ -53,16 +53,16 @@ pub(super) const NODE_LABELS: &str = "nodeRegistration.kubeletExtraArgs.node-lab
 
 fn check(file: &Arc<Source>, key: &Located<String>, value: &str, at: &Located<String>, problems: &mut Vec<Problem>) {
     if !is_key(key) {
-        let what = format!("`{}` is not the key of a label", key.value);
+        let what = format!("`{}` is not a valid label key", key.value);
         problems.push(Problem::with(file, key, what).help("expected a name such as ingress-ready or example.com/rack"));
     } else if !may_set(key) {
-        let what = format!("no kubelet may set the label `{}` of its node", key.value);
+        let what = format!("a kubelet may not set the label `{}` on its node", key.value);
         let help = "of kubernetes.io and k8s.io, a kubelet sets topology.kubernetes.io/region and zone, kubernetes.io/hostname, \
                     os and arch, and labels below node.kubernetes.io and kubelet.kubernetes.io";
         problems.push(Problem::with(file, key, what).help(help));
     }
     if !is_value(value) {
-        let what = format!("`{value}` is not the value of a label");
+        let what = format!("`{value}` is not a valid label value");
         problems.push(
             Problem::with(file, at, what)
                 .help("expected at most 63 letters, digits, dashes, underscores and dots, or nothing"),

@@ -57,7 +57,7 @@ pub(super) fn twice(file: &Arc<Source>, ports: &[HostPort]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, again) in ports.iter().enumerate() {
         if let Some(first) = ports[..i].iter().find(|first| first.excludes(again)) {
-            let what = format!("port {} of this machine is asked for twice", again.number.value);
+            let what = format!("port {} of this machine is used twice", again.number.value);
             problems.push(Problem::with(file, &again.number, what).also(&first.number, "and here").help(HELP));
         }
     }
@@ -77,7 +77,7 @@ pub(in crate::topology) fn between<'a>(clusters: impl IntoIterator<Item = &'a Ki
                 .find_map(|earlier| Some((earlier, earlier.host_ports.iter().find(|first| first.excludes(again))?)));
             if let Some((earlier, first)) = first {
                 let other = Problem::with(&earlier.file, &first.number, "").place();
-                let what = format!("port {} of this machine is asked for by {other} too", again.number.value);
+                let what = format!("port {} of this machine is also used by {other}", again.number.value);
                 problems.push(Problem::with(&later.file, &again.number, what).help(HELP));
             }
         }

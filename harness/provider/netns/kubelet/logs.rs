@@ -43,7 +43,7 @@ pub async fn copy(mut stream: impl AsyncRead + Unpin, name: &'static str, log: A
         if !lines.is_empty()
             && let Err(error) = write(&log, name, &lines)
         {
-            tracing::warn!(%error, "a container's log cannot be written");
+            tracing::warn!(%error, "cannot write a container's log");
             return;
         }
         if ended {

@@ -221,7 +221,7 @@ async fn pods(node: &Arc<KubeletNode>) {
                         node.pods.remove(&uid);
                         tasks.by_uid.remove(&uid);
                     }
-                    Err(error) => tracing::error!(%error, "a pod's task broke"),
+                    Err(error) => tracing::error!(%error, "a pod's task failed"),
                 }
                 continue;
             }

@@ -243,7 +243,7 @@ async fn stop_one(handle: Handle, grace: Duration) {
     if let Err(error) = handle.task.await
         && error.is_panic()
     {
-        tracing::error!(%error, place = ?handle.place, "a container's task broke");
+        tracing::error!(%error, place = ?handle.place, "a container's task failed");
     }
 }
 

@@ -145,7 +145,7 @@ async fn look(probe: &Probe, target: &ProbeTarget, timeout: Duration) -> Result<
             Err("the probe has no action".into())
         }
     };
-    tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
+    tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(format!("no response within {timeout:?}")))
 }
 
 /// Runs a hook to its end.

@@ -253,7 +253,7 @@ impl Run {
             .await
             .map_err(|e| told(e.to_string()))?;
         let answer = answer.status.and_then(|s| Some((s.token?, s.expiration_timestamp?.0)));
-        let (token, expires) = answer.ok_or_else(|| told("the API server gave none".into()))?;
+        let (token, expires) = answer.ok_or_else(|| told("the API server returned none".into()))?;
         // As the kubelet: renewed when a fifth of its life is left, or after a day.
         let now = Timestamp::now();
         let life = expires.duration_since(now).unsigned_abs();

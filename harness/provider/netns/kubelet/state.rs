@@ -131,7 +131,7 @@ pub fn find(env: &Path, nodes: &[String], namespace: &str, pod: &str, container:
     }
     running.sort();
     let what = if running.is_empty() {
-        "none of its containers runs".into()
+        "none of its containers is running".into()
     } else {
         format!("running: {}", running.join(", "))
     };
@@ -144,7 +144,7 @@ pub fn find(env: &Path, nodes: &[String], namespace: &str, pod: &str, container:
 /// The network namespace of a pod that runs on one of the nodes given.
 ///
 /// # Errors
-/// When none of its containers runs.
+/// When none of its containers is running.
 pub fn pod_netns(env: &Path, nodes: &[String], namespace: &str, pod: &str) -> io::Result<String> {
     let files = folders(env, nodes, pods_folder, namespace, pod)
         .into_iter()
@@ -152,7 +152,9 @@ pub fn pod_netns(env: &Path, nodes: &[String], namespace: &str, pod: &str) -> io
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|e| e == "json"));
     let netns = files.filter_map(|path| Container::read(&path).ok()).map(|container| container.netns).next();
-    netns.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no container of pod {namespace}/{pod} runs")))
+    netns.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("no container of pod {namespace}/{pod} is running"))
+    })
 }
 
 /// The log file of a container of a pod that runs or ran, the newest pod of that name.
@@ -211,7 +213,7 @@ mod tests {
         let error = find(env.path(), &nodes, "app1", "web", "old").unwrap_err().to_string();
         assert_eq!(error, "no running container \"old\" in pod app1/web (running: web)");
         let error = find(env.path(), &nodes, "app1", "we", "web").unwrap_err().to_string();
-        assert!(error.contains("none of its containers runs"), "{error}");
+        assert!(error.contains("none of its containers is running"), "{error}");
     }
 
     #[test]

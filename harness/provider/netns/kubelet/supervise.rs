@@ -189,7 +189,7 @@ fn target(run: &Run, place: Place) -> Result<Option<u32>, String> {
         run.ephemeral().get(index).and_then(|c| c.target_container_name.clone()).filter(|name| !name.is_empty());
     let Some(name) = named else { return Ok(None) };
     let state = state::Container::read(&run.state_file(&name));
-    state.map(|state| Some(state.pid)).map_err(|_| format!("target container {name:?} does not run"))
+    state.map(|state| Some(state.pid)).map_err(|_| format!("target container {name:?} is not running"))
 }
 
 /// From the program's start to its end. `None`: it was told to stop, and its end is noted.

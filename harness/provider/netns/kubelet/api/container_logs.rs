@@ -113,7 +113,7 @@ pub fn answer(run: Arc<Run>, container: &str, query: &Query) -> Result<Response<
     tokio::spawn(async move {
         let limit = options.limit.unwrap_or(usize::MAX);
         if let Err(error) = copy(&run, &name, file, start, &options, &mut Limited { to, left: limit }).await {
-            tracing::debug!(%error, container = name, "a log ends early");
+            tracing::debug!(%error, container = name, "a log ended early");
         }
     });
     Ok(reply::stream(pieces))

@@ -73,7 +73,7 @@ async fn connection(node: Arc<KubeletNode>, acceptor: TlsAcceptor, stream: TcpSt
     let _ = stream.set_nodelay(true);
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, node = node.config.name, "a caller was not let in"),
+        Err(error) => return tracing::debug!(%error, node = node.config.name, "a client was rejected"),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
     let caller = certificate.map_or(Caller::Forbidden, |certificate| caller(certificate));
@@ -91,7 +91,7 @@ async fn connection(node: Arc<KubeletNode>, acceptor: TlsAcceptor, stream: TcpSt
     });
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection to a kubelet broke");
+        tracing::debug!(%error, "a connection to a kubelet failed");
     }
 }
 

@@ -148,9 +148,9 @@ impl Decoder {
                 }
                 Err(error) => return Err(broken(format!("headers: {error}"))),
                 Ok(_) if block.is_empty() && plain.len() < plain.capacity() => return Ok(plain),
-                Ok(_) if plain.len() > HEADER_LIMIT => return Err(broken("headers that are too long".into())),
+                Ok(_) if plain.len() > HEADER_LIMIT => return Err(broken("headers are too long".into())),
                 Ok(_) if plain.len() == before.1 && plain.len() < plain.capacity() => {
-                    return Err(broken("headers that do not end".into()));
+                    return Err(broken("headers are incomplete".into()));
                 }
                 Ok(_) => plain.reserve(1024),
             }
@@ -159,13 +159,13 @@ impl Decoder {
 }
 
 fn number(plain: &mut Bytes) -> io::Result<u32> {
-    plain.try_get_u32().map_err(|_| broken("headers that are cut off".into()))
+    plain.try_get_u32().map_err(|_| broken("headers are cut off".into()))
 }
 
 fn text(plain: &mut Bytes) -> io::Result<String> {
     let length = number(plain)? as usize;
     if length > plain.len() {
-        return Err(broken("headers that are cut off".into()));
+        return Err(broken("headers are cut off".into()));
     }
     Ok(String::from_utf8_lossy(&plain.split_to(length)).into_owned())
 }

@@ -52,7 +52,7 @@ pub fn serve(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection
             },
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a SPDY connection broke");
+            tracing::debug!(%error, "a SPDY connection failed");
         }
         let _ = writer.shutdown().await;
     });

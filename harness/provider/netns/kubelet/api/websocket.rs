@@ -90,7 +90,7 @@ pub async fn serve(
             () = &mut read => {}
             written = write => match written {
                 Ok(()) => drop(tokio::time::timeout(CLOSING, read).await),
-                Err(error) => tracing::debug!(%error, "a WebSocket connection broke"),
+                Err(error) => tracing::debug!(%error, "a WebSocket connection failed"),
             },
         }
     });
