@@ -3,6 +3,7 @@
 //! As Istio's own instructions: the files in `files/` are those of Istio's `samples/multicluster/`, unchanged.
 //! `eastwest-gateway.yaml` is what its `gen-eastwest-gateway.sh --network network1` prints.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -65,7 +66,9 @@ pub fn at_address(manifests: &[Manifest], address: IpAddr) -> Vec<Manifest> {
 pub fn configuration(topology: &Topology, config: &ClusterSpec) -> Result<Vec<Manifest>, MeshError> {
     let mut manifests = Vec::new();
     let readers: Vec<&ClusterSpec> = topology.config_readers(&config.name).collect();
-    if readers.iter().any(|istiod| topology.read_by(istiod).any(|c| c.gateway)) {
+    // Of a mesh on one network nobody is to call services from another network, but what a scenario exports to another mesh.
+    let networks = |istiod| topology.read_by(istiod).map(|c| c.network.as_str()).collect::<BTreeSet<_>>();
+    if readers.iter().any(|istiod| networks(istiod).len() > 1) {
         manifests.extend(apply::parse("expose-services.yaml", EXPOSE_SERVICES)?);
     }
     if readers.iter().any(|istiod| topology.istiod_behind_gateway(istiod)) {
@@ -168,9 +171,12 @@ mod tests {
         assert_eq!(of(&two_networks(false), 0), [services]);
         assert_eq!(of(&two_networks(false), 1), [services]);
         assert_eq!(of(&two_networks(true), 0), [services, istiod[0], istiod[1]]);
-        let mut mixed = two_networks(true);
-        mixed.clusters[1].network = "network1".into();
-        assert_eq!(of(&mixed, 0), [services, istiod[0], istiod[1]], "the gateway has istiod's ports");
+        let mut flat = two_networks(true);
+        flat.clusters[1].network = "network1".into();
+        assert_eq!(of(&flat, 0), istiod, "the gateway has istiod's ports");
+        let mut two_meshes = two_networks(false);
+        two_meshes.clusters[1].mesh.id = "mesh2".into();
+        assert_eq!(of(&two_meshes, 0), [""; 0], "exports are a scenario's to write");
         // The remote's configuration is not read.
         assert_eq!(of(&two_networks(true), 1), [""; 0]);
         assert_eq!(of(&vpn(), 0), [""; 0]);

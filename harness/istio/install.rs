@@ -11,8 +11,8 @@ use kube::api::Api;
 use serde_json::json;
 
 use super::{
-    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, gateway, injection, node_address, options, primary, readiness,
-    reconcile, remote, remote_secret, tracing,
+    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, federation, gateway, injection, node_address, options,
+    primary, readiness, reconcile, remote, remote_secret, tracing,
 };
 use crate::apply::{self, Manifest};
 use crate::observe::ObserveError;
@@ -161,6 +161,7 @@ async fn pieces(
     if topology.has_remotes(&spec.name) && !topology.istiod_behind_gateway(spec) {
         rest.push(primary::load_balancer(node_address(cluster)?)?);
     }
+    rest.extend(federation::gateways(topology, spec, clusters)?);
     apply::apply(cluster, &rest, owner).await?;
     apply::apply(cluster, &definitions, owner).await?;
     if topology.config_readers(&spec.name).next().is_some() {

@@ -18,6 +18,7 @@ use crate::tool::ToolError;
 use crate::topology::Topology;
 use crate::wait::WaitError;
 
+pub mod federation;
 pub mod found;
 pub mod gateway;
 pub mod injection;

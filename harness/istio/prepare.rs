@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::options::MeshOptions;
 use super::trust::Trust;
-use super::{Mesh, MeshError, MeshInputs, NAMESPACE, gateway, primary, remote, tracing};
+use super::{Mesh, MeshError, MeshInputs, NAMESPACE, federation, gateway, primary, remote, tracing};
 use crate::apply::{self, Manifest};
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Role, Topology};
@@ -31,9 +31,14 @@ pub struct Prepared {
 /// # Errors
 /// [`MeshError`] when istioctl fails or writes something that is no manifest.
 pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshInputs) -> Result<Prepared, MeshError> {
-    let trust = Trust::generate(topology.clusters.iter().map(|c| (c.name.as_str(), c.mesh.root.as_str())))?;
+    let trust_of_all = Trust::generate(topology.clusters.iter().map(|c| (c.name.as_str(), c.mesh.root.as_str())))?;
+    let trust = &trust_of_all;
     let generated = topology.clusters.iter().map(|spec| async move {
-        let manifests = generate(inputs, &operator(topology, spec, options, inputs), &spec.name).await?;
+        let mut operator = operator(topology, spec, options, inputs);
+        if spec.runs_istiod() {
+            federation::configure(&mut operator, topology, spec, trust);
+        }
+        let manifests = generate(inputs, &operator, &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
     });
     let gateways = topology.clusters.iter().filter(|spec| spec.gateway).map(|spec| async move {
@@ -50,7 +55,7 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
     Ok(Prepared {
         mesh: Mesh { topology: topology.clone(), owner: inputs.owner.clone() },
         options: options.clone(),
-        trust,
+        trust: trust_of_all,
         manifests,
         gateways: gateways.into_iter().collect(),
     })

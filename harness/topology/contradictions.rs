@@ -1,9 +1,10 @@
 //! What a `topology.yaml` says that cannot all be true.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::file::{Entry, File};
-use crate::source::{Located, Problem, Source};
+use super::file::{DEFAULT_MESH, Entry, File};
+use crate::source::{Located, Problem, Source, known};
 
 type Named<'a> = (&'a Located<String>, &'a Entry);
 
@@ -12,7 +13,48 @@ pub(super) fn of(file: &Arc<Source>, read: &File) -> Vec<Problem> {
     let clusters: Vec<Named<'_>> = read.clusters.iter().collect();
     let mut problems = roles(file, &clusters);
     problems.extend(meshes(file, read, &clusters));
+    problems.extend(federation(file, &clusters));
     problems.extend(gateways(file, &clusters));
+    problems
+}
+
+/// A mesh trusts other meshes that are there, whose gateways it reaches; and a remote leaves that to its istiod.
+fn federation(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
+    fn mesh<'a>(clusters: &[Named<'a>], cluster: Named<'a>) -> &'a str {
+        let istiod = served_by(cluster).and_then(|name| find(clusters, name));
+        let said = cluster.1.mesh.as_ref().or_else(|| istiod.and_then(|(_, entry)| entry.mesh.as_ref()));
+        said.map_or(DEFAULT_MESH, |mesh| mesh.as_str())
+    }
+    let mut problems = Vec::new();
+    let meshes: BTreeSet<&str> = clusters.iter().map(|c| mesh(clusters, *c)).collect();
+    for cluster in clusters.iter().copied() {
+        let (name, own) = (cluster.0, mesh(clusters, cluster));
+        for trusted in &cluster.1.trusts {
+            if let Some(istiod) = served_by(cluster) {
+                let what = format!(
+                    "{} runs no istiod that could trust another mesh: it is served by {}",
+                    name.value, istiod.value
+                );
+                problems.push(Problem::with(file, trusted, what).help(format!("write `trusts` for {}", istiod.value)));
+            } else if trusted.value == own {
+                let what = format!("{} is the mesh of {} itself", trusted.value, name.value);
+                problems
+                    .push(Problem::with(file, trusted, what).help("remove it: clusters of one mesh trust each other"));
+            } else if !meshes.contains(trusted.as_str()) {
+                let what = format!("unknown mesh `{}`", trusted.value);
+                problems.push(Problem::with(file, trusted, what).help(known(
+                    trusted,
+                    "meshes",
+                    meshes.iter().copied(),
+                )));
+            } else if !clusters.iter().any(|c| mesh(clusters, *c) == trusted.value && c.1.gateway.is_some()) {
+                let what = format!("no cluster of {} has a gateway that {} could call", trusted.value, name.value);
+                problems.push(
+                    Problem::with(file, trusted, what).help("write `gateway: east-west` for a cluster of that mesh"),
+                );
+            }
+        }
+    }
     problems
 }
 

@@ -35,6 +35,9 @@ pub(super) struct Entry {
     pub trust_domain: Option<Located<String>>,
     #[serde(default)]
     pub root: Option<Located<String>>,
+    /// Other meshes, by their names.
+    #[serde(default)]
+    pub trusts: Vec<Located<String>>,
 }
 
 impl Entry {
@@ -45,4 +48,5 @@ impl Entry {
 }
 
 /// Of a cluster that names none.
+pub(super) const DEFAULT_MESH: &str = "mesh1";
 const DEFAULT_NETWORK: &str = "network1";

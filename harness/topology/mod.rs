@@ -86,11 +86,19 @@ pub struct MeshSpec {
     pub trust_domain: String,
     /// The name of its root certificate: meshes that name one root trust it both. Each cluster has an intermediate of its own.
     pub root: String,
+    /// The other meshes whose workloads it trusts, by their IDs.
+    #[serde(default)]
+    pub trusts: Vec<String>,
 }
 
 impl Default for MeshSpec {
     fn default() -> Self {
-        Self { id: "mesh1".into(), trust_domain: "cluster.local".into(), root: "root1".into() }
+        Self {
+            id: file::DEFAULT_MESH.into(),
+            trust_domain: "cluster.local".into(),
+            root: "root1".into(),
+            trusts: Vec::new(),
+        }
     }
 }
 

@@ -95,6 +95,7 @@ fn mesh(read: &File, cluster: &str) -> MeshSpec {
             .or_else(|| read.trust_domain.as_ref().map(|domain| domain.value.clone()))
             .unwrap_or(default.trust_domain),
         root: said(|e| &e.root).unwrap_or(default.root),
+        trusts: [own, istiod].into_iter().flatten().flat_map(|e| &e.trusts).map(|mesh| mesh.value.clone()).collect(),
     }
 }
 

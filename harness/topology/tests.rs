@@ -295,6 +295,10 @@ clusters:
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { config: cluster2, gateway: east-west }\n  cluster2: {}\n"
 )]
+#[case::trust_in_no_other_mesh(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { trusts: [mesh1, mehs2, mesh2] }\n  cluster2: { mesh: mesh2 }\n"
+)]
 #[case::no_clusters("topology.yaml", "purpose: p\ntrust_domain: cluster.local\nclusters: {}\n")]
 fn mistakes_are_reported_all_at_once_with_their_places(#[case] file: &str, #[case] text: &str) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
@@ -364,6 +368,6 @@ fn a_remote_has_the_trust_of_its_istiod() {
     let topology = "purpose: p\ntrust_domain: a.example\nclusters:\n  cluster1: { root: mine, mesh: m }\n  \
                     cluster2: { served_by: cluster1 }\n";
     let topology = load(&[("topology.yaml", topology)]).unwrap();
-    let mesh = MeshSpec { id: "m".into(), trust_domain: "a.example".into(), root: "mine".into() };
+    let mesh = MeshSpec { id: "m".into(), trust_domain: "a.example".into(), root: "mine".into(), trusts: vec![] };
     assert_eq!(topology.clusters.iter().map(|c| &c.mesh).collect::<Vec<_>>(), [&mesh, &mesh]);
 }
