@@ -88,7 +88,7 @@ pub enum ApplyError {
     /// What was deleted is still there.
     #[error(transparent)]
     NotGone(Box<WaitError<ApplyError>>),
-    /// The API server said no, or nothing.
+    /// The API server refused the request, or did not respond.
     #[error("cluster {cluster}: cannot {verb} {object}, {origin}: {}", Reason(source))]
     Api {
         /// The cluster.
@@ -119,7 +119,7 @@ impl fmt::Display for Reason<'_> {
 /// The highest [`rank`].
 const LAST_RANK: u8 = 3;
 
-/// The order in which kinds are brought in; the reverse for taking them out.
+/// The order in which kinds are applied; they are deleted in the reverse order.
 fn rank(kind: &str) -> u8 {
     match kind {
         "CustomResourceDefinition" | "Namespace" => 0,

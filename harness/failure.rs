@@ -15,7 +15,7 @@ impl From<miette::Report> for Failure {
 }
 
 impl Failure {
-    /// Both together; nothing when there is nothing to tell.
+    /// Both together; nothing when there is nothing to report.
     ///
     /// # Errors
     /// When there is.

@@ -1,6 +1,6 @@
 //! Where `tracing` events go: warnings to standard error, everything of a run to its log file.
 //!
-//! Commands that were run are events too (see [`crate::tool`]), so the log file tells what was
+//! Commands that were run are events too (see [`crate::tool`]), so the log file shows what was
 //! typed, how it ended and how long it took.
 
 use std::fs::File;

@@ -1,14 +1,14 @@
 //! Takes private keys, tokens and passwords out of everything that a bundle or a capsule holds.
 //!
 //! Two nets: [`object`] knows where Kubernetes, kubeconfigs and Envoy keep secrets (and leaves certificates, which are public
-//! and tell whose root is whose), and [`text`] knows what secrets look like
+//! and show whose root is whose), and [`text`] knows what secrets look like
 //! wherever they are: PEM keys, JSON web tokens, both of them again inside base64, and values behind names such as `token`.
 //! Every file of a bundle passes through the second one.
 
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-/// What stands where a secret was.
+/// What replaces a secret.
 const REDACTED: &str = "[redacted]";
 
 /// Shorter words behind `token:` or `password:` are taken for words.

@@ -444,7 +444,7 @@ impl Started {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When the operating system cannot tell.
+    /// When the operating system does not know.
     pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
     }

@@ -1,7 +1,7 @@
 //! The only place that sleeps.
 //!
 //! A condition answers [`Poll::Ready`], [`Poll::NotYet`] with what is missing, or
-//! [`Poll::Failed`] when it can no longer come true. A time-out names what was missing last, also when a look did not end. The
+//! [`Poll::Failed`] when it can no longer come true. A time-out names what was missing last, also when a check did not end. The
 //! time-outs are long on purpose: one that expires means a defect, never a slow machine. (The
 //! shape is that of oxidecomputer/omicron `test-utils/src/dev/poll.rs`.)
 
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// What is missing after a look that did not end; `before` is what the one ahead of it found missing.
+/// What is missing after a check that did not end; `before` is what the previous one found missing.
 fn unanswered(before: &str, looked: Duration) -> String {
     let silent = format!("a response to the last check, within {looked:.1?}");
     if before.is_empty() { silent } else { format!("{before}; {silent}") }

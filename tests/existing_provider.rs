@@ -1,4 +1,4 @@
-//! Clusters that were not made by the run, for real: those of a netns environment stand for a user's.
+//! Clusters that the run did not create: those of a netns environment represent a user's.
 //!
 //! Needs root and the programs of the supply. Without them the tests skip locally, with the reason, and fail
 //! where `CI` is set.
@@ -113,7 +113,7 @@ impl Fixture {
             let client = client(kubeconfig).await;
             let discovery = Discovery::new(client.clone()).run().await.unwrap();
             for (resource, capabilities) in discovery.groups().flat_map(|g| g.recommended_resources()) {
-                // Events tell of what has been, leases of who is there.
+                // Events and leases change by themselves.
                 if !capabilities.supports_operation(verbs::LIST) || ["Event", "Lease"].contains(&resource.kind.as_str())
                 {
                     continue;

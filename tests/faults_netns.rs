@@ -32,11 +32,11 @@ enum Effect {
     NoV2,
     /// No call is answered by a version.
     NoAnswer,
-    /// v2 is back although a rule wants v1 only, or the other way round: both answer.
+    /// v2 is back although a rule selects v1 only, or the other way round: both answer.
     Both,
     /// A reply of v2 takes longer than this, or does not come in time; v1 answers.
     Slow(Duration),
-    /// All calls are answered as before; what this command finds on the cluster's first node tells (it succeeds).
+    /// All calls are answered as before; this command succeeds on the cluster's first node.
     OnNode(&'static str),
     /// All calls are answered as before; a change of the rules does not pass the gate, which says this.
     GateSays(&'static str),
@@ -207,7 +207,7 @@ async fn knock(environment: &Environment) {
     }
 }
 
-/// What is wrong with what is seen while it is broken; `None`: it is as told.
+/// What is unexpected while it is broken; `None`: it is as expected.
 async fn wrong(environment: &Environment, cluster: &str, rules: Rules, effect: &Effect, seen: &Seen) -> Option<String> {
     let (v1, v2) = (seen.of("v1"), seen.of("v2"));
     let holds = match effect {

@@ -45,7 +45,7 @@ fn docker(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// What nodes are made of; `None` with the reason told: this test has nothing to work with here.
+/// The node image; `None`, with the reason printed: this test cannot run here.
 async fn image() -> Option<NodeImage> {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
         eprintln!("skipped: it needs Docker and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");

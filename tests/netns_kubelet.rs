@@ -45,7 +45,7 @@ fn ended(command: &mut Command, input: &str) -> Seen {
 }
 
 impl Mesh {
-    /// `None`, with the reason told: this test has nothing to work with here.
+    /// `None`, with the reason printed: this test cannot run here.
     async fn new(provider: &'static str, state: &Path) -> Option<Self> {
         if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
             eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
@@ -246,7 +246,7 @@ fn attach(mesh: &Mesh) {
     let seen = mesh.on_terminal(&debug, "cat /proc/1/comm; exit\n");
     assert!(seen.code == 0 && seen.out.contains("pilot-agent"), "the target's processes are seen: {seen:?}");
     let states = "jsonpath={.status.ephemeralContainerStatuses[*].state.terminated.exitCode}";
-    // A kubelet writes the status a moment after the client is told.
+    // A kubelet writes the status a moment after it responds to the client.
     let until = Instant::now() + Duration::from_secs(30);
     while mesh.kubectl(&["get", "pod", &mesh.sleep, "-o", states]).out != "0" {
         assert!(Instant::now() < until, "{:?}", mesh.kubectl(&["describe", "pod", &mesh.sleep]));

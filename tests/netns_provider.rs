@@ -24,7 +24,7 @@ use meshproof::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 use meshproof::wait::{self, Poll};
 use serde_json::json;
 
-/// The programs; `None` with the reason told: this test has nothing to work with here.
+/// The programs; `None`, with the reason printed: this test cannot run here.
 async fn programs() -> Option<Programs> {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
         eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
@@ -106,7 +106,7 @@ fn traces(env_id: &str, folder: &Path) -> Vec<String> {
     found
 }
 
-/// A server inside a namespace that tells each caller the caller's own address.
+/// A server inside a namespace that sends each caller the caller's own address.
 fn listen(at: &str, address: Ipv4Addr) {
     let listener = namespace::enter(at, move || TcpListener::bind((address, PORT))).unwrap().unwrap();
     std::thread::spawn(move || {

@@ -34,7 +34,7 @@ fn known(cluster: &Cluster, api_version: &str, kind: &str) -> Option<Kind> {
     served.get(&key(cluster, api_version))?.get(kind).cloned()
 }
 
-/// Asks the cluster anew which kinds it serves in `api_version`; none when it does not know that version.
+/// Asks the cluster again which kinds it serves in `api_version`; none when it does not know that version.
 async fn ask(cluster: &Cluster, api_version: &str) -> Result<(), ApplyError> {
     let version: GroupVersion =
         api_version.parse().map_err(|_| ApplyError::ApiVersion { api_version: api_version.to_owned() })?;

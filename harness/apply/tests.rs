@@ -1,4 +1,4 @@
-//! Against a small API server: discovery, server-side apply and delete of what it is told to serve.
+//! Against a small API server: discovery, server-side apply and delete of the kinds that it serves.
 
 use std::sync::{Arc, Mutex};
 

@@ -11,7 +11,7 @@ use crate::redact;
 use crate::scenario::{LoadedScenario, Step, Workload};
 
 /// Copies into `inputs/` of the run's folder: the scenario, the manifests that it names, its topology, and `versions`, each where
-/// it is in the project. What cannot be copied, or holds a secret, is written down there instead: the run goes on without it.
+/// it is in the project. What cannot be copied, or contains a Secret, is listed there instead: the run continues without it.
 ///
 /// # Errors
 /// When the folder cannot be written to.

@@ -2,7 +2,7 @@
 //! seen. `docs/evidence.md` describes the format.
 //!
 //! A run copies what it is made of into `inputs/` of its folder ([`save`]), so that a capsule holds what ran, not what became of
-//! it since. [`pack`] puts that and the report into one file, [`open`] takes it apart, [`compare`] tells whether the same came
+//! it since. [`pack`] puts that and the report into one file, [`open`] unpacks it, [`compare`] says whether the same came
 //! out again.
 //!
 //! **Never**: carry a secret.

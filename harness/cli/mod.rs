@@ -209,7 +209,7 @@ fn told(failure: &Failure) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    // Only where it is needed: environments that stand can be looked at, and removed, from anywhere.
+    // Only where it is needed: running environments can be inspected and removed from any folder.
     let project = || Project::find(&cli.project).map_err(|e| miette::miette!("{e}"));
     match cli.command {
         Command::Doctor(args) => doctor::main(&project()?, args).await,

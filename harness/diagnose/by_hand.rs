@@ -1,4 +1,4 @@
-//! Commands that a person types to see what a look saw, as the provider of the cluster needs them.
+//! Commands that a person types to see what a check saw, as the provider of the cluster needs them.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ impl Scene<'_> {
 pub(super) struct Log<'a> {
     pub namespace: &'a str,
     pub workload: &'a str,
-    /// As kubectl wants it: `POD` or `deploy/NAME`.
+    /// As kubectl expects it: `POD` or `deploy/NAME`.
     pub of: &'a str,
     pub container: &'a str,
 }

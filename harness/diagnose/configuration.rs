@@ -126,7 +126,7 @@ fn rejected(connected: &Connected) -> Option<(&str, String)> {
     Some((short(told.0), abridged(&told.1.last_error)))
 }
 
-/// Envoy quotes the whole resource ahead of what is wrong with it.
+/// Envoy quotes the whole resource before what is wrong with it.
 fn abridged(words: &str) -> String {
     const TAIL: usize = 400;
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -6,7 +6,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `rung` | what a look answers, and its form in reports |
+//! | `rung` | the result of a check, and its form in reports |
 //! | `callee` | what is called |
 //! | `servers` | which API servers an istiod reads, and at which address |
 //! | `facts` | what the API servers say, asked once |
@@ -108,7 +108,7 @@ pub struct Question<'a> {
     pub to: &'a Callee,
     /// Headers of the call.
     pub headers: &'a BTreeMap<String, String>,
-    /// The context of each cluster in its kubeconfig, where that has several: for the commands that are told.
+    /// The context of each cluster in its kubeconfig, where that has several: for the commands that are shown.
     pub contexts: &'a BTreeMap<String, String>,
     /// What the call should have shown.
     pub expect: Option<&'a Expect>,
@@ -170,7 +170,7 @@ pub async fn climb(question: &Question<'_>) -> Result<Ladder, DiagnoseError> {
             break;
         }
     }
-    // Looks above it are dropped where they stand: their answers would say nothing.
+    // Checks of the rungs above it are cancelled: their results would mean nothing.
     drop(looks);
     rungs.extend(LADDER[rungs.len()..].iter().map(|(id, name, _)| rung::not_reached(*id, name)));
     Ok(Ladder { rungs, seconds: started.elapsed().as_secs_f64() })

@@ -28,7 +28,7 @@ pub(super) const LATE: f64 = 0.19;
 /// What connections to one pod came to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Reach {
-    /// Per connection that stood: seconds until it did, and until it ended: by an answer, whatever the pod speaks, or with none.
+    /// Per established connection: seconds until it did, and until it ended: by an answer, whatever the pod speaks, or with none.
     pub times: Vec<(f64, f64)>,
     /// Why others did not, in curl's words.
     pub errors: Vec<String>,
@@ -99,7 +99,7 @@ fn script_inside(to: &[SocketAddr]) -> String {
     looks.chain(["wait".to_owned()]).collect::<Vec<_>>().join("\n")
 }
 
-/// Opens one connection within so many seconds, and does `then` with it open; tells whether it was refused, which curl does not.
+/// Opens one connection within so many seconds, and does `then` with it open; reports whether it was refused, which curl does not.
 fn connect(to: SocketAddr, seconds: u8, then: &str) -> String {
     let (ip, port) = (to.ip(), to.port());
     format!(
@@ -163,7 +163,7 @@ fn parse(text: &str, own: u16) -> Probed {
                 let Ok(ip) = ip.parse() else { continue };
                 let reach: &mut Reach = probed.reached.entry(ip).or_default();
                 match (connect.parse::<f64>(), total.parse(), *code) {
-                    // What stood and then failed is no matter of the way, unless it took too long: the pod may not speak HTTP.
+                    // A connection that was established and then failed does not count against the path, unless it took too long: the pod may not speak HTTP.
                     (Ok(connect), Ok(total), code) if code == "0" || connect > 0.0 => {
                         reach.times.push((connect, total))
                     }
@@ -180,7 +180,7 @@ fn parse(text: &str, own: u16) -> Probed {
 
 impl Reach {
     /// The time that the way itself takes, there and back, whatever else the machine does: the kernel's, or that of the
-    /// fastest connection. `None`: no connection stood.
+    /// fastest connection. `None`: no connection was established.
     pub fn way(&self) -> Option<f64> {
         let fastest = self.times.iter().map(|(connect, _)| *connect);
         fastest.chain(self.round_trip).min_by(f64::total_cmp)
@@ -193,7 +193,7 @@ impl Reach {
         self.times.iter().filter(|(_, total)| *total > way + LATE).count() + self.errors.len()
     }
 
-    /// Connections that stood or ended late. Where nothing listens, being refused is no waiting.
+    /// Connections that were established or ended late. A refused connection does not count as waiting.
     pub fn waited(&self) -> usize {
         self.late() - self.errors.iter().filter(|e| !e.contains("timed out")).count()
     }

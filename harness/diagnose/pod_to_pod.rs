@@ -30,7 +30,7 @@ const RESENT: u64 = 4;
 /// So many times as many connections must wait on the way as in the pod itself.
 const BUSY: usize = 3;
 
-/// A pod that stands for its cluster.
+/// A pod that represents its cluster.
 struct End<'a> {
     facts: &'a Facts,
     at: PodAt,

@@ -19,7 +19,7 @@ pub(super) struct Chosen {
     pub by_itself: Option<String>,
 }
 
-/// Why no route could be told.
+/// Why no route could be determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoRoute {
     /// No route table, host or route matches: the proxy answers 404.

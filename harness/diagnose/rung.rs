@@ -1,11 +1,11 @@
-//! What a look at one rung answers, and its form in reports.
+//! The result of the check of one rung, and its form in reports.
 
 use std::future::Future;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The rungs between a caller and a service in another cluster, lowest first: each rests on those ahead of it, so the first
+/// The rungs between a caller and a service in another cluster, lowest first: each depends on those before it, so the first
 /// broken one is the cause to fix, and what comes after it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -53,7 +53,7 @@ pub struct Rung {
     pub rung: RungId,
     /// What is looked at: `node route from cluster1 to cluster2`.
     pub name: String,
-    /// How it stands.
+    /// Its status.
     pub status: RungStatus,
     /// What it should be.
     pub expected: Option<String>,
@@ -74,7 +74,7 @@ impl Rung {
     }
 }
 
-/// How a rung stands.
+/// The status of a rung.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RungStatus {
@@ -87,7 +87,7 @@ pub enum RungStatus {
     Skipped,
 }
 
-/// How long one question may take. On a warm environment none takes a tenth of it; what does not answer in this time is told
+/// How long one request may take. On a warm environment none takes a tenth of it; what does not answer in this time is told
 /// as not answering.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -111,7 +111,7 @@ pub(super) async fn within<T, E: std::fmt::Display>(
 pub(super) struct Broken {
     pub expected: String,
     pub observed: String,
-    /// The command that shows it by hand.
+    /// The command that shows it.
     pub command: String,
     pub fix: String,
 }
@@ -137,7 +137,7 @@ impl From<Broken> for Check {
 pub(super) struct Checked {
     /// What should be, where all of it is.
     pub expected: String,
-    /// The command that shows it by hand.
+    /// The command that shows it.
     pub command: Option<String>,
     pub parts: Vec<Check>,
 }
@@ -188,7 +188,7 @@ impl Checked {
     }
 }
 
-/// The start of a reason: API servers repeat the whole request ahead of what they say.
+/// The start of a reason: API servers repeat the whole request before the reason.
 fn abridged(why: &str) -> String {
     const LIMIT: usize = 240;
     if why.chars().count() <= LIMIT {

@@ -53,7 +53,7 @@ impl Server<'_> {
 }
 
 impl<'a> Scene<'a> {
-    /// Asks all API servers for what is known ahead of any look.
+    /// Reads from all API servers what every check needs.
     pub async fn set(question: &'a Question<'a>) -> Result<Self, DiagnoseError> {
         let from = question.from;
         let at = question.clusters.iter().position(|c| c.name == from.cluster);
@@ -156,7 +156,7 @@ impl<'a> Scene<'a> {
         all.filter_map(|f| f.service.as_ref().ok()?.as_ref()).next()
     }
 
-    /// The pods behind the service in every cluster; the service of another cluster stands in where one has none.
+    /// The pods behind the service in every cluster; where a cluster has no such service, that of another cluster is used.
     pub fn servers(&self) -> Vec<Server<'_>> {
         let mut servers = Vec::new();
         for facts in &self.facts {

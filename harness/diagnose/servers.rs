@@ -60,7 +60,7 @@ pub(super) fn server_of(plane: &Facts, name: &str) -> Option<String> {
 }
 
 /// The address at which other clusters reach an API server, where that is certain: on clusters that were made here. Of others a
-/// kubeconfig tells how its owner reaches them, and pods may have another way.
+/// kubeconfig says how its owner reaches them, and pods may use another address.
 pub(super) fn certain_server(cluster: &Cluster) -> Option<String> {
     told_server(cluster).filter(|_| cluster.created_here())
 }

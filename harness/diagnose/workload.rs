@@ -59,7 +59,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     Checked { expected: "every pod behind the service is ready".into(), command: Some(by_hand(scene.home())), parts }
 }
 
-/// One that is scaled to 0 is as it was asked to be; whether its version lacks, only an expectation says.
+/// One that is scaled to 0 is as requested; whether its version is missing, only an expectation says.
 fn all_ready(deployment: &Deployment, pods: usize, cluster: &str) -> String {
     let name = deployment.name_any();
     match deployment.spec.replicas {

@@ -113,7 +113,7 @@ fn inotify_finding(instances: Option<u64>, watches: Option<u64>) -> Finding {
 }
 
 /// The cgroup version against the Kubernetes version: the kubelet of 1.35 and newer refuses
-/// cgroup v1 unless told otherwise (`failCgroupV1: false`).
+/// cgroup v1 unless configured otherwise (`failCgroupV1: false`).
 pub fn cgroup(kubernetes_minor: u32) -> Finding {
     cgroup_finding(Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), kubernetes_minor)
 }

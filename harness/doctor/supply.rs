@@ -6,7 +6,7 @@ use crate::provider::ProviderName;
 use crate::run::settings::Settings;
 use crate::supply::{self, Origin, Purpose, Source, Status, SupplyError, Versions};
 
-/// Whether everything is here, and the finding that tells. Asks no registry.
+/// Whether the supply is complete, and the finding about it. Asks no registry.
 pub(super) async fn look(settings: &Settings, provider: ProviderName, versions: &Versions) -> (bool, Finding) {
     let purpose = match provider {
         ProviderName::Kind => Purpose::Kind,

@@ -73,7 +73,7 @@ impl Found {
 /// Writes files into `folder`, which is emptied first.
 ///
 /// # Errors
-/// When the file system says no.
+/// When the file system refuses.
 pub fn write(folder: &Path, files: &[File]) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

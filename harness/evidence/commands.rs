@@ -38,7 +38,7 @@ pub fn between(log: &Path, from: Timestamp, to: Timestamp) -> std::io::Result<St
 
 fn text(log: &str, from: Timestamp, to: Timestamp) -> String {
     let mut text = String::new();
-    // Other lines of the log lack these fields.
+    // Other lines of the log do not have these fields.
     for line in log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         if line.timestamp < from || line.timestamp > to {
             continue;

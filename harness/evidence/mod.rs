@@ -171,7 +171,7 @@ pub struct Planned {
     pub url: String,
 }
 
-/// Writes the bundle of a scenario: called when it has ended and nothing has been put back. `scene` is `None` when no
+/// Writes the bundle of a scenario: called when it has ended and nothing has been undone yet. `scene` is `None` when no
 /// environment came to be. Returns what is in it, for the reports; a bundle that cannot be written is a warning.
 pub async fn keep(
     keeping: &Keeping,

@@ -1,4 +1,4 @@
-//! Every expectation: a case that passes, one that fails, and one that cannot be told.
+//! Every expectation: a case that passes, one that fails, and one that is inconclusive.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

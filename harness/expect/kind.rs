@@ -58,7 +58,7 @@ pub(super) trait Kind {
         self.needs().contains(&Need::CallerLog)
     }
 
-    /// Why `other` cannot stand beside it.
+    /// Why `other` contradicts it.
     fn excludes(&self, other: &Peer<'_>) -> Option<&'static str> {
         let _ = other;
         None

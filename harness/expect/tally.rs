@@ -72,7 +72,7 @@ pub(super) fn plural(n: usize, thing: &str) -> String {
     format!("{n} {thing}{ending}")
 }
 
-/// The calls for which `told` does not hold, by how they ended.
+/// The calls for which `holds` is false, by how they ended.
 pub(super) fn list_others(seen: &Observations, told: impl Fn(&CallSeen) -> bool) -> Vec<String> {
     let others = seen.calls.iter().filter(|call| !told(call));
     count(others.map(ending)).iter().map(|(ending, count)| format!("{ending} {count}")).collect()

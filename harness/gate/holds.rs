@@ -84,7 +84,7 @@ pub(super) async fn check(
     }
     let mut different = differences(&intended.held, &held);
     if !wanted.changes_objects() {
-        // What else a proxy lacks (it rejects something, say) was so before.
+        // What else differs in a proxy (it rejects something, say) differed before.
         different.retain(|what| is_about(what, wanted.endpoints));
     }
     if !different.is_empty() {

@@ -178,7 +178,7 @@ impl FoundMesh {
     /// In what the mesh is not as `wanted`, one phrase each.
     pub fn differences(&self, wanted: &MeshOptions, topology: &Topology) -> Vec<String> {
         let mut differences = Vec::new();
-        // With one istiod there is nothing to tell apart.
+        // With one istiod no name is needed.
         let at = |of: usize, cluster: &str| if of > 1 { format!(" in {cluster}") } else { String::new() };
         for istiod in self.istiods.iter().filter(|istiod| istiod.mtls != wanted.mtls) {
             let at = at(self.istiods.len(), &istiod.cluster);

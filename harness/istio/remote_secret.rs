@@ -149,8 +149,8 @@ pub enum Flaw {
     Server,
 }
 
-/// As [`restore`], but with one thing wrong. A control plane that read the cluster before goes on with what it had until it has
-/// synced anew: [`remove`] comes first.
+/// As [`restore`], but with one thing wrong. An istiod that read the cluster before keeps what it had until it has
+/// synced again: [`remove`] comes first.
 ///
 /// # Errors
 /// As [`restore`].

@@ -21,7 +21,7 @@ pub enum Readiness {
 /// Waiting for a container in these states is in vain.
 const HOPELESS: &[&str] = &["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 
-/// A pod that its node refused for one of these reasons is refused again, however often it is made anew.
+/// A pod that its node refused for one of these reasons is refused again, however often it is recreated.
 const REFUSED: &[&str] = &["UnsupportedPodSpec"];
 
 /// How far `deployment` is, judged by its status and by `pods`, those that its selector selects.

@@ -26,7 +26,7 @@ pub struct View {
     pub topology_purpose: String,
     /// The clusters, primaries first.
     pub clusters: Vec<ClusterView>,
-    /// What each cluster's nodes are told about the others' pods.
+    /// The routes of each cluster's nodes to the others' pods.
     pub routes: Vec<RouteView>,
     /// How the mesh is installed.
     pub mesh: MeshView,
@@ -183,7 +183,7 @@ pub struct CallView {
     pub detect: f64,
     /// The chance to notice it.
     pub power: f64,
-    /// Whether the expectation must not hold before the change ahead of the call.
+    /// Whether the expectation must not hold before the change that precedes the call.
     pub negative_control: bool,
     /// What is expected, one phrase each.
     pub expect: Vec<String>,

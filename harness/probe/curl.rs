@@ -45,7 +45,7 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Vec
     );
     let mut argv: Vec<String> = ["timeout", &budget.as_secs().max(1).to_string()].map(str::to_owned).into();
     // --disable and --noproxy: neither a curlrc file nor the environment may send the calls elsewhere.
-    // --no-buffer: when time is over, the calls that were made have been told.
+    // --no-buffer: when the time limit is reached, the calls made so far have been printed.
     argv.extend(
         ["curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--no-buffer", "--http1.1"]
             .map(str::to_owned),
@@ -57,7 +57,7 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Vec
         argv.push("--fail-early".into());
     }
     if request.url.starts_with("https://") {
-        // Whose certificate the server shows is the mesh's business; `peer` in its proxy's log tells.
+        // Which certificate the server presents is the mesh's concern; `peer` in its proxy's log shows it.
         argv.push("--insecure".into());
     }
     if request.new_connections {
@@ -91,7 +91,7 @@ fn url(url: &str, nonce: &str, calls: u32) -> String {
     format!("{literal}{joint}call={nonce}-[1-{calls}]")
 }
 
-/// One call as curl told it.
+/// One call as curl reported it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Told {
     pub seen: CallSeen,
@@ -117,7 +117,7 @@ pub(super) fn parse(stdout: &[u8], marker: &str) -> Result<Vec<Told>, String> {
     Ok(told)
 }
 
-/// One line of `--write-out` and the body ahead of it.
+/// One line of `--write-out` and the body before it.
 fn told_by(line: &str, body: &[u8]) -> Option<Told> {
     let mut words = line.trim_start().splitn(6, ' ');
     let status: u16 = words.next()?.parse().ok()?;
@@ -143,7 +143,7 @@ fn told_by(line: &str, body: &[u8]) -> Option<Told> {
 fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
     let words = if message.is_empty() { format!("curl ended with {code}") } else { message.to_owned() };
     match code {
-        // No way there: nobody has refused anything. (Newer curls do not tell this apart.)
+        // No route: nothing was refused. (Newer versions of curl do not distinguish this.)
         7 if words.contains("No route to host") || words.contains("unreachable") => Outcome::Failed(words),
         // 63: a reply larger than BODY_LIMIT.
         0 | 63 => reply(status, body),

@@ -79,7 +79,7 @@ pub enum ProbeError {
     Client {
         /// The caller, as `CLUSTER/NAMESPACE/POD`.
         pod: String,
-        /// How many calls it told of.
+        /// How many calls it reported.
         told: usize,
         /// How many it was asked for.
         wanted: u32,
@@ -109,7 +109,7 @@ pub enum ProbeError {
 /// Sends all the calls of `request` from `container` of `pod`, in one exec.
 ///
 /// # Errors
-/// [`ProbeError`] when the client could not run. Calls that fail are no error: their outcome tells.
+/// [`ProbeError`] when the client could not run. Calls that fail are no error: their outcome says so.
 pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<Sent, ProbeError> {
     let words = curl::Words::new();
     let command = curl::command(request, &words, request.budget());

@@ -40,7 +40,7 @@ async fn without(session: &mut Session, chosen: &Chosen, trouble: &mut Option<St
     report.class()
 }
 
-/// One fault in one scenario, and whether all was put back.
+/// One fault in one scenario, and whether everything was restored.
 ///
 /// The first cluster of the topology that the fault applies to: callers are in the primary, which topologies name first. If the
 /// scenario passes there, what is broken may be nothing that it uses: then the next one.

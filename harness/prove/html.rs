@@ -40,7 +40,7 @@ fn class(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A cell that is not as it should be, told ahead of the table.
+/// An unexpected cell, shown before the table.
 fn trouble(column: &Column, cell: &Cell) -> Markup {
     html! {
         section class="card trouble fail" {

@@ -71,7 +71,7 @@ pub struct Column {
     pub file: String,
     /// Its purpose, in its own words.
     pub purpose: String,
-    /// What it came to without a fault, ahead of the first one. Unless it passed, no fault was tried.
+    /// Its result without a fault, before the first one. Unless it passed, no fault was tried.
     pub before: Option<Class>,
     /// What it came to without a fault, behind the last one.
     pub after: Option<Class>,
@@ -94,7 +94,7 @@ pub struct Cell {
     pub why: String,
     /// The cluster that the fault was in; none if it was in force nowhere.
     pub cluster: Option<String>,
-    /// The step that it was put in ahead of, in words.
+    /// The step before which it was injected, in words.
     pub ahead_of: Option<String>,
     /// The scenario's verdict with the fault in force.
     pub class: Option<Class>,
@@ -118,7 +118,7 @@ pub enum Outcome {
     DoesNotApply,
     /// The scenario passed.
     Missed,
-    /// The scenario could not tell.
+    /// The scenario was inconclusive.
     Inconclusive,
     /// The scenario did not pass, but the ladder named another rung, or none.
     WrongRung,

@@ -217,7 +217,7 @@ fn sample_matrix_html_is_self_contained_and_escapes_what_it_shows() {
         assert!(!page.contains(foreign), "{foreign}");
     }
     assert!(page.contains("breaks &lt;something&gt;.") && !page.contains("<something>"));
-    // Each cell of the table leads to what is told about it.
+    // Each cell of the table links to its description.
     for index in 0..2 {
         for row in 0..5 {
             assert!(

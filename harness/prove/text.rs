@@ -20,7 +20,7 @@ fn style(outcome: Outcome) -> Style {
     }
 }
 
-/// A cell in one line, as it is told when it is over: `✓ both_versions, istiod-down in cluster1: caught …`.
+/// A cell in one line, as it is printed when it has ended: `✓ both_versions, istiod-down in cluster1: caught …`.
 pub fn cell_line(scenario: &str, cell: &Cell) -> String {
     let outcome = painted(style(cell.outcome), format!("{} {}", cell.outcome.mark(), cell.outcome.word()));
     let place = cell.cluster.as_ref().map(|cluster| format!(" in {cluster}")).unwrap_or_default();

@@ -133,7 +133,7 @@ pub(super) async fn dial(cluster: &Cluster, pod: &PodRef, port: u16) -> Result<B
     Ok(Box::new(Forwarded { stream, error: Some(Box::pin(error)) }))
 }
 
-/// A forwarded port. That nothing listens is told on a channel of its own, after the stream has
+/// A forwarded port. That nothing listens is reported on a channel of its own, after the stream has
 /// ended: an end of stream with such a word is an error for the reader.
 struct Forwarded {
     stream: DuplexStream,

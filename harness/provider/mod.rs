@@ -200,12 +200,12 @@ impl Cluster {
         self.access.pod_net_exec(self, at, argv).await
     }
 
-    /// What a person types ahead of a command to run it on a node; `None`: its nodes cannot be entered.
+    /// What a person types before a command to run it on a node; `None`: its nodes cannot be entered.
     pub fn node_by_hand(&self, node: &str) -> Option<String> {
         self.access.node_by_hand(node)
     }
 
-    /// What a person types ahead of a command to run it with a pod's network; `None`: `kubectl exec` is the way in.
+    /// What a person types before a command to run it with a pod's network; `None`: use `kubectl exec`.
     pub fn pod_net_by_hand(&self, pod: &PodRef) -> Option<String> {
         self.access.pod_net_by_hand(self, pod)
     }

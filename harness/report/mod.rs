@@ -1,4 +1,4 @@
-//! What a run tells: terminal, JUnit, JSON, Markdown, annotations for GitHub, HTML.
+//! The reports of a run: terminal, JUnit, JSON, Markdown, annotations for GitHub, HTML.
 //!
 //! All of them are made of one [`RunReport`], which knows nothing of how a run is carried out.
 
@@ -53,7 +53,7 @@ pub enum ReportError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The format's library said no.
+    /// The format's library refused it.
     #[error("the report {path} could not be generated: {why}")]
     Format {
         /// The file.

@@ -1,4 +1,4 @@
-//! What is told about a run: the data of every report, and the shape of `report.json` (`schema: 1`).
+//! The data of every report about a run, and the shape of `report.json` (`schema: 1`).
 //!
 //! Times are seconds. A verdict is never stored twice: the class of a step, a scenario and the run follows
 //! from the findings (`class()`), and is written out in `report.json`.
@@ -48,7 +48,7 @@ pub struct EnvironmentReport {
     pub id: String,
     /// Whether it was there already, kept by an earlier run.
     pub reused: bool,
-    /// Whose mesh it is, in words; how it was set up is told with each scenario.
+    /// Whose mesh it is, in words; how it was set up is shown with each scenario.
     pub mesh: String,
     /// Its clusters.
     pub topology: TopologyReport,
@@ -135,7 +135,7 @@ pub struct ScenarioReport {
     /// How its mesh was set up for it, in words: `mtls strict, outbound any`; empty for a mesh that was there.
     #[serde(default)]
     pub mesh: String,
-    /// From when its environment stood to the end of its last step; without an environment, until that was given up.
+    /// From when its environment was ready to the end of its last step; without an environment, until that failed.
     pub seconds: f64,
     /// The steps that were begun, in order.
     pub steps: Vec<StepReport>,

@@ -73,7 +73,7 @@ fn ranges(environment: &Environment) -> Ranges {
     Ranges { pods, gateways: gateways.collect() }
 }
 
-/// Uses up what is open between the proxies ahead of `call`: connections from before a change of a server's rules are served
+/// Uses up the connections between the proxies before `call`: connections from before a change of a server's rules are served
 /// once more by the old ones.
 ///
 /// # Errors
@@ -151,7 +151,7 @@ pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &
     }
 }
 
-/// A caller's pod now: a fault may have made it anew.
+/// A caller's pod now: a fault may have replaced it.
 async fn caller_pod(cluster: &Cluster, caller: &RunningWorkload) -> Result<PodInfo, RunError> {
     let pods = answered(cluster, workload::pods(cluster, &caller.namespace, &format!("app={}", caller.name))).await?;
     let ready = pods.into_iter().find(|pod| pod.ready);

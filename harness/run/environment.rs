@@ -32,7 +32,7 @@ pub struct Environment {
     pub clusters: Vec<Cluster>,
     /// The mesh over them.
     pub mesh: Mesh,
-    /// It stood before this command: it is not this command's to remove.
+    /// It existed before this command, so this command does not remove it.
     pub found: bool,
     /// Seconds of each phase of *this* command: empty when the environment was found.
     pub phases: Vec<(String, Duration)>,
@@ -44,7 +44,7 @@ pub struct HalfMade {
     pub dir: EnvDir,
     /// What is written down of it.
     pub record: EnvRecord,
-    /// It stood before this command: it is not this command's to remove.
+    /// It existed before this command, so this command does not remove it.
     pub found: bool,
 }
 

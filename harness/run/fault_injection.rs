@@ -21,7 +21,7 @@ pub struct FaultInjection {
 /// A scenario that ran with a fault in it.
 #[derive(Debug)]
 pub struct RunUnderFault {
-    /// What the scenario came to, before anything was put back.
+    /// The scenario's result, before anything was restored.
     pub report: ScenarioReport,
     /// What became of the fault.
     pub injection: Injection,
@@ -39,7 +39,7 @@ pub enum Injection {
     Done {
         /// The cluster.
         cluster: String,
-        /// The step that it was put in ahead of, from 0.
+        /// The step before which it was injected, from 0.
         step: usize,
         /// Seconds until its effect was there.
         seconds: f64,
@@ -85,7 +85,7 @@ impl Attempt {
 
     /// Tries the clusters in turn, unless the fault is in already.
     ///
-    /// A fault of rules applies only where rules are: so it is tried again ahead of each step, and is in force from the earliest
+    /// A fault of rules applies only where rules are: so it is tried again before each step, and is active from the earliest
     /// one at which it can be.
     pub async fn put_in(&mut self, env: &EnvDir, world: World<'_>, step: usize) -> Result<(), RunError> {
         if let Injection::Done { .. } = self.injection {

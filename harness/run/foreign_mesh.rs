@@ -20,7 +20,7 @@ use crate::topology::Topology;
 /// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
 const OF_ISTIOD: &str = "istio.io/config=true";
 
-/// Whether the mesh that was found is as a scenario wants it.
+/// Whether the mesh that was found fits a scenario.
 ///
 /// # Errors
 /// [`RunError::NotOurs`] with every difference.

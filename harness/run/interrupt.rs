@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the work is dropped where it stands, then what was made is removed.
+//! Ctrl-C and SIGTERM: the work is cancelled at once, then what was created is removed.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted;
 
-/// The exit code of a process that a signal ended: 128 + SIGINT, as a shell tells it.
+/// The exit code of a process that a signal ended: 128 + SIGINT, as shells report it.
 pub const EXIT_CODE: u8 = 130;
 
 /// Does `work` unless a signal comes first. The work's future is dropped then, which ends the
@@ -31,7 +31,7 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, I
     }
 }
 
-/// Comes back when somebody wants this process to end.
+/// Returns when this process is asked to end.
 async fn asked() {
     let terminated = async {
         match signal(SignalKind::terminate()) {

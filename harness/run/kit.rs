@@ -39,7 +39,7 @@ enum Making {
     Existing(Existing),
 }
 
-/// The clusters of an environment that stands, for a look inside: its lock is not taken.
+/// The clusters of an existing environment, to read only: its lock is not taken.
 ///
 /// # Errors
 /// When they do not answer.
@@ -47,7 +47,7 @@ pub async fn reopen(record: &EnvRecord) -> Result<Vec<Cluster>, RunError> {
     look(&EnvDir::join(&state_root().join(&record.id))?, record).await
 }
 
-/// The clusters of an environment that stands, by what was written down: one that does not answer is among them.
+/// The clusters of an existing environment, as recorded: one that does not respond is among them.
 ///
 /// # Errors
 /// When the environment's files cannot be read.
@@ -58,7 +58,7 @@ pub async fn look(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, RunE
     }
 }
 
-/// The clusters of an environment that stands.
+/// The clusters of an existing environment.
 ///
 /// # Errors
 /// When they do not answer.
@@ -79,7 +79,7 @@ impl Kit {
     /// Gets everything; builds or fetches what is not there.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When it is not available.
     pub async fn get(settings: &Settings, versions: &Versions, provider: ProviderName) -> Result<Self, RunError> {
         match provider {
             ProviderName::Kind => {

@@ -54,7 +54,7 @@ impl Patience {
         }
     }
 
-    /// What `work` answers, unless it goes on for too long: an API server that answers nothing would keep a step for minutes.
+    /// The result of `work`, unless it takes too long: an API server that does not respond would block a step for minutes.
     async fn within<T>(self, work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
         const LIMIT: Duration = Duration::from_secs(10);
         match self {

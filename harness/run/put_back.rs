@@ -17,7 +17,7 @@ pub async fn left_over(environment: &Environment) -> Result<(), RunError> {
 /// Takes off what this scenario, or one that was killed, changed; then the proxies must have it.
 ///
 /// # Errors
-/// With everything that went wrong: one thing that cannot be put back keeps no other from it.
+/// With everything that went wrong: one change that cannot be undone does not keep the others from being undone.
 pub async fn all(
     environment: &Environment,
     namespaces: &BTreeSet<String>,

@@ -21,7 +21,7 @@ fn count(problems: &[String]) -> String {
 }
 
 /// Removes all that an environment's journal names, newest first, then its folder. What cannot be
-/// removed is told, and the folder stays so that it can be tried again.
+/// removed is reported, and the folder stays so that it can be tried again.
 ///
 /// # Errors
 /// [`NotClean`].
@@ -45,7 +45,7 @@ pub async fn remove(env: EnvDir) -> Result<(), NotClean> {
 /// Removes the environments of dead runs. Answers how many there were.
 ///
 /// # Errors
-/// When the state folder cannot be read. An environment that cannot be removed is told, not an
+/// When the state folder cannot be read. An environment that cannot be removed is reported, not an
 /// error: it must not keep a new run from starting.
 pub async fn reap(root: &Path) -> Result<usize, JournalError> {
     let mut removed = 0;

@@ -51,7 +51,7 @@ pub fn begun(chosen: &Chosen) -> ScenarioReport {
     }
 }
 
-/// Runs a scenario. Whatever happens, what it changed is put back, after evidence was kept of what went wrong.
+/// Runs a scenario. Whatever happens, what it changed is undone, after evidence of what went wrong was kept.
 pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keeping: &Keeping) -> ScenarioReport {
     let task = ui::begin(&chosen.name, None);
     let mut scenario_run = match ScenarioRun::new(environment, kit, chosen, None) {
@@ -73,7 +73,7 @@ pub async fn run(environment: &mut Environment, kit: &Kit, chosen: &Chosen, keep
     scenario_run.report
 }
 
-/// Runs a scenario with a fault that it knows nothing of. Whatever happens, all is put back.
+/// Runs a scenario with a fault that it knows nothing of. Whatever happens, everything is undone.
 pub async fn run_with(
     environment: &mut Environment,
     kit: &Kit,
@@ -242,7 +242,7 @@ impl<'a> ScenarioRun<'a> {
         Ok(())
     }
 
-    /// Puts the fault in ahead of this step if it applies here and has not been put in yet: behind the negative control, which
+    /// Injects the fault before this step if it applies here and was not injected yet: after the negative control, which
     /// is about the mesh as it is meant to be.
     async fn injection(&mut self, step: usize) -> Result<(), RunError> {
         let Some(attempt) = &mut self.injection else { return Ok(()) };
@@ -310,7 +310,7 @@ impl<'a> ScenarioRun<'a> {
         Ok(gate)
     }
 
-    /// Uses up the connections that these calls would share with calls ahead of a change of a server's rules.
+    /// Uses up the connections that these calls would share with calls before a change of a server's rules.
     async fn drain(&self, calls: impl Iterator<Item = &PlannedCall>) -> Result<(), RunError> {
         for call in ways(calls) {
             calls::drain(self.environment, &self.running, call, self.patience()).await?;
@@ -318,7 +318,7 @@ impl<'a> ScenarioRun<'a> {
         Ok(())
     }
 
-    /// Clears the fault that was put in, ahead of what the scenario itself broke: that may need what the fault took away.
+    /// Clears the injected fault, before what the scenario itself broke: that may need what the fault removed.
     async fn clear_injected(&self) -> Result<(), RunError> {
         let Some((name, cluster)) = self.injection.as_ref().and_then(Attempt::in_force) else { return Ok(()) };
         let (dir, namespaces) = (&self.environment.dir, self.namespaces());

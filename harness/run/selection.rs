@@ -46,7 +46,7 @@ impl Selection {
         let paths = if self.files.is_empty() { vec![project.scenarios()] } else { self.files.clone() };
         let mut found = scenario::discover(&paths)?;
         found.retain(|one| self.filter.as_ref().is_none_or(|text| one.name.contains(text)));
-        // A file that cannot be read stays: its mistakes are told when it is opened.
+        // A file that cannot be read is kept: its problems are reported when it is opened.
         found.retain(|one| scenario::load(&one.path).map_or(true, |loaded| self.has_labels(&loaded)));
         Ok(found)
     }

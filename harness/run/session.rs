@@ -101,7 +101,7 @@ impl Session {
         Problems::none_of(self.refused.clone())
     }
 
-    /// Asks the clusters at hand about the files of the scenarios that are to run on them.
+    /// Asks the clusters about the files of the scenarios that are to run on them.
     async fn ask_about_input(&mut self) {
         let Some(environment) = &self.environment else { return };
         let upcoming = std::mem::take(&mut self.upcoming).into_iter();
@@ -110,7 +110,7 @@ impl Session {
         self.refused.extend(wrong_input::problems(environment, &here).await);
     }
 
-    /// Runs one scenario, on the environment at hand if it fits.
+    /// Runs one scenario, on the current environment if it fits.
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
         let options = &chosen.plan.scenario().mesh;
@@ -143,7 +143,7 @@ impl Session {
         &self.report.scenarios[at]
     }
 
-    /// Runs one scenario with a fault in it, on the environment at hand. It is no part of the run's reports: it is meant not to pass.
+    /// Runs one scenario with a fault, on the current environment. It is not in the run's reports: it is expected not to pass.
     ///
     /// # Errors
     /// When there is no environment to run it on.
@@ -152,7 +152,7 @@ impl Session {
         Ok(scenario::run_with(environment, kit, chosen, injection).await)
     }
 
-    /// The environment for a topology: the one at hand, a kept one, or a new one.
+    /// The environment for a topology: the current one, a kept one, or a new one.
     ///
     /// # Errors
     /// When it does not come up.
@@ -188,10 +188,10 @@ impl Session {
         Ok((self.environment.insert(environment), kit))
     }
 
-    /// Gets what environments are made of, before any is made: what cannot be had is not a scenario's fault.
+    /// Gets what environments are built from, before any is created: what is not available is not a scenario's failure.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When it is not available.
     pub async fn prepare(&mut self) -> Result<(), RunError> {
         if self.kit.is_none() {
             self.kit = Some(self.get_kit().await?);
@@ -242,7 +242,7 @@ impl Session {
         }
     }
 
-    /// Leaves the environment at hand: removes it, unless it is to stay.
+    /// Leaves the current environment: removes it, unless it is to be kept.
     async fn leave(&mut self) {
         self.leave_half_made().await;
         let Some(mut environment) = self.environment.take() else { return };
@@ -282,7 +282,7 @@ impl Session {
         }
     }
 
-    /// Leaves the environment at hand and writes the reports.
+    /// Leaves the current environment and writes the reports.
     ///
     /// # Errors
     /// When the reports cannot be written.

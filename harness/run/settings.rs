@@ -101,7 +101,7 @@ impl Settings {
     }
 }
 
-/// The choice that is made, and told, once in a process: an engine that starts in the middle of a run changes nothing.
+/// The choice is made, and shown, once in a process: an engine that starts in the middle of a run changes nothing.
 async fn automatic() -> ProviderName {
     static CHOSEN: OnceCell<ProviderName> = OnceCell::const_new();
     let choose = || async {

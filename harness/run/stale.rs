@@ -1,4 +1,4 @@
-//! Connections between proxies from before a change of a server's rules: the next scenario uses them up ahead of its calls.
+//! Connections between proxies from before a change of a server's rules: the next scenario uses them up before its calls.
 //!
 //! The note is on disk, because the next scenario may be another command's.
 

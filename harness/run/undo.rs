@@ -100,7 +100,7 @@ impl UndoList {
         Ok(())
     }
 
-    /// Whether there is nothing to put back.
+    /// Whether there is nothing to undo.
     pub fn is_empty(&self) -> bool {
         self.undo.is_empty()
     }

@@ -34,7 +34,7 @@ impl LoadedScenario {
         beside.into_iter().chain([self.project.join(named)]).find(|path| path.is_file())
     }
 
-    /// Where that file is to be read; as it is named where there is none, so that reading it tells.
+    /// The path of that file; its name where there is none, so that reading it reports this.
     pub fn locate(&self, named: &Path) -> PathBuf {
         self.file(named).unwrap_or_else(|| named.to_owned())
     }
@@ -43,7 +43,7 @@ impl LoadedScenario {
 /// Reads a scenario, and no more: names and expectations are not checked (see [`crate::plan::open`]).
 ///
 /// # Errors
-/// Every mistake that can be told without knowing the topology's clusters: text that is not YAML, unknown and missing
+/// Every problem that can be found without knowing the topology's clusters: text that is not YAML, unknown and missing
 /// fields, values of the wrong type.
 pub fn load(path: &Path) -> Result<LoadedScenario, Problems> {
     let source =

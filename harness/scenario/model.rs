@@ -143,7 +143,7 @@ pub enum Step {
 pub struct Call {
     /// The caller, as `NAME@CLUSTER`.
     pub from: Located<WorkloadRef>,
-    /// The URL. `{cluster2.api}` stands for the address of that cluster's API server.
+    /// The URL. `{cluster2.api}` is the address of that cluster's API server.
     pub to: Located<String>,
     /// Request headers.
     #[serde(default)]
@@ -160,7 +160,7 @@ pub struct Call {
     /// How long one request may take (default: 5s).
     #[serde(default)]
     pub timeout: Option<Located<Span>>,
-    /// Whether the expectation may hold already before the step ahead of it; without this, that is an error
+    /// Whether the expectation may hold already before the step that precedes it; without this, that is an error
     /// (a rule that changes nothing proves nothing).
     #[serde(default)]
     pub already: Option<Located<bool>>,
@@ -194,7 +194,7 @@ impl Call {
         self.detect.as_ref().map_or(DETECT, |detect| detect.fraction())
     }
 
-    /// Whether the expectation may hold already before the step ahead of it.
+    /// Whether the expectation may hold already before the step that precedes it.
     pub fn already(&self) -> bool {
         self.already.as_ref().is_some_and(|already| already.value)
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 /// A placeholder in a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placeholder<'a> {
-    /// What stands between the braces.
+    /// The text between the braces.
     pub text: &'a str,
     /// The cluster, if it is `CLUSTER.api`.
     pub api_of: Option<&'a str>,

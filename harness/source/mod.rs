@@ -1,7 +1,7 @@
 //! Files that people write: their text, positions in it, and everything that is wrong with them.
 //!
 //! Scenario files, `topology.yaml` and kind configs are all read with [`parse`](parse::parse), so that one
-//! reading tells every mistake of a file, each underlined.
+//! reading reports every problem of a file, each underlined.
 
 mod located;
 mod parse;

@@ -1,8 +1,8 @@
-//! Reads a YAML file and tells all of its mistakes, not only the first.
+//! Reads a YAML file and reports all of its problems, not only the first.
 //!
 //! serde stops at the first mistake. So the entry or list item that holds the mistake is blanked (its bytes become
 //! spaces, so that every other position stays as it was) and the rest is read again. Mistakes that only the
-//! blanking made, such as a field that is now missing, are not told.
+//! blanking made, such as a field that is now missing, are not reported.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub fn parse<T: DeserializeOwned>(file: &Arc<Source>) -> Result<T, Problems> {
         let mut path = path_to(&root, at);
         let made = match error {
             Error::SerdeMissingField { field, .. } => {
-                // the place is a key of the mapping that lacks the field: what to leave out is that mapping
+                // the position is a key of the mapping without the field: what to leave out is that mapping
                 if slot(&root, &path).and_then(|slot| slot.key.as_ref()).is_some_and(|key| key.start == at) {
                     path.pop();
                 }
@@ -123,7 +123,7 @@ fn blank(text: &mut [u8], original: &str, slot: &Slot) {
 fn problem(file: &Arc<Source>, error: &Error, slot: Option<Range<usize>>) -> Problem {
     let start = offset(file, error);
     let len = error.location().and_then(|at| at.span().byte_len()).unwrap_or_default() as usize;
-    // an error without a text of its own (a value that is not there) is shown at the key or item that lacks it
+    // an error without a text of its own (a missing value) is shown at its key or item
     let span = match slot {
         Some(slot) if len == 0 => slot.start..slot.start,
         _ => start..start + len,
@@ -310,7 +310,7 @@ parts:
             let _ = mistakes(&text);
         }
 
-        /// However many parts are wrong, each is told, whatever stands around it.
+        /// However many parts are wrong, each is reported, whatever surrounds it.
         #[test]
         fn each_wrong_part_is_told(good in prop::collection::vec(any::<(bool, bool)>(), 1..12)) {
             let mut text = String::from("name: x\nparts:\n");

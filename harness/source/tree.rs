@@ -29,7 +29,7 @@ pub(super) struct Slot {
     pub key: Option<Range<usize>>,
     /// What it holds.
     pub value: Node,
-    /// Whether it stands between braces or brackets.
+    /// Whether it is written in braces or brackets.
     pub flow: bool,
     /// Whether its text was blanked.
     pub gone: bool,
@@ -99,7 +99,7 @@ fn dash_before(text: &str, start: usize) -> usize {
     start
 }
 
-/// The end of the colon that follows a key (a value that is not there may be said to stand before it).
+/// The end of the colon that follows a key (the position of a missing value may be before it).
 fn after_colon(text: &str, key_end: usize) -> usize {
     let rest = text[key_end..].trim_start();
     if rest.starts_with(':') { text.len() - rest.len() + 1 } else { key_end }

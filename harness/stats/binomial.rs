@@ -10,7 +10,7 @@ pub struct Binomial {
     pmf: Vec<f64>,
 }
 
-/// Counts that are less likely than this, beside the likeliest, are taken for impossible: no sum that is told or compared changes
+/// Counts that are less likely than this, beside the likeliest, are taken for impossible: no sum that is shown or compared changes
 /// in its last digit, and of 100,000 counts only a few thousand are left.
 const NEGLIGIBLE: f64 = 1e-300;
 

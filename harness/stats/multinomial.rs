@@ -2,7 +2,7 @@
 //!
 //! The p-value is a sum over all outcomes. While there are at most [`MAX_OUTCOMES`] of them, the sum is made as
 //! it is. Beyond, it is estimated from [`DRAWS`] outcomes drawn with a fixed, reported [`SEED`]. Plain draws
-//! could not tell 1e-6 from 0, so the outcomes are drawn from a wider distribution and weighted by how much
+//! could not distinguish 1e-6 from 0, so the outcomes are drawn from a wider distribution and weighted by how much
 //! likelier they are than there: importance sampling. The error of the estimate is a few percent of the p-value.
 
 use rand::rngs::StdRng;

@@ -157,7 +157,7 @@ proptest! {
         prop_assert!((ours.mass(0, k) - oracle.cdf(k.into())).abs() < 1e-9);
     }
 
-    /// What is left out changes nothing that is told.
+    /// What is left out does not change any shown value.
     #[test]
     fn negligible_counts_are_negligible(n in 1..5000_u32, p in 0.0..=1.0_f64, k in 0.0..=1.0_f64) {
         let (ours, all) = (Binomial::new(n, p), Binomial::down_to(0.0, n, p));

@@ -11,7 +11,7 @@
 //!   items/<name>-<key>/manifest.json   recipe, files with SHA-256, how long it took
 //!                      stamps.json     size, times and inode of each file when it was last hashed
 //!                      files/…         the item
-//!   items/<name>-<key>.part/           being made; a dead one is removed by the next who wants it
+//!   items/<name>-<key>.part/           being built; one whose process has died is removed by the next
 //!   items/<name>-<key>.lock            held while it is created or repaired
 //!   times/<name>                       seconds that it took last time, whatever the version
 //!   modules/<name>/                    where the modules of later builds are downloaded ahead

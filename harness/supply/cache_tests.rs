@@ -55,7 +55,7 @@ async fn a_changed_file_is_noticed_and_made_again(#[case] content: &str, #[case]
     let item = make(&cache, &made).await.unwrap();
     let before = std::fs::metadata(item.path("bin/thing")).unwrap().modified().unwrap();
     std::fs::write(item.path("bin/thing"), content).unwrap();
-    // Even when the time of change is put back.
+    // Even when the modification time is restored.
     File::options().write(true).open(item.path("bin/thing")).unwrap().set_modified(before).unwrap();
     make(&cache, &made).await.unwrap();
     assert_eq!(made.load(Ordering::SeqCst), if again { 2 } else { 1 });

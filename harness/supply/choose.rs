@@ -18,7 +18,7 @@ pub(super) async fn origin(
         Source::Auto => {}
     }
     for origin in [Origin::Registry, Origin::Packages] {
-        // Steps that cannot be told (no Go, say) cannot be here either.
+        // Steps that are not known (without Go, say) cannot be in the cache either.
         if let Ok(steps) = plan::steps(versions, origin, &needed(origin)).await
             && all_here(cache, &steps).await?
         {

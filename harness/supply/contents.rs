@@ -37,7 +37,7 @@ struct FileEntry {
     mode: u32,
 }
 
-/// What tells that a file was not touched since it was hashed.
+/// What shows that a file was not changed since it was hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     size: u64,
@@ -61,7 +61,7 @@ impl Stamp {
 
 type Stamps = BTreeMap<String, Stamp>;
 
-/// What a look at an item found.
+/// What the check of an item found.
 #[derive(Debug)]
 pub(super) enum Check {
     /// It is not there.

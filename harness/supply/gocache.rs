@@ -33,7 +33,7 @@ impl GoCaches {
     }
 
     /// Removes them, unless another process uses them. To be called when everything is built; after a failure they stay, so
-    /// that the next try goes on from there.
+    /// that the next attempt continues from there.
     pub(super) async fn finish(self) {
         let folder = self.root.join(FOLDER);
         if !folder.exists() || self.lock.unlock().is_err() || self.lock.try_lock().is_err() {

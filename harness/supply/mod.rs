@@ -131,7 +131,7 @@ pub enum SupplyError {
     /// A developer's own build that cannot be used.
     #[error("--{} {} cannot be used: {why}", program.option(), path.display())]
     Override {
-        /// What it was to stand in for.
+        /// The program that it was to replace.
         program: Program,
         /// The file.
         path: PathBuf,
@@ -151,7 +151,7 @@ pub enum SupplyError {
     },
 }
 
-/// One program that is at hand.
+/// One program of the supply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Piece {
     path: PathBuf,
@@ -159,7 +159,7 @@ struct Piece {
     identity: String,
 }
 
-/// Programs that are at hand, whole and checked.
+/// Programs of the supply, complete and checked.
 #[derive(Debug, Clone)]
 pub struct Supplied {
     /// Where they came from.
@@ -170,7 +170,7 @@ pub struct Supplied {
     pub kubernetes: String,
     /// The Istio version that was supplied.
     pub istio: String,
-    /// Whether Envoy lacks Istio's own extensions, so that istiod must not ask for them.
+    /// Whether Envoy is without Istio's own extensions, so that istiod must not ask for them.
     pub stock_envoy: bool,
     programs: BTreeMap<Program, Piece>,
     own: BTreeSet<Program>,
@@ -341,7 +341,7 @@ async fn runs_go(cache: &Cache, steps: &[Step]) -> Result<bool, SupplyError> {
 }
 
 /// Downloads the modules of the later builds while the first ones compile. What fails here fails
-/// again in the build, which tells.
+/// again in the build, which reports it.
 async fn prefetch(cache: &Cache, steps: &[&Step]) {
     let mut missing = Vec::new();
     for step in steps {

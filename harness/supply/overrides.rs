@@ -12,8 +12,8 @@ use super::{Piece, SupplyError};
 use crate::tool::Tool;
 use crate::ui;
 
-/// Checks that a file can stand in for `program`: it exists, is executable, and tells its version.
-/// Another version than `expected` is told, not refused: that is what an own build is for.
+/// Checks that a file can replace `program`: it exists, is executable, and prints its version.
+/// Another version than `expected` is reported, not refused: that is what a build of one's own is for.
 pub(super) async fn check(program: Program, path: &Path, expected: &str) -> Result<Piece, SupplyError> {
     let refused = |why: String| SupplyError::Override { program, path: path.to_owned(), why };
     let whole = path.canonicalize().map_err(|e| match e.kind() {
@@ -67,7 +67,7 @@ fn version_in(text: &str) -> Option<&str> {
     text.split(|c: char| c.is_whitespace() || "/\",".contains(c)).find(looks)
 }
 
-/// Whether an Envoy lacks Istio's own extensions.
+/// Whether an Envoy is without Istio's own extensions.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -160,7 +160,7 @@ pub(super) async fn from_registry(
     }
 }
 
-/// The image of the chosen pair that holds a program: its path there, and the version that it must tell.
+/// The image of the chosen pair that holds a program: its path there, and the version that it must report.
 fn image_with(versions: &Versions, program: Program) -> Result<Option<(ImageRef, String, String)>, SupplyError> {
     let registry = &versions.registry;
     let kubernetes = versions.kubernetes_images(registry.kubernetes_minor)?;

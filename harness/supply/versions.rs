@@ -29,7 +29,7 @@ pub enum VersionsError {
         /// What would do, parted by commas.
         supported: String,
     },
-    /// A version that the file does not tell about.
+    /// A version that is not in the file.
     #[error("{part} {minor} is not in versions.yaml (known: {known})")]
     Unknown {
         /// Istio or Kubernetes, and where from.
@@ -355,7 +355,7 @@ impl Versions {
     /// Whether Istio supports that Kubernetes. Takes full versions (`1.30.4`, `v1.34.4`, `1.31-dev`) or minors.
     ///
     /// # Errors
-    /// [`VersionsError::Unsupported`] tells what is supported, [`VersionsError::Unknown`] which Istio is known.
+    /// [`VersionsError::Unsupported`] lists what is supported, [`VersionsError::Unknown`] which versions of Istio are known.
     pub fn check_pair(&self, istio: &str, kubernetes: &str) -> Result<(), VersionsError> {
         let (istio, kubernetes): (Minor, Minor) = (istio.parse()?, kubernetes.parse()?);
         let Some(supported) = self.support.get(&istio) else {
@@ -370,7 +370,7 @@ impl Versions {
     /// The same versions with another pair for the registry, if one is given.
     ///
     /// # Errors
-    /// When the file does not tell about it, or Istio does not support it.
+    /// When it is not in the file, or Istio does not support it.
     pub fn with_pair(mut self, istio: Option<Minor>, kubernetes: Option<Minor>) -> Result<Self, VersionsError> {
         self.registry.istio_minor = istio.unwrap_or(self.registry.istio_minor);
         self.registry.kubernetes_minor = kubernetes.unwrap_or(self.registry.kubernetes_minor);
@@ -396,13 +396,13 @@ impl Versions {
         of_minor("Kubernetes from a registry:", minor, &self.registry.kubernetes, |k| &k.version)
     }
 
-    /// What an image holds, whatever its tag. `None`: the file does not tell.
+    /// What an image contains, whatever its tag. `None`: it is not in the file.
     pub fn image(&self, image: &ImageRef) -> Option<&Image> {
         let name = image.name();
         self.images.iter().map(|i| &i.value).find(|i| i.names.contains(&name))
     }
 
-    /// Names of all images that the file tells about, for messages.
+    /// Names of all images in the file, for messages.
     pub fn image_names(&self) -> Vec<&str> {
         self.images.iter().flat_map(|i| &i.names).map(String::as_str).collect()
     }

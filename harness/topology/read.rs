@@ -179,7 +179,7 @@ fn extra_files(folder: &Path, read: &File) -> Vec<Problem> {
         .collect()
 }
 
-/// Inside a cluster, and between clusters of one network. (Across networks a gateway stands between; ranges may repeat.)
+/// Inside a cluster, and between clusters of one network. (Across networks there is a gateway in between; ranges may repeat.)
 fn overlaps(clusters: &[Read]) -> Vec<Problem> {
     let ranges = clusters.iter().flat_map(|cluster| {
         [(cluster, RangeOf::Pods, &cluster.kind.pods), (cluster, RangeOf::Services, &cluster.kind.services)]

@@ -23,7 +23,7 @@ pub(super) enum Maker {
     Deployment,
     /// The pod itself.
     Pod,
-    /// A controller of this kind that owns its pods, and how many it is to have; `None`: as many as it wants, at least one.
+    /// A controller of this kind that owns its pods, and how many it is to have; `None`: as many as it chooses, at least one.
     Controller(String, Option<usize>),
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Desired {
     pub expected: Vec<Expected>,
 }
 
-/// The key that tells objects of one cluster apart: kind, namespace, name.
+/// The key of an object in its cluster: kind, namespace, name.
 type Key = (String, String, String);
 
 struct Builder<'a> {

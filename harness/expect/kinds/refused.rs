@@ -65,7 +65,7 @@ fn is_refused(call: &CallSeen) -> bool {
     }
 }
 
-/// Whether Envoy says that there is no way to the other side, which so has refused nothing; some versions tell the number alone.
+/// Whether Envoy says that the other side is unreachable, so that nothing was refused; some versions report the error number only.
 fn is_unreachable(told: &str) -> bool {
     let told = told.to_ascii_lowercase();
     let words = ["no route to host", "network is unreachable"].iter().any(|words| told.contains(words));

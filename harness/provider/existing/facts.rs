@@ -108,7 +108,7 @@ impl Facts {
         wrong
     }
 
-    /// Whether the cluster tells where its pods get their addresses.
+    /// Whether the cluster shows the ranges of its pods' addresses.
     pub(super) fn tells_pods(&self) -> bool {
         self.nodes.iter().all(|node| node.pods.is_some())
     }

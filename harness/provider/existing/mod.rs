@@ -61,7 +61,7 @@ pub async fn create(topology: &Topology, env: &EnvDir, given: &Given) -> Result<
     attach(topology, env).await
 }
 
-/// The clusters behind the contexts that were given, for a look: nothing is written, and their ranges are not compared.
+/// The clusters of the given contexts, to read only: nothing is written, and their ranges are not compared.
 ///
 /// # Errors
 /// When a context is missing or a cluster does not answer.

@@ -1,6 +1,6 @@
 //! Takes away what runs put into clusters that were not made here.
 //!
-//! Only what carries the label that the journal names. Everything is told to go first, newest first, and then waited for:
+//! Only what carries the label that the journal names. Everything is deleted first, newest first, and then waited for:
 //! namespaces take seconds, and go at the same time. What programs of ours wrote by themselves goes last, when those
 //! programs are gone.
 
@@ -44,7 +44,7 @@ struct Removal {
     client: Client,
 }
 
-/// An object that was told to go.
+/// An object whose deletion was requested.
 struct Going {
     api: Api<DynamicObject>,
     name: String,
@@ -183,7 +183,7 @@ fn carries(object: &DynamicObject, label: &str) -> bool {
     label.split_once('=').is_some_and(|(key, value)| object.labels().get(key).is_some_and(|v| v == value))
 }
 
-/// What keeps an object that was told to go, in Kubernetes' own words where it has some.
+/// What prevents the deletion of an object, in Kubernetes' own words where it has some.
 fn holds(object: &DynamicObject) -> String {
     let conditions = object.data.pointer("/status/conditions").and_then(|c| c.as_array());
     let messages: Vec<&str> = conditions

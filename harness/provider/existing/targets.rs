@@ -101,7 +101,7 @@ impl Given {
             return Ok(false);
         }
         let files = self.read()?;
-        // A context that is not there is told when the topology is known.
+        // A missing context is reported when the topology is known.
         let found = self.contexts.iter().filter_map(|(cluster, context)| find(&files, cluster, context).ok());
         let (ours, others): (Vec<ClusterContext>, Vec<ClusterContext>) =
             found.partition(|target| target.netns.is_some());
@@ -134,7 +134,7 @@ impl Given {
         Ok(read)
     }
 
-    /// What tells these clusters from others: for fingerprints.
+    /// What identifies these clusters: for fingerprints.
     pub fn identity(&self) -> String {
         let files = self.read().unwrap_or_default();
         let each = self.contexts.iter().map(|(cluster, context)| {

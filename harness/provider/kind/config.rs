@@ -18,7 +18,7 @@ pub(super) struct Machine {
     pub(super) kubernetes_minor: u32,
 }
 
-/// From this minor on the kubelet refuses cgroup v1 unless told otherwise.
+/// From this minor on the kubelet refuses cgroup v1 unless configured otherwise.
 const FAILS_ON_CGROUP_V1: u32 = 35;
 
 /// The text for `kind create cluster --config -` (JSON, which is YAML).

@@ -10,7 +10,7 @@ pub(super) fn docker<'a>(args: impl IntoIterator<Item = &'a str>) -> Tool {
     Tool::new("docker").args(args)
 }
 
-/// What the engine tells about its machine.
+/// What the engine reports about its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Engine {

@@ -1,6 +1,6 @@
 //! Clusters made by kind: nodes are containers of the machine's container engine.
 //!
-//! `docs/kind.md` tells how the pieces hang together.
+//! `docs/kind.md` describes how the parts work together.
 
 use std::path::PathBuf;
 use std::sync::Arc;

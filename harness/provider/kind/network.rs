@@ -14,7 +14,7 @@ pub(super) fn name(env_id: &str) -> String {
     format!("meshproof-{env_id}")
 }
 
-/// What the engine tells of a network.
+/// What the engine reports about a network.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {

@@ -12,7 +12,7 @@ use crate::tool::{Output, quote};
 /// When the container cannot be entered; a program that ends with a failure is no error here.
 pub(super) async fn exec(node: &str, argv: &[&str]) -> Result<Output, ProviderError> {
     let output = docker(["exec", node]).args(argv).run_unchecked().await?;
-    // Docker's own failures have the exit codes of programs, so only its words tell them apart.
+    // Docker's own failures have the exit codes of programs, so only its messages distinguish them.
     let said = output.error_text();
     let of_docker = ["Error response from daemon: ", "Error: No such container: "].iter().any(|e| said.starts_with(e));
     if !output.status.success() && of_docker {

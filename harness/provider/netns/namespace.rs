@@ -125,7 +125,7 @@ pub fn enter<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 's
     }
 }
 
-/// Like [`enter`], but the thread goes on by itself.
+/// Like [`enter`], but the thread continues by itself.
 ///
 /// # Errors
 /// When the namespace is not there.

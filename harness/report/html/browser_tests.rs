@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::report::{html, sample};
 use crate::tool::{Tool, ToolError};
 
-/// What `browser_tests.js` tells of the page.
+/// What `browser_tests.js` reports about the page.
 #[derive(Debug, Deserialize)]
 struct Seen {
     width: u32,

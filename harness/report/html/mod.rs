@@ -13,7 +13,7 @@ use super::terminal::{mark, place, word};
 use super::{EnvironmentReport, RunReport, ScenarioReport, StepReport, seconds, versions};
 use crate::verdict::Class;
 
-/// How many scenarios that did not pass are told in full before the table; the others are told further down.
+/// How many scenarios that did not pass are shown in full before the table; the others follow below it.
 const FIRST: usize = 3;
 
 /// The report as HTML.

@@ -3,7 +3,7 @@
 //! ```text
 //! $XDG_CACHE_HOME/meshproof/
 //!   layers/<digest>/           one layer, unpacked, as overlayfs takes it
-//!   images/<name>.json         what a name stood for when it was pulled or imported last
+//!   images/<name>.json         which image a name meant when it was pulled or imported last
 //! ```
 //! Layers appear whole or not at all: each is unpacked beside its place and renamed.
 
@@ -23,7 +23,7 @@ mod unpack;
 /// An image that can be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerImage {
-    /// What its name stood for: the manifest's digest, or its configuration's where it came from an archive.
+    /// What its name meant: the manifest's digest, or its configuration's where it came from an archive.
     pub digest: String,
     /// The folders of its layers, the lowest first.
     pub layers: Vec<PathBuf>,
@@ -113,7 +113,7 @@ impl Store {
         Ok(Self { root: settings.root.clone(), client })
     }
 
-    /// The image that a name stood for when it was pulled or imported last; `None`: it never was, or its layers are gone.
+    /// The image that a name meant when it was pulled or imported last; `None`: it never was, or its layers are missing.
     pub fn find(&self, name: &str) -> Option<ContainerImage> {
         let image: ImageRef = name.parse().ok()?;
         let text = std::fs::read(self.record(&image)).ok()?;

@@ -19,7 +19,7 @@ const DROP_IN: &str = include_str!("files/preload.conf");
 /// Texts that decide what the result is.
 pub(super) const SCRIPTS: [&str; 4] = [ENTRYPOINT, PRELOAD, USE_PRELOADED, DROP_IN];
 
-/// What every node image has beside what it stands on.
+/// What every node image has besides its base.
 pub(super) fn files() -> Tree {
     let text = |path: &str, mode, text: &str| (path.to_owned(), (mode, Content::Text(text.to_owned())));
     Tree::from([

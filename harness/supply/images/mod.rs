@@ -91,7 +91,7 @@ pub async fn add_on(supplied: &Supplied, add_on: AddOn) -> Result<PathBuf, Suppl
 /// Names, without making anything.
 ///
 /// # Errors
-/// When the supply lacks a program that the image is made from.
+/// When a program of the image is missing from the supply.
 pub async fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyError> {
     let (mut images, recipe) = match supplied.origin {
         Origin::Packages => packages::describe(supplied)?,

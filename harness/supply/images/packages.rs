@@ -47,7 +47,7 @@ const PACKAGES: [&str; 20] = [
     "tcpdump",
 ];
 
-/// Published images whose content `versions.yaml` tells, and their names when they are built here.
+/// Published images whose content `versions.yaml` lists, and their names when they are built here.
 const ISTIO: [(&str, &str); 4] = [
     ("registry.istio.io/release/pilot", "pilot"),
     ("registry.istio.io/release/proxyv2", "proxyv2"),

@@ -19,7 +19,7 @@ pub(super) enum Login {
     Password {
         /// Name.
         user: String,
-        /// Password, or what stands for one.
+        /// Password, or a token in its place.
         password: String,
     },
 }

@@ -303,7 +303,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks the image's registry, and again with a token when it wants one.
+    /// Asks the image's registry, and again with a token when it requires one.
     async fn get(&self, image: &ImageRef, path: &str) -> Result<Response, RegistryError> {
         let base = self.base(image)?;
         let url = format!("{base}v2/{}/{path}", image.repository);

@@ -261,7 +261,7 @@ async fn the_whole_supply_comes_from_mirrors_and_then_from_the_cache() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(second.fingerprint(), first.fingerprint());
 
-    // And what is not here cannot be had, which is told with the address.
+    // What is not in the cache is not available, which is reported with the address.
     let other = Cache::at(&server.dir.path().join("other")).unwrap();
     let error = ensure_in(&other, Purpose::Netns, Source::Registry, &versions, &overrides).await.unwrap_err();
     let text = error.to_string();
@@ -282,7 +282,7 @@ async fn auto_takes_packages_where_no_registry_answers() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-/// A registry that wants a token, as Docker Hub does.
+/// A registry that requires a token, as Docker Hub does.
 #[tokio::test]
 async fn a_token_is_fetched_where_one_is_wanted() {
     use axum::extract::{Path, Query, State};

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use super::images::Image;
 use super::inside::Identity;
 
-/// What container engines grant unless told otherwise.
+/// What container engines grant by default.
 const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

@@ -1,4 +1,4 @@
-//! Which programs an image stands for: there is no container engine, so an image is a list of
+//! Which programs an image contains: there is no container engine, so an image is a list of
 //! files at the paths that the real image has them, and how it is started.
 
 use std::collections::BTreeMap;

@@ -165,7 +165,7 @@ fn become_container(file: &Path, kubelet: &mut UnixStream) -> Result<std::conver
     }
     std::env::set_current_dir(&start.cwd).map_err(told(&start.cwd))?;
     let program = find(&start)?;
-    // Programs open /dev/stdout anew, which asks for the owner's right to do so.
+    // Programs open /dev/stdout again, which needs the owner's permission.
     for result in
         [fchown(io::stdout(), Some(start.identity.uid), None), fchown(io::stderr(), Some(start.identity.uid), None)]
     {

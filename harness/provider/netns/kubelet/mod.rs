@@ -8,7 +8,7 @@
 //! | file | job |
 //! |---|---|
 //! | `supported` | which fields of a pod are understood (pure) |
-//! | `images` | which programs an image stands for |
+//! | `images` | which programs an image contains |
 //! | `facts`, `quantity`, `environment`, `files`, `identity`, `status` | the pod spec's rules (pure) |
 //! | `objects`, `atomic`, `volumes` | ConfigMaps, Secrets and tokens become folders |
 //! | `inside` | the first process of a container: builds what it sees, then becomes its program |

@@ -59,7 +59,7 @@ impl BackOff {
     }
 }
 
-/// Runs a container until it has ended for good or is told to stop.
+/// Runs a container until it has ended for good or is stopped.
 pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restart: Restart, mut stop: Stop) {
     let mut back_off = BackOff(0);
     loop {
@@ -192,7 +192,7 @@ fn target(run: &Run, place: Place) -> Result<Option<u32>, String> {
     state.map(|state| Some(state.pid)).map_err(|_| format!("target container {name:?} is not running"))
 }
 
-/// From the program's start to its end. `None`: it was told to stop, and its end is noted.
+/// From the program's start to its end. `None`: it was stopped, and its end is recorded.
 async fn live(
     run: &Arc<Run>,
     place: Place,

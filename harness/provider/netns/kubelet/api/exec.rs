@@ -122,7 +122,7 @@ async fn on_terminal(
     }
 }
 
-/// Joins the client to a running container: it gets what is printed from now on, and types if it wants to.
+/// Joins the client to a running container: it gets what is printed from now on, and can send input.
 pub async fn attach(mut printed: broadcast::Receiver<Printed>, input: Input, mut session: Session) {
     let (stdout, stderr) = (session.stdout.clone(), session.stderr.clone());
     let print = async {
@@ -220,7 +220,7 @@ async fn print(mut from: impl AsyncRead + Unpin, to: Option<&Outgoing>) {
     }
 }
 
-/// A client that disconnected, or did not ask for it, gets nothing; the program goes on.
+/// A client that disconnected, or did not ask for it, gets nothing; the program continues.
 async fn send(buffer: &mut BytesMut, to: Option<&Outgoing>) {
     let bytes = buffer.split().freeze();
     if let Some(to) = to {

@@ -60,7 +60,7 @@ pub enum Frame {
     Other,
 }
 
-/// Reads frames. The compression of headers goes on from one frame to the next.
+/// Reads frames. The compression of headers continues from one frame to the next.
 pub struct Decoder {
     inflate: Decompress,
 }
