@@ -41,12 +41,6 @@ fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
             "`--install-mesh` never changes an existing mesh",
             "remove `--install-mesh` to use it as it is, or uninstall it: `istioctl uninstall --purge`",
         ),
-        Ok(found) if found.unreadable_log().is_some() => Finding::warning(
-            "mesh",
-            format!("as found: istio {}; {}", found.version(), found.unreadable_log().unwrap_or_default()),
-            "scenarios that expect `endpoints_in`, `mtls` or `captured` need the proxies' access logs, and are refused",
-            "set the mesh's access log as docs/existing.md shows",
-        ),
         Ok(found) => Finding::good("mesh", found.in_words()),
         // Whatever is in the way, the installation will name it.
         Err(MeshError::NotFound { .. }) if install => Finding::good("mesh", "none; one will be installed for the run"),
@@ -79,7 +73,7 @@ mod tests {
 
     #[rstest]
     #[case::used_as_it_is(found(None), false, Severity::Good)]
-    #[case::its_log_says_little(found(Some("the access log is text")), false, Severity::Warning)]
+    #[case::its_log_says_little(found(Some("the access log is text")), false, Severity::Good)]
     #[case::none_to_use(none(), false, Severity::Bad)]
     #[case::none_in_the_way(none(), true, Severity::Good)]
     #[case::one_in_the_way(found(None), true, Severity::Bad)]

@@ -175,12 +175,14 @@ impl FoundMesh {
         self.istiods.iter().find_map(|istiod| istiod.unreadable_log.as_deref())
     }
 
-    /// In what the mesh is not as `wanted`, one phrase each.
-    pub fn differences(&self, wanted: &MeshOptions, topology: &Topology) -> Vec<String> {
+    /// In what the mesh is not as `wanted`, one phrase each. Only the options that are `written` are compared: the others are
+    /// as they are in the mesh.
+    pub fn differences(&self, wanted: &MeshOptions, written: &BTreeSet<String>, topology: &Topology) -> Vec<String> {
         let mut differences = Vec::new();
         // With one istiod no name is needed.
+        let is_written = |option: &str| written.contains(option);
         let at = |of: usize, cluster: &str| if of > 1 { format!(" in {cluster}") } else { String::new() };
-        for istiod in self.istiods.iter().filter(|istiod| istiod.mtls != wanted.mtls) {
+        for istiod in self.istiods.iter().filter(|istiod| is_written("mtls") && istiod.mtls != wanted.mtls) {
             let at = at(self.istiods.len(), &istiod.cluster);
             differences.push(format!("`mtls: {}`, and it is {}{at}", word(wanted.mtls), word(istiod.mtls)));
         }
@@ -189,7 +191,7 @@ impl FoundMesh {
             Some(spec) => captured_in(topology, spec, wanted.outbound),
             None => outbound_ranges(topology, &s.cluster, wanted.outbound),
         };
-        let others = self.sidecars.iter().filter(|s| set(&s.outbound) != set(&ranges(s)));
+        let others = self.sidecars.iter().filter(|s| is_written("outbound") && set(&s.outbound) != set(&ranges(s)));
         let others: BTreeSet<String> = others
             .map(|sidecar| {
                 let name = if wanted.outbound == Outbound::All { "all" } else { "clusters" };
@@ -197,7 +199,7 @@ impl FoundMesh {
             })
             .collect();
         differences.extend(others);
-        if self.sidecars.iter().any(|s| s.dns_capture) && !wanted.dns_capture {
+        if is_written("dns_capture") && self.sidecars.iter().any(|s| s.dns_capture) && !wanted.dns_capture {
             differences.push("`dns_capture: false`, and every sidecar answers DNS".into());
         }
         if wanted.tracing.is_some() {
@@ -249,14 +251,29 @@ mod tests {
 
     #[test]
     fn a_mesh_that_is_as_wanted_differs_in_nothing() {
-        assert_eq!(found("*").differences(&MeshOptions::default(), &vpn()), Vec::<String>::new());
+        assert_eq!(found("*").differences(&MeshOptions::default(), &all(), &vpn()), Vec::<String>::new());
         // Their order does not matter.
         let narrow = found("10.120.0.0/16,10.10.0.0/16,10.110.0.0/16,10.20.0.0/16");
         let wanted = MeshOptions { outbound: Outbound::Clusters, ..MeshOptions::default() };
-        assert_eq!(narrow.differences(&wanted, &vpn()), Vec::<String>::new());
+        assert_eq!(narrow.differences(&wanted, &all(), &vpn()), Vec::<String>::new());
         // DNS capture is a pod's own choice, unless the mesh made it for all.
         let capture = MeshOptions { dns_capture: true, ..MeshOptions::default() };
-        assert_eq!(found("*").differences(&capture, &vpn()), Vec::<String>::new());
+        assert_eq!(found("*").differences(&capture, &all(), &vpn()), Vec::<String>::new());
+    }
+
+    fn all() -> BTreeSet<String> {
+        ["mtls", "outbound", "dns_capture"].map(str::to_owned).into()
+    }
+
+    #[test]
+    fn what_a_scenario_does_not_write_is_as_it_is_in_the_mesh() {
+        let mut other = found("10.0.0.0/8");
+        other.istiods[0].mtls = Mtls::Permissive;
+        other.sidecars[1].dns_capture = true;
+        let wanted = MeshOptions::default();
+        assert_eq!(other.differences(&wanted, &BTreeSet::new(), &vpn()), Vec::<String>::new());
+        let mtls = BTreeSet::from(["mtls".to_owned()]);
+        assert_eq!(other.differences(&wanted, &mtls, &vpn()), ["`mtls: strict`, and it is permissive"]);
     }
 
     #[test]
@@ -264,7 +281,7 @@ mod tests {
         let mut other = found("10.0.0.0/8");
         other.istiods[0].mtls = Mtls::Permissive;
         other.sidecars[1].dns_capture = true;
-        insta::assert_snapshot!(other.differences(&MeshOptions::default(), &vpn()).join("\n"), @r"
+        insta::assert_snapshot!(other.differences(&MeshOptions::default(), &all(), &vpn()).join("\n"), @r"
         `mtls: strict`, and it is permissive
         `outbound: all` (*), and sidecars capture 10.0.0.0/8
         `dns_capture: false`, and every sidecar answers DNS
@@ -310,13 +327,13 @@ mod tests {
         ];
         let found = find(&mesh, &same).await.unwrap();
         assert_eq!(found.in_words(), "as found: istio 1.30.4, mtls strict, outbound *");
-        assert_eq!(found.differences(&MeshOptions::default(), &mesh.topology), Vec::<String>::new());
+        assert_eq!(found.differences(&MeshOptions::default(), &all(), &mesh.topology), Vec::<String>::new());
         let other = [same[0].clone(), serving("cluster2", "1.31.0", "PERMISSIVE", "")];
         let found = find(&mesh, &other).await.unwrap();
         assert_eq!(found.version(), "1.30.4 and 1.31.0");
         assert_eq!(found.unreadable_log(), Some("proxies write no access log (accessLogFile is not /dev/stdout)"));
         assert_eq!(
-            found.differences(&MeshOptions::default(), &mesh.topology),
+            found.differences(&MeshOptions::default(), &all(), &mesh.topology),
             ["`mtls: strict`, and it is permissive in cluster2"]
         );
     }

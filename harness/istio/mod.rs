@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod injection;
 mod install;
 pub mod options;
+pub mod own_log;
 mod prepare;
 mod primary;
 mod readiness;

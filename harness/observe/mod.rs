@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `admin` | HTTP requests to a port of a pod |
 //! | `istiod` | istiod's debug endpoints |
+//! | `counters` | how many requests a proxy has sent to each endpoint |
 //! | `envoy` | one proxy, by its admin interface |
 //! | `held` | a proxy's configuration in one form, whether Envoy or istiod wrote it |
 //! | `access_log` | the format of the proxies' access logs, and its reader |
@@ -16,6 +17,7 @@
 
 pub mod access_log;
 pub(crate) mod admin;
+pub mod counters;
 pub(crate) mod envoy;
 pub(crate) mod held;
 pub(crate) mod istiod;

@@ -113,7 +113,7 @@ fn unhealthy(health: &Value) -> Option<String> {
     (!matches!(eds, "HEALTHY" | "UNKNOWN")).then(|| format!("{} by the control plane", eds.to_lowercase()))
 }
 
-fn address(address: &Value) -> Option<SocketAddr> {
+pub(crate) fn address(address: &Value) -> Option<SocketAddr> {
     let socket = address.get("socket_address")?;
     let ip = socket.get("address")?.as_str()?.parse().ok()?;
     Some(SocketAddr::new(ip, socket.get("port_value")?.as_u64()?.try_into().ok()?))

@@ -10,9 +10,11 @@ use thiserror::Error;
 use crate::expect::{Observations, Outcome};
 use crate::provider::{Cluster, PodRef, ProviderError};
 
+mod counters;
 mod curl;
 mod logs;
 
+pub use counters::attribute;
 pub use logs::{Proxy, read_logs};
 
 /// What to send.

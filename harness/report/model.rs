@@ -135,6 +135,9 @@ pub struct ScenarioReport {
     /// How its mesh was set up for it, in words: `mtls strict, outbound any`; empty for a mesh that was there.
     #[serde(default)]
     pub mesh: String,
+    /// What expectations about proxies were judged by, in a mesh that is used as it is; empty: the mesh's access log.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub calls_read_from: String,
     /// From when its environment was ready to the end of its last step; without an environment, until that failed.
     pub seconds: f64,
     /// The steps that were begun, in order.

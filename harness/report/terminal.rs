@@ -96,6 +96,10 @@ pub fn scenario(scenario: &ScenarioReport) -> String {
         painted(BOLD, &scenario.name),
         painted(DIM, format!("{}, {}", scenario.file, seconds(scenario.seconds)))
     );
+    if !scenario.calls_read_from.is_empty() {
+        let told = format!("calls are read from {}", scenario.calls_read_from);
+        let _ = writeln!(text, "  {}", painted(DIM, told));
+    }
     for step in &scenario.steps {
         text += &self::step(scenario, step);
     }

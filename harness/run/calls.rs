@@ -1,14 +1,16 @@
 //! One `call` step: from the scenario's words to findings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::call_log::CallLog;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
 use crate::expect::{Latency, Need, Ranges, judge};
 use crate::istio;
+use crate::observe::counters;
 use crate::plan::PlannedCall;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
@@ -40,14 +42,22 @@ pub async fn send(
     running: &[RunningWorkload],
     planned: &PlannedCall,
     patience: Patience,
+    log: &CallLog,
 ) -> Result<Called, RunError> {
     let call = &planned.call;
     let (cluster, caller) = caller(environment, running, call).await?;
     let request = request(environment, planned, patience);
     let pod = caller.reference();
-    let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
     let needs = call.expect.needs();
-    if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
+    let counted = matches!(log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.sidecar;
+    let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
+    let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
+    if let Some(before) = before {
+        let after = counters::requests(cluster, &pod).await?;
+        let pods = addresses(environment, running).await?;
+        probe::attribute(&mut sent.observations, &counters::between(&before, &after), &pods)
+            .map_err(|why| RunError::Counters { pod: format!("{}/{}", pod.namespace, pod.name), why })?;
+    } else if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
         let servers =
             if needs.contains(&Need::ServerLogs) { servers(environment, running, &caller).await? } else { Vec::new() };
         let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
@@ -199,6 +209,20 @@ async fn servers<'a>(
         let cluster = environment.cluster(cluster)?;
         let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
         all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| (cluster, p.reference())));
+    }
+    Ok(all)
+}
+
+/// The address of every pod of the scenario's, by its name.
+async fn addresses(
+    environment: &Environment,
+    running: &[RunningWorkload],
+) -> Result<BTreeMap<String, IpAddr>, RunError> {
+    let mut all = BTreeMap::new();
+    for (cluster, namespace) in places(running) {
+        let cluster = environment.cluster(cluster)?;
+        let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
+        all.extend(pods.into_iter().filter_map(|pod| Some((pod.name, pod.ip?))));
     }
     Ok(all)
 }

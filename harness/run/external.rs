@@ -11,8 +11,9 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
+use super::call_log::{self, CallLog};
 use super::environment::Environment;
-use super::foreign_mesh::{failed, object, same_mesh};
+use super::foreign_mesh::{self, failed, object, same_mesh};
 use super::kit::Kit;
 use super::{Chosen, RunError};
 use crate::apply::{Manifest, OWNER_LABEL};
@@ -24,18 +25,37 @@ use crate::scenario::{Scenario, Step};
 use crate::topology::Topology;
 use crate::workload::{self, WorkloadError};
 
-/// Makes the namespaces of a scenario, each in the journal first, or refuses the scenario.
+/// What a scenario has in clusters that were not created here.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// How its calls are read.
+    pub log: CallLog,
+    /// The namespaces of its workloads.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Creates the namespaces of a scenario, each in the journal first, or refuses the scenario.
 ///
 /// # Errors
 /// [`RunError::NotOurs`] with all that is refused, at once; or when a cluster does not answer.
-pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen) -> Result<(), RunError> {
+pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen) -> Result<Claimed, RunError> {
     let scenario = chosen.plan.scenario();
-    let mut refused = match &environment.record.found_mesh {
-        Some(found) => unfit(found, scenario, &environment.topology),
-        None => Vec::new(),
-    };
     let mut all = objects(environment, kit, chosen)?;
     let mut namespaces = namespaces(&all);
+    let everywhere: BTreeSet<String> = namespaces.values().flatten().cloned().collect();
+    let (mut refused, mut log) = (Vec::new(), CallLog::default());
+    if let Some(found) = &environment.record.found_mesh {
+        let written = foreign_mesh::written(&chosen.plan.loaded.source.text);
+        refused = unfit(found, scenario, &written, &environment.topology);
+        log = CallLog::choose(environment, scenario, found.unreadable_log(), &everywhere).await?;
+        refused.extend(log.blind(scenario));
+    }
+    if log == CallLog::Added {
+        // istiod reads EnvoyFilters where it reads everything else, whichever cluster the pods are in.
+        for cluster in call_log::config_clusters(environment) {
+            namespaces.entry(cluster.name.clone()).or_default().extend(everywhere.iter().cloned());
+        }
+    }
     for step in &chosen.plan.steps {
         if let Action::Change(PlannedChange { change: plan::Change::Apply { clusters, manifests, .. }, .. }) =
             &step.action
@@ -61,7 +81,7 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
             make(&environment.dir, cluster, namespace).await?;
         }
     }
-    Ok(())
+    Ok(Claimed { log, namespaces: everywhere })
 }
 
 /// What a scenario's workloads are made of, by cluster.
@@ -110,23 +130,15 @@ fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<Strin
 }
 
 /// Why a scenario cannot be judged on a mesh that is used as it is.
-fn unfit(found: &FoundMesh, scenario: &Scenario, topology: &Topology) -> Vec<String> {
+fn unfit(found: &FoundMesh, scenario: &Scenario, written: &BTreeSet<String>, topology: &Topology) -> Vec<String> {
     let mut why: Vec<String> =
-        same_mesh(found, &scenario.mesh, topology).err().map(|e| e.to_string()).into_iter().collect();
+        same_mesh(found, &scenario.mesh, written, topology).err().map(|e| e.to_string()).into_iter().collect();
     for step in scenario.steps.iter() {
-        match &step.value {
-            Step::Fault(fault) => why.push(format!(
+        if let Step::Fault(fault) = &step.value {
+            why.push(format!(
                 "line {}: fault {} changes more than this run's namespaces (hint: `--install-mesh`, or the kind or netns provider)",
                 step.line, fault.name.value
-            )),
-            Step::Call(call) if !call.expect.needs().is_empty() => why.extend(found.unreadable_log().map(|log| {
-                format!(
-                    "line {}: `endpoints_in`, `mtls` and `captured` are read from the proxies' access logs, and in this mesh \
-                     {log} (hint: docs/existing.md has the setting; or `--install-mesh`)",
-                    step.line
-                )
-            })),
-            _ => {}
+            ));
         }
     }
     why
@@ -231,6 +243,6 @@ steps:
         };
         let found = FoundMesh { istiods: vec![istiod], sidecars: Vec::new() };
         let topology = Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new() };
-        insta::assert_snapshot!(unfit(&found, &scenario, &topology).join("\n"));
+        insta::assert_snapshot!(unfit(&found, &scenario, &foreign_mesh::written(text), &topology).join("\n"));
     }
 }

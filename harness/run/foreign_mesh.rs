@@ -1,6 +1,6 @@
 //! The mesh of clusters that meshproof did not create: one that is used as it is, and one that is installed for a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -20,12 +20,24 @@ use crate::topology::Topology;
 /// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
 const OF_ISTIOD: &str = "istio.io/config=true";
 
+/// The options that a scenario writes under `mesh:`. In a mesh that is used as it is, the others are as they are.
+pub(super) fn written(scenario: &str) -> BTreeSet<String> {
+    let read: serde_json::Value = serde_saphyr::from_str(scenario).unwrap_or_default();
+    let mesh = read.get("mesh").and_then(serde_json::Value::as_object);
+    mesh.into_iter().flatten().map(|(option, _)| option.clone()).collect()
+}
+
 /// Whether the mesh that was found fits a scenario.
 ///
 /// # Errors
 /// [`RunError::NotOurs`] with every difference.
-pub(super) fn same_mesh(found: &FoundMesh, options: &MeshOptions, topology: &Topology) -> Result<(), RunError> {
-    let differences = found.differences(options, topology);
+pub(super) fn same_mesh(
+    found: &FoundMesh,
+    options: &MeshOptions,
+    written: &BTreeSet<String>,
+    topology: &Topology,
+) -> Result<(), RunError> {
+    let differences = found.differences(options, written, topology);
     if differences.is_empty() {
         return Ok(());
     }

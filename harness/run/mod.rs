@@ -7,6 +7,7 @@ pub mod reap;
 pub mod record;
 pub mod settings;
 
+mod call_log;
 mod calls;
 mod external;
 mod fault_injection;
@@ -124,6 +125,20 @@ pub enum RunError {
         environment: String,
         /// What is wrong with it.
         source: std::io::Error,
+    },
+    /// A proxy could not be read.
+    #[error(transparent)]
+    Observe(#[from] crate::observe::ObserveError),
+    /// Counters stand in for access logs, and do not say enough.
+    #[error(
+        "the counters of the proxy of {pod} do not say which call went to which endpoint: {why} (fix: allow this user to create \
+         EnvoyFilters in the run's namespaces, or configure the mesh's access log as docs/existing.md shows)"
+    )]
+    Counters {
+        /// The caller, as `NAMESPACE/POD`.
+        pod: String,
+        /// What was counted.
+        why: String,
     },
     /// Files or options that cannot be used. The only kind that is not the environment's failure.
     #[error("{0}")]

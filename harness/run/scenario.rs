@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
+use super::call_log::CallLog;
 use super::calls::{self, Called};
 use super::environment::Environment;
+use super::external::Claimed;
 use super::fault_injection::{Attempt, FaultInjection, Injection, RunUnderFault};
 use super::kit::Kit;
 use super::stale::StaleConnections;
@@ -29,6 +31,8 @@ struct ScenarioRun<'a> {
     chosen: &'a Chosen,
     running: Vec<RunningWorkload>,
     undo: UndoList,
+    /// What says how calls went through the proxies.
+    log: CallLog,
     /// Per call step: what is wrong with its negative control.
     controls: BTreeMap<usize, Finding>,
     started: Instant,
@@ -112,9 +116,9 @@ impl<'a> ScenarioRun<'a> {
             report.mesh = chosen.plan.scenario().mesh.in_words();
         }
         let undo = UndoList::open(&environment.dir)?;
-        let (running, controls, started) = (Vec::new(), BTreeMap::new(), Instant::now());
+        let (running, controls, started, log) = (Vec::new(), BTreeMap::new(), Instant::now(), CallLog::default());
         let witness = Witness::new();
-        Ok(Self { environment, kit, chosen, running, undo, controls, started, witness, report, injection })
+        Ok(Self { environment, kit, chosen, running, undo, log, controls, started, witness, report, injection })
     }
 
     fn patience(&self) -> Patience {
@@ -130,8 +134,13 @@ impl<'a> ScenarioRun<'a> {
         task.step("mesh options and workloads");
         let chosen = self.chosen;
         let (plan, scenario) = (&chosen.plan, chosen.plan.scenario());
+        let mut claimed = Claimed::default();
         if self.environment.record.provider == ProviderName::Existing {
-            external::claim(self.environment, self.kit, self.chosen).await?;
+            claimed = external::claim(self.environment, self.kit, self.chosen).await?;
+        }
+        self.log = claimed.log.clone();
+        if self.log != CallLog::OfMesh {
+            self.report.calls_read_from = self.log.in_words();
         }
         self.environment.reconcile_mesh(&scenario.mesh).await?;
         let owner = &self.environment.record.id;
@@ -144,6 +153,7 @@ impl<'a> ScenarioRun<'a> {
             |named: &Path| plan.loaded.locate(named),
         );
         self.running = reconciled.await?;
+        claimed.log.add(self.environment, &claimed.namespaces).await?;
         // Pods are ready; now the proxies must know of each other.
         let settled = gate::before(&self.environment.clusters, Change::endpoints(self.namespaces())).await?;
         gate::after(settled, GATE_LIMIT).await?;
@@ -208,7 +218,7 @@ impl<'a> ScenarioRun<'a> {
             Action::Call(call) => {
                 self.injection(index).await?;
                 let patience = self.patience();
-                let sent = calls::send(self.environment, &self.running, call, patience);
+                let sent = calls::send(self.environment, &self.running, call, patience, &self.log);
                 let Called { calls, findings } = patience.within(sent).await?;
                 told.calls = Some(calls);
                 told.findings = findings;
@@ -258,7 +268,7 @@ impl<'a> ScenarioRun<'a> {
         self.witness.note("negative control: what the calls after the change expect must not hold yet");
         let chosen = self.chosen;
         for (index, call) in chosen.plan.calls_of(&planned.controls) {
-            let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience()).await?;
+            let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience(), &self.log).await?;
             if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }
