@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PostParams};
-use kube::core::GroupVersionKind;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
 use kube::discovery::{Discovery, verbs};
 use kube::{Client, Config, ResourceExt};
 use meshproof::journal::EnvDir;

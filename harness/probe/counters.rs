@@ -13,11 +13,7 @@ use crate::observe::counters::Requests;
 ///
 /// # Errors
 /// When the counters and the replies do not say which call went where: retries, or several endpoints behind a gateway.
-pub fn attribute(
-    seen: &mut Observations,
-    counted: &Requests,
-    pods: &BTreeMap<String, IpAddr>,
-) -> Result<(), String> {
+pub fn attribute(seen: &mut Observations, counted: &Requests, pods: &BTreeMap<String, IpAddr>) -> Result<(), String> {
     let mut left = counted.clone();
     let mut endpoints = vec![None; seen.calls.len()];
     // A reply that names its pod: the request went there if that pod got one.

@@ -268,7 +268,8 @@ impl<'a> ScenarioRun<'a> {
         self.witness.note("negative control: what the calls after the change expect must not hold yet");
         let chosen = self.chosen;
         for (index, call) in chosen.plan.calls_of(&planned.controls) {
-            let Called { findings, .. } = calls::send(self.environment, &self.running, call, self.patience(), &self.log).await?;
+            let Called { findings, .. } =
+                calls::send(self.environment, &self.running, call, self.patience(), &self.log).await?;
             if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }
