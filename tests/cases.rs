@@ -23,7 +23,7 @@ fn project() -> tempfile::TempDir {
     let copy = |from: PathBuf, to: PathBuf| {
         assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
     };
-    for name in ["offline", "online", "passes", "kind-configs"] {
+    for name in ["offline", "online", "passes", "settings", "kind-configs"] {
         copy(root().join("tests/cases").join(name), folder.path().join(name));
     }
     copy(root().join("kind-configs/vpn"), folder.path().join("kind-configs/vpn"));
@@ -67,6 +67,9 @@ fn refused(output: &Output, expected: &[(&str, &str)]) {
 #[case("unknown-kind", "offline/objects/unknown-kind.yaml:2:7", "did you mean `VirtualService`?")]
 #[case("namespace-of-nobody", "offline/objects/namespace-of-nobody.yaml:3:38", "cluster1 has no namespace `shop`")]
 #[case("namespace-too-late", "offline/objects/namespace-too-late.yaml:3:38", "cluster1 has no namespace `shop`")]
+#[case("owned", "offline/owned.yaml:5:26", "meshproof sets `trustDomain` itself")]
+#[case("owned", "offline/owned.yaml:5:33", "MeshConfig has no field `outboundTraficPolicy`")]
+#[case("owned", "offline/objects/owned.yaml:3:19", "meshproof installs ConfigMap istio-system/istio itself")]
 #[case("domains", "kind-configs/domains/cluster2.yaml:10:54", "the DNS domain of every cluster is cluster.local")]
 #[case("only-kind", "kind-configs/only-kind/cluster1.yaml:6:3", "netns does not support `containerdConfigPatches`")]
 fn what_needs_no_cluster_is_refused_when_the_scenario_is_read(
@@ -122,6 +125,20 @@ fn what_clusters_refuse_is_underlined_all_at_once_and_nothing_runs() {
         ],
     );
     assert!(!String::from_utf8_lossy(&output.stdout).contains("pass"), "a scenario was run");
+}
+
+#[test]
+fn what_istioctl_refuses_is_underlined_before_a_cluster_is_created() {
+    if netns_is_missing() {
+        return;
+    }
+    let (project, state) = (project(), tempfile::tempdir().unwrap());
+    let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "settings/values.yaml"]);
+    refused(&output, &[("settings/values.yaml:5:11", "unknown field \"replicas\"")]);
+    let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "settings/stock-envoy.yaml"]);
+    refused(&output, &[("settings/stock-envoy.yaml:5:33", "the proxies of this environment are a stock Envoy")]);
+    let left = std::fs::read_dir(state.path().join("meshproof")).into_iter().flatten().count();
+    assert_eq!(left, 0, "an environment was begun");
 }
 
 #[test]

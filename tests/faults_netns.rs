@@ -311,7 +311,7 @@ async fn try_one(environment: &Environment, one: &Row) -> (String, Option<String
 /// Brings in the workloads, and waits until the proxies know each other.
 async fn bring_workloads(environment: &Environment, kit: &Kit, file: &Path) {
     let loaded = scenario::load(file).unwrap();
-    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
+    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.mesh_options(&environment.topology.istio).0);
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
     workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
     let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
@@ -360,7 +360,7 @@ async fn seen_and_cleared(file: &str, faults: &[Row]) {
     let plan = plan::open(&loaded, &fault::names()).map_err(|_| "a scenario with mistakes").unwrap();
     let mut session = Session::new(settings).unwrap();
     let started = Instant::now();
-    let (environment, kit) = session.enter(&plan.topology, &plan.scenario().mesh).await.unwrap();
+    let (environment, kit) = session.enter(&plan.topology, &plan.mesh).await.unwrap();
     eprintln!("two clusters with a mesh after {:.1?}", started.elapsed());
     let (rows, wrongs) = try_all(environment, kit, &loaded, faults).await;
     let took = started.elapsed();

@@ -157,7 +157,7 @@ async fn workloads(environment: &Environment, kit: &Kit) {
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, text).unwrap();
     let loaded = scenario::load(&file).unwrap();
-    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.scenario.mesh);
+    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.mesh_options(&environment.topology.istio).0);
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
     workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
     let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
@@ -399,7 +399,7 @@ async fn what_passes_the_gate_is_in_force() {
     let mut session = session().await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/vpn/both_versions.yaml");
     let plan = plan::open(&file, &fault::names()).map_err(|_| "a scenario with mistakes").unwrap();
-    let (environment, kit) = session.enter(&plan.topology, &plan.scenario().mesh).await.unwrap();
+    let (environment, kit) = session.enter(&plan.topology, &plan.mesh).await.unwrap();
     workloads(environment, kit).await;
     let mut wrong = try_ignored(environment).await;
     let count = variable("MESHPROOF_COMBINATIONS").unwrap_or(10);

@@ -84,6 +84,7 @@ async fn two_clusters_on_one_network() {
         name: "test".into(),
         purpose: "two clusters, one of two nodes".into(),
         clusters: vec![spec(1, &nodes[..1]), spec(2, &nodes)],
+        istio: Default::default(),
     };
     let env = EnvDir::create(root.path(), &id).unwrap();
     let result = async {
@@ -163,8 +164,12 @@ async fn a_creation_that_is_dropped_in_the_middle_leaves_only_what_is_written_do
     let Some(image) = image().await else { return };
     let root = tempfile::tempdir().unwrap();
     let id = format!("d{}", std::process::id());
-    let topology =
-        Topology { name: "test".into(), purpose: String::new(), clusters: vec![spec(3, &[NodeRole::ControlPlane])] };
+    let topology = Topology {
+        name: "test".into(),
+        purpose: String::new(),
+        clusters: vec![spec(3, &[NodeRole::ControlPlane])],
+        istio: Default::default(),
+    };
     let env = EnvDir::create(root.path(), &id).unwrap();
     let cut = tokio::time::timeout(std::time::Duration::from_secs(2), kind::create(&topology, &env, &image)).await;
     assert!(cut.is_err(), "two seconds are too short");

@@ -159,7 +159,7 @@ fn topology() -> Topology {
         cni: Cni::Static,
         kind_config: String::new(),
     };
-    Topology { name: "one".into(), purpose: String::new(), clusters: vec![cluster] }
+    Topology { name: "one".into(), purpose: String::new(), clusters: vec![cluster], istio: Default::default() }
 }
 
 struct World {

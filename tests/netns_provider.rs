@@ -54,7 +54,12 @@ fn cluster(number: u8) -> ClusterSpec {
 }
 
 fn topology() -> Topology {
-    Topology { name: "vpn".into(), purpose: String::new(), clusters: vec![cluster(1), cluster(2)] }
+    Topology {
+        name: "vpn".into(),
+        purpose: String::new(),
+        clusters: vec![cluster(1), cluster(2)],
+        istio: Default::default(),
+    }
 }
 
 /// Removes what a failed test leaves, as the next run would.

@@ -130,7 +130,7 @@ pub async fn up(project: &Project, args: UpArgs) -> Result<u8, Failure> {
     let root = state_root();
     let before: Vec<String> =
         environments(&root).map_err(|e| miette::miette!("{e}"))?.into_iter().map(|found| found.id).collect();
-    let options = MeshOptions::default();
+    let options = MeshOptions::of(&topology);
     let work = async { session.enter(&topology, &options).await.map(|(env, _)| env.record.id.clone()) };
     let ended = interrupt::unless_interrupted(work).await;
     let interrupted = ended.is_err();

@@ -89,7 +89,7 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Opt
     settings.evidence = args.evidence;
     super::input(settings.provider, chosen)?;
     settings.install = args.install;
-    let tracing = chosen.iter().any(|one| !one.plan.loaded.scenario.mesh.add_ons().is_empty());
+    let tracing = chosen.iter().any(|one| !one.plan.mesh.add_ons().is_empty());
     crate::doctor::install_missing(&settings, tracing).await?;
     let Some(mut session) = super::begin(settings, &super::topologies(chosen)).await? else { return Ok(None) };
     session.will_run(chosen);

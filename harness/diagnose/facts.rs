@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::Client;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use super::rung::{Answer, within};
@@ -48,8 +49,8 @@ impl Facts {
         let remote_label = ListParams::default().labels("istio/multiCluster=true");
         let (system_pods, istiod, istiod_service, system_namespace, remote_secrets, cacerts, own_facts) = tokio::join!(
             list::<Pod>(system("pods"), client, NAMESPACE, &all),
-            get::<Deployment>(system("deployments"), client, NAMESPACE, ISTIOD),
-            get::<Service>(system("services"), client, NAMESPACE, ISTIOD),
+            list::<Deployment>(system("deployments"), client, NAMESPACE, &all),
+            list::<Service>(system("services"), client, NAMESPACE, &all),
             namespace_of(cluster, NAMESPACE),
             list::<Secret>(system("remote secrets"), client, NAMESPACE, &remote_label),
             get::<Secret>(system("secrets"), client, NAMESPACE, trust::SECRET),
@@ -63,6 +64,7 @@ impl Facts {
             }
         );
         let (namespace, service, pods, deployments) = own_facts;
+        let (istiod, istiod_service) = (istiod.map(of_istiod), istiod_service.map(of_istiod));
         Self {
             cluster: cluster.clone(),
             system_pods,
@@ -133,4 +135,17 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     within(what, async { api.get_opt(name).await.map_err(|e| Reason(&e).to_string()) }).await
+}
+
+/// The Deployment or the Service of istiod, of whatever revision: a revision's name comes after a dash.
+fn of_istiod<K: ResourceExt>(all: Vec<K>) -> Option<K> {
+    let chart = |object: &K| {
+        object.labels().get("app.kubernetes.io/name").or(object.labels().get("app")).is_some_and(|name| name == ISTIOD)
+    };
+    let rank = |object: &K| match object.name_any() {
+        name if name == ISTIOD => 2,
+        name if name.starts_with("istiod-") && chart(object) => 1,
+        _ => 0,
+    };
+    all.into_iter().max_by_key(rank).filter(|object| rank(object) > 0)
 }

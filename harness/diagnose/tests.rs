@@ -81,7 +81,8 @@ async fn clusters_are_given_under_their_mesh_s_names() {
         let container = json!({ "name": "discovery", "env": [{ "name": "CLUSTER_ID", "value": id }] });
         let istiod = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "istiod" },
             "spec": { "selector": {}, "template": { "spec": { "containers": [container] } } } });
-        let path = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
+        let path = "/apis/apps/v1/namespaces/istio-system/deployments";
+        let istiod = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [istiod] });
         let sleep =
             json!({ "metadata": { "name": "sleep", "namespace": "app1" }, "spec": { "selector": {}, "template": {} } });
         let all = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [sleep] });

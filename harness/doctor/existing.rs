@@ -29,7 +29,7 @@ async fn mesh(existing: &Existing, topology: &Topology) -> Finding {
         Ok(clusters) => clusters,
         Err(error) => return Finding::bad("mesh", error.to_string(), "scenarios test it", ""),
     };
-    let mesh = Mesh { topology: topology.clone(), owner: String::new() };
+    let mesh = Mesh { topology: topology.clone(), owner: String::new(), revision: None };
     told(found::find(&mesh, &clusters).await, existing.install_mesh)
 }
 

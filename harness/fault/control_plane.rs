@@ -16,8 +16,6 @@ use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 use crate::wait::Poll;
 
-/// The control plane's Deployment.
-const NAME: &str = "istiod";
 /// istiod drains for ten seconds if it may, which proxies do not need: they reconnect as soon as they are cut off.
 const GRACE: u32 = 1;
 
@@ -44,13 +42,18 @@ pub(super) async fn end(cluster: &Cluster, names: &BTreeSet<String>) -> Result<(
 
 /// How many pods its Deployment asks for.
 pub(super) async fn replicas(cluster: &Cluster) -> Result<i32, FaultError> {
-    let istiod = objects::of::<Deployment>(cluster, NAMESPACE).get(NAME).await?;
-    Ok(istiod.spec.replicas.unwrap_or(1))
+    Ok(deployment(cluster).await?.and_then(|istiod| istiod.spec.replicas).unwrap_or(1))
 }
 
 /// Changes how many pods its Deployment asks for.
 pub(super) async fn scale(cluster: &Cluster, replicas: i32) -> Result<(), FaultError> {
-    objects::of::<Deployment>(cluster, NAMESPACE).merge(NAME, json!({ "spec": { "replicas": replicas } })).await
+    let name = deployment(cluster).await?.map_or_else(|| "istiod".to_owned(), |istiod| istiod.name_any());
+    objects::of::<Deployment>(cluster, NAMESPACE).merge(&name, json!({ "spec": { "replicas": replicas } })).await
+}
+
+/// Its Deployment, of whatever revision.
+async fn deployment(cluster: &Cluster) -> Result<Option<Deployment>, FaultError> {
+    Ok(objects::of::<Deployment>(cluster, NAMESPACE).list_by("app=istiod").await?.into_iter().next())
 }
 
 /// Deletes its pods, and returns when new ones serve all its proxies.

@@ -121,7 +121,7 @@ fn primary(router: Router) -> (Vec<Cluster>, Topology) {
         cni: Cni::Static,
     };
     let (name, purpose) = ("one".into(), "test".into());
-    (clusters, Topology { name, purpose, clusters: vec![spec] })
+    (clusters, Topology { name, purpose, clusters: vec![spec], istio: Default::default() })
 }
 
 fn world<'a>(clusters: &'a [Cluster], topology: &'a Topology, namespaces: &'a BTreeSet<String>) -> World<'a> {

@@ -184,6 +184,12 @@ impl Object {
         }
     }
 
+    /// The text of the MeshConfig in it before the change.
+    pub fn mesh_config_before(&self) -> Option<String> {
+        let data: serde_json::Value = serde_json::from_str(&self.before.as_ref()?.content).ok()?;
+        Some(data.pointer("/data/mesh")?.as_str()?.to_owned())
+    }
+
     pub fn fate(&self) -> Fate {
         match (&self.before, &self.now) {
             (Some(old), Some(new)) if old == new => Fate::Same,

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::GateError;
 use super::change::{Fate, Object, Role};
 use super::kubernetes::{Offered, OfferedService};
 use crate::observe::AdminError;
 use crate::observe::istiod::{ControlPlane, ReadCluster, RegisteredService, Shards};
+use crate::observe::mesh_config::not_in_force;
 
-/// A Service that istiod does not list within this time is one that it does not read (`discoverySelectors`).
+/// A Service that istiod does not list within this time is one that it does not read (`discoverySelectors`); a field of MeshConfig
+/// that was removed and is still in force then has that value by default.
 const NOT_READ: Duration = Duration::from_secs(5);
 
 /// Where istiod does not show that it has read an object, so much time passes instead: its watches bring changes within
@@ -100,7 +100,9 @@ impl Reader {
             for object in own.iter().filter(|o| o.role == Role::MeshConfig) {
                 let text =
                     object.object.as_ref().and_then(|o| o.data.pointer("/data/mesh")?.as_str().map(str::to_owned));
-                if let Some(field) = text.and_then(|text| not_in_force(&text, &mesh)) {
+                // A field that was removed and keeps its value has Istio's own default.
+                let before = object.mesh_config_before().filter(|_| waited < NOT_READ);
+                if let Some(field) = text.and_then(|text| not_in_force(&text, before.as_deref(), &mesh)) {
                     missing.push(format!("istiod in {here} does not use `{field}` of {} yet", object.reference));
                 }
             }
@@ -210,96 +212,11 @@ fn is_set_by_istiod(label: &str) -> bool {
         || label.starts_with("security.istio.io/tlsMode")
 }
 
-/// The first field of a mesh configuration that is not in force.
-fn not_in_force(text: &str, mesh: &Value) -> Option<String> {
-    let wanted: Value = serde_saphyr::from_str(text).ok()?;
-    first_difference(&wanted, mesh, "")
-}
-
-/// The first field of `wanted` that is not in `found`: proto3's JSON leaves out what is zero, false or empty.
-fn first_difference(wanted: &Value, found: &Value, path: &str) -> Option<String> {
-    let path_of = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match (wanted, found) {
-        (Value::Object(wanted), _) => wanted.iter().find_map(|(key, value)| {
-            let name = camel(key);
-            first_difference(value, found.get(&name).unwrap_or(&Value::Null), &path_of(&name))
-        }),
-        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => wanted
-            .iter()
-            .zip(found)
-            .enumerate()
-            .find_map(|(at, (wanted, found))| first_difference(wanted, found, &format!("{path}[{at}]"))),
-        (wanted, Value::Null) if is_default(wanted) => None,
-        (wanted, found) if scalar(wanted) == scalar(found) && scalar(wanted).is_some() => None,
-        _ => Some(path.to_owned()),
-    }
-}
-
-fn is_default(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        // The first name of an enumeration is its default: `REGISTRY_ONLY`.
-        Value::String(text) => {
-            text.is_empty() || text == "0s" || text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-        }
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_default),
-        Value::Bool(true) => false,
-    }
-}
-
-/// Durations are compared by their length: `1m` is `60s`.
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-        Value::String(text) => match crate::observe::istiod::go_duration(text) {
-            Some(duration) => Some(format!("{duration:?}")),
-            None => Some(text.clone()),
-        },
-        _ => None,
-    }
-}
-
-/// `access_log_file` is `accessLogFile`: protobuf's JSON takes both.
-fn camel(key: &str) -> String {
-    let mut out = String::with_capacity(key.len());
-    for (at, part) in key.split('_').enumerate() {
-        match part.chars().next() {
-            Some(first) if at > 0 => {
-                out.extend(first.to_uppercase());
-                out.push_str(&part[first.len_utf8()..]);
-            }
-            _ => out.push_str(part),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::json;
-
-    #[rstest]
-    #[case::in_force("outboundTrafficPolicy: { mode: REGISTRY_ONLY }", None)]
-    #[case::old("outboundTrafficPolicy: { mode: ALLOW_ANY }", Some("outboundTrafficPolicy.mode"))]
-    #[case::other_spelling("outbound_traffic_policy: { mode: REGISTRY_ONLY }", None)]
-    #[case::a_default("enablePrometheusMerge: false", None)]
-    #[case::a_default_of_an_enumeration("localityLbSetting: { mode: REGISTRY_ONLY }", None)]
-    #[case::a_duration("connectTimeout: 1m", None)]
-    #[case::a_list("serviceSettings: [{ hosts: [a], settings: { clusterLocal: true } }]", None)]
-    #[case::an_older_list(
-        "serviceSettings: [{ hosts: [b], settings: { clusterLocal: true } }]",
-        Some("serviceSettings[0].hosts[0]")
-    )]
-    #[case::missing("accessLogFile: /dev/stdout", Some("accessLogFile"))]
-    fn mesh_configuration(#[case] text: &str, #[case] expected: Option<&str>) {
-        let mesh = json!({ "outboundTrafficPolicy": { "mode": "REGISTRY_ONLY" }, "connectTimeout": "60s",
-            "serviceSettings": [{ "hosts": ["a"], "settings": { "clusterLocal": true } }] });
-        assert_eq!(not_in_force(text, &mesh).as_deref(), expected);
-    }
 
     const HOST: &str = "helloworld.app1.svc.cluster.local";
 

@@ -205,6 +205,12 @@ impl FoundMesh {
         if wanted.tracing.is_some() {
             differences.push("`tracing: zipkin`, which is installed with a mesh only (`--install-mesh`)".into());
         }
+        for (name, set) in wanted.istio.names() {
+            if set {
+                differences
+                    .push(format!("`mesh.{name}`, which is set where a mesh is installed only (`--install-mesh`)"));
+            }
+        }
         differences
     }
 
@@ -320,7 +326,7 @@ mod tests {
     async fn every_istiod_is_read() {
         let mut topology = vpn();
         topology.clusters[1].role = Role::Primary;
-        let mesh = Mesh { topology, owner: String::new() };
+        let mesh = Mesh { topology, owner: String::new(), revision: None };
         let same = [
             serving("cluster1", "1.30.4", "STRICT", "/dev/stdout"),
             serving("cluster2", "1.30.4", "STRICT", "/dev/stdout"),

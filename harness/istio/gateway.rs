@@ -38,9 +38,10 @@ const UNKNOWN_YET: &str = "192.0.2.2";
 ///
 /// # Errors
 /// Never: the file is part of this program.
-pub fn operator(spec: &ClusterSpec, inputs: &MeshInputs) -> Result<Value, MeshError> {
+pub fn operator(spec: &ClusterSpec, revision: Option<String>, inputs: &MeshInputs) -> Result<Value, MeshError> {
     let parsed = apply::parse("eastwest-gateway.yaml", &OPERATOR.replace("network1", &spec.network))?;
     let mut operator = parsed.first().map(|m| serde_json::to_value(&m.object).unwrap_or_default()).unwrap_or_default();
+    operator["spec"]["revision"] = json!(revision.unwrap_or_default());
     operator["spec"]["hub"] = json!(inputs.hub);
     operator["spec"]["tag"] = json!(inputs.tag);
     let k8s = &mut operator["spec"]["components"]["ingressGateways"][0]["k8s"];
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn the_gateway_is_the_one_of_istios_script() {
         let topology = two_networks(false);
-        let ours = operator(&topology.clusters[1], &inputs(true)).unwrap();
+        let ours = operator(&topology.clusters[1], None, &inputs(true)).unwrap();
         let theirs: Value = serde_saphyr::from_str(&OPERATOR.replace("network1", "network2")).unwrap();
         let mut same = ours.clone();
         let spec = same["spec"].as_object_mut().unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 
@@ -105,10 +106,14 @@ pub async fn webhook(cluster: &Cluster) -> String {
 
 /// The sidecar that a pod in `cluster` would get now; `None` when it would get none.
 pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshError> {
+    let mut labels = json!({ "sidecar.istio.io/inject": "true" });
+    if let Some(revision) = only_revision(cluster).await.filter(|revision| revision != "default") {
+        labels["istio.io/rev"] = json!(revision);
+    }
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": "meshproof-injection", "labels": { "sidecar.istio.io/inject": "true" } },
+        "metadata": { "name": "meshproof-injection", "labels": labels },
         "spec": { "containers": [{ "name": "app", "image": "none" }] },
     });
     let refused = |source| MeshError::kube(cluster, "try the injection of a sidecar", source);
@@ -116,6 +121,16 @@ pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshE
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
     let params = PostParams { dry_run: true, ..PostParams::default() };
     Ok(sidecar(&api.create(&params, &pod).await.map_err(refused)?))
+}
+
+/// The revision of the cluster's webhooks, if all are of one.
+async fn only_revision(cluster: &Cluster) -> Option<String> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let hooks = api.list(&ListParams::default().labels("app=sidecar-injector")).await.ok()?.items;
+    let mut revisions: Vec<String> =
+        hooks.iter().filter_map(|hook| hook.labels().get("istio.io/rev").cloned()).collect();
+    revisions.dedup();
+    if revisions.len() == 1 { revisions.pop() } else { None }
 }
 
 /// What the injected sidecar is configured with; `None` when there is none.

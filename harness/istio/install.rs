@@ -15,14 +15,16 @@ use super::{
     primary, readiness, reconcile, remote, remote_secret, tracing,
 };
 use crate::apply::{self, Manifest};
-use crate::observe::ObserveError;
 use crate::observe::istiod::{self, ReadCluster};
+use crate::observe::{ObserveError, mesh_config};
 use crate::provider::Cluster;
 use crate::topology::{ClusterSpec, Role, Topology};
 use crate::ui;
 use crate::wait::{self, Poll};
 
 const LIMIT: Duration = Duration::from_secs(180);
+/// It is read when istiod starts.
+const CONFIGURED: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A mesh and how long each step of its installation took. Steps overlap: their sum is more than the whole.
@@ -66,7 +68,10 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         }
     });
     let ready = pairs.iter().filter(|(s, _)| s.runs_istiod()).map(|(spec, cluster)| {
-        let ready = readiness::deployment_ready(cluster, "istiod", "istiod", LIMIT);
+        let ready = async move {
+            let name = primary::istiod(mesh.revision.as_deref());
+            readiness::deployment_ready(cluster, &name, "istiod", LIMIT).await
+        };
         phases.time(format!("mesh: istiod in {} ready", spec.name), ready)
     });
     let collectors = if prepared.options.tracing.is_some() { tracing::collectors(topology) } else { Vec::new() };
@@ -84,6 +89,10 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let synced = topology
         .istiods()
         .map(|spec| phases.time(format!("mesh: {} reads every cluster", spec.name), synced(topology, spec, clusters)));
+    let configured = topology
+        .istiods()
+        .filter(|_| !prepared.options.istio.config.is_empty())
+        .map(|spec| phases.time(format!("mesh: MeshConfig of {}", spec.name), configured(prepared, spec, clusters)));
     let gateways = pairs.iter().filter(|(spec, _)| spec.gateway).map(|(spec, cluster)| {
         phases.time(format!("mesh: gateway of {}", spec.name), gateway(prepared, spec, cluster, clusters))
     });
@@ -91,6 +100,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let roots = roots.map(|(_, c)| phases.time(format!("mesh: root certificate in {}", c.name), root_certificate(c)));
     try_join!(
         try_join_all(synced),
+        try_join_all(configured),
         try_join_all(roots),
         phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, outbound)),
         try_join_all(gateways),
@@ -184,6 +194,23 @@ async fn gateway(
     let manifests = gateway::at_address(manifests, node_address(cluster)?);
     apply::apply(cluster, &manifests, Some(&prepared.mesh.owner)).await?;
     gateway::ready(cluster, LIMIT).await
+}
+
+/// Every field of MeshConfig that was asked for must be in force: istiod ignores unknown ones without a word.
+async fn configured(prepared: &Prepared, spec: &ClusterSpec, clusters: &[Cluster]) -> Result<(), MeshError> {
+    let (cluster, config) = (cluster_named(clusters, &spec.name)?, &prepared.options.istio.config);
+    let what = format!("the istiod in cluster {} to use the MeshConfig that was set", spec.name);
+    wait::until::<_, MeshError, _, _>(what, CONFIGURED, INTERVAL, || async move {
+        match istiod::mesh_config(cluster).await {
+            Ok(mesh) => match mesh_config::missing(config, &mesh) {
+                None => Poll::Ready(()),
+                Some(field) => Poll::NotYet(format!("`{field}` is not in force (see /debug/mesh of istiod)")),
+            },
+            Err(error) => Poll::NotYet(error.to_string()),
+        }
+    })
+    .await?;
+    Ok(())
 }
 
 async fn synced(topology: &Topology, spec: &ClusterSpec, clusters: &[Cluster]) -> Result<(), MeshError> {

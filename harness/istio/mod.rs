@@ -36,8 +36,8 @@ pub mod trust;
 
 pub use install::{Installed, install};
 pub use options::{MeshOptions, outbound_ranges};
-pub use prepare::{Prepared, prepare};
-pub use reconcile::{read_back_outbound, reconcile};
+pub use prepare::{Prepared, check_settings, prepare};
+pub use reconcile::{changed_objects, read_back_outbound, reconcile};
 
 pub use crate::observe::NAMESPACE;
 
@@ -65,6 +65,8 @@ pub struct Mesh {
     pub topology: Topology,
     /// The environment's identifier.
     pub owner: String,
+    /// The revision of its control planes; `None`: the default one.
+    pub revision: Option<String>,
 }
 
 /// Why the mesh is not as it was asked for.

@@ -9,11 +9,10 @@ use serde_json::json;
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
 use crate::supply::AddOn;
-use crate::topology::{ClusterSpec, Topology};
+use crate::topology::{ClusterSpec, IstioSettings, Topology};
 
 /// How the mesh is installed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct MeshOptions {
     /// Mutual TLS between workloads (default: `strict`).
     #[serde(default)]
@@ -27,6 +26,9 @@ pub struct MeshOptions {
     /// The server that the proxies send traces of every request to (default: none). It runs beside istiod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// What the topology and the scenario set of Istio itself.
+    #[serde(default, flatten)]
+    pub istio: IstioSettings,
 }
 
 /// A server for traces.
@@ -38,11 +40,22 @@ pub enum Tracing {
 }
 
 impl MeshOptions {
+    /// Those of an environment that is created for no scenario.
+    pub fn of(topology: &Topology) -> Self {
+        Self { istio: topology.istio.clone(), ..Self::default() }
+    }
+
     /// `mtls strict, outbound all, DNS captured, traced by zipkin`.
     pub fn in_words(&self) -> String {
         let dns = if self.dns_capture { ", DNS captured" } else { "" };
         let tracing = if self.tracing.is_some() { ", traced by zipkin" } else { "" };
-        format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns + tracing
+        let mut words = format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns + tracing;
+        let IstioSettings { config, values, revision } = &self.istio;
+        for (what, fields) in [("MeshConfig", config), ("values", values)].into_iter().filter(|(_, f)| !f.is_empty()) {
+            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+            words.push_str(&format!(", {what} {}", names.join(" and ")));
+        }
+        words + &revision.as_ref().map(|revision| format!(", revision {revision}")).unwrap_or_default()
     }
 
     /// What must be supplied for them, beside the mesh.

@@ -34,15 +34,11 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
     let trust_of_all = Trust::generate(topology.clusters.iter().map(|c| (c.name.as_str(), c.mesh.root.as_str())))?;
     let trust = &trust_of_all;
     let generated = topology.clusters.iter().map(|spec| async move {
-        let mut operator = operator(topology, spec, options, inputs);
-        if spec.runs_istiod() {
-            federation::configure(&mut operator, topology, spec, trust);
-        }
-        let manifests = generate(inputs, &operator, &spec.name).await?;
-        Ok::<_, MeshError>((spec.name.clone(), manifests))
+        Ok::<_, MeshError>((spec.name.clone(), of_cluster(topology, spec, options, inputs, Some(trust)).await?))
     });
     let gateways = topology.clusters.iter().filter(|spec| spec.gateway).map(|spec| async move {
-        let manifests = generate(inputs, &gateway::operator(spec, inputs)?, &spec.name).await?;
+        let manifests =
+            generate(inputs, &gateway::operator(spec, options.istio.revision.clone(), inputs)?, &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
     });
     let (generated, gateways) = try_join!(try_join_all(generated), try_join_all(gateways))?;
@@ -53,12 +49,25 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         }
     }
     Ok(Prepared {
-        mesh: Mesh { topology: topology.clone(), owner: inputs.owner.clone() },
+        mesh: Mesh {
+            topology: topology.clone(),
+            owner: inputs.owner.clone(),
+            revision: options.istio.revision.clone(),
+        },
         options: options.clone(),
         trust: trust_of_all,
         manifests,
         gateways: gateways.into_iter().collect(),
     })
+}
+
+/// Has istioctl read the settings of Istio, as far as it checks them. Needs no cluster.
+///
+/// # Errors
+/// In istioctl's words.
+pub async fn check_settings(topology: &Topology, options: &MeshOptions, inputs: &MeshInputs) -> Result<(), MeshError> {
+    let Some(istiod) = topology.istiods().next() else { return Ok(()) };
+    of_cluster(topology, istiod, options, inputs, None).await.map(drop)
 }
 
 impl Prepared {
@@ -70,10 +79,31 @@ impl Prepared {
     }
 }
 
+/// What istioctl installs in a cluster. Without the `trust` of the installation, what follows from other meshes is left out.
+pub(super) async fn of_cluster(
+    topology: &Topology,
+    spec: &ClusterSpec,
+    options: &MeshOptions,
+    inputs: &MeshInputs,
+    trust: Option<&Trust>,
+) -> Result<Vec<Manifest>, MeshError> {
+    let mut operator = operator(topology, spec, options, inputs);
+    if spec.runs_istiod() {
+        if let Some(trust) = trust {
+            federation::configure(&mut operator, topology, spec, trust);
+        }
+        primary::set(&mut operator, &options.istio);
+    }
+    generate(inputs, &operator, &spec.name).await
+}
+
 fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
     match &spec.role {
         Role::Primary | Role::External { .. } => primary::operator(topology, spec, options, inputs),
-        Role::Remote { .. } => remote::operator(spec, topology.config_readers(&spec.name).next().is_some(), inputs),
+        Role::Remote { .. } => {
+            let config = topology.config_readers(&spec.name).next().is_some();
+            remote::operator(spec, config, options.istio.revision.clone(), inputs)
+        }
     }
 }
 
@@ -119,6 +149,7 @@ pub(super) mod tests {
                 spec("cluster1", Role::Primary, 10),
                 spec("cluster2", Role::Remote { served_by: "cluster1".into() }, 20),
             ],
+            istio: Default::default(),
         }
     }
 

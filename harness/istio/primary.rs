@@ -8,7 +8,8 @@ use super::options::{self, MeshOptions};
 use super::{MeshError, MeshInputs, NAMESPACE, tracing};
 use crate::apply::Manifest;
 use crate::observe::access_log;
-use crate::topology::{ClusterSpec, Role, Topology};
+use crate::topology::settings::{Fields, merge};
+use crate::topology::{ClusterSpec, IstioSettings, Role, Topology};
 
 /// Name of the Service that takes the place of an internal load balancer.
 pub const LOAD_BALANCER: &str = "istiod-elb";
@@ -16,6 +17,11 @@ pub const LOAD_BALANCER: &str = "istiod-elb";
 pub const DISCOVERY_PORT: u16 = 15012;
 /// The injection webhook.
 pub const WEBHOOK_PORT: u16 = 15017;
+
+/// The name of the Deployment and Service of a control plane.
+pub fn istiod(revision: Option<&str>) -> String {
+    revision.map_or_else(|| "istiod".to_owned(), |revision| format!("istiod-{revision}"))
+}
 
 /// What istioctl installs in a primary cluster.
 ///
@@ -68,19 +74,21 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     if options.tracing.is_some() {
         tracing::configure(&mut mesh_config, &mut values);
     }
+    let revision = options.istio.revision.as_deref();
     let probe = |field: &str| format!("spec.template.spec.containers.[name:discovery].readinessProbe.{field}");
     json!({
         "apiVersion": "install.istio.io/v1alpha1",
         "kind": "IstioOperator",
         "spec": {
             "profile": "minimal",
+            "revision": revision.unwrap_or_default(),
             "hub": inputs.hub,
             "tag": inputs.tag,
             "meshConfig": mesh_config,
             "values": values,
             "components": { "pilot": { "k8s": { "overlays": [{
                 "kind": "Deployment",
-                "name": "istiod",
+                "name": istiod(revision),
                 "patches": [
                     { "path": probe("initialDelaySeconds"), "value": 0 },
                     { "path": probe("periodSeconds"), "value": 1 },
@@ -107,6 +115,16 @@ fn external(values: &mut Value) {
         { "name": "config-volume", "mountPath": "/etc/istio/config" },
         { "name": "inject-volume", "mountPath": "/var/lib/istio/inject" },
     ]);
+}
+
+/// Sets in an operator what the topology and the scenario set of MeshConfig and of the chart's values.
+pub fn set(operator: &mut Value, settings: &IstioSettings) {
+    let parts: [(&str, &Fields); 2] = [("meshConfig", &settings.config), ("values", &settings.values)];
+    for (name, over) in parts {
+        if let Some(base) = operator["spec"][name].as_object_mut() {
+            merge(base, over);
+        }
+    }
 }
 
 /// In place of an internal load balancer: the `address` of a node leads to istiod. The plain-text port 15010 is not exposed.

@@ -13,12 +13,13 @@ const UNKNOWN_YET: &str = "192.0.2.1";
 
 /// What istioctl installs in a remote cluster. One that holds the configuration of an external control plane (`config`) gets the CRDs'
 /// validation and the account by which that control plane reads and writes it, too.
-pub fn operator(spec: &ClusterSpec, config: bool, inputs: &MeshInputs) -> Value {
+pub fn operator(spec: &ClusterSpec, config: bool, revision: Option<String>, inputs: &MeshInputs) -> Value {
     let mut operator = json!({
         "apiVersion": "install.istio.io/v1alpha1",
         "kind": "IstioOperator",
         "spec": {
             "profile": "remote",
+            "revision": revision.unwrap_or_default(),
             "hub": inputs.hub,
             "tag": inputs.tag,
             "values": {

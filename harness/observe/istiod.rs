@@ -47,6 +47,17 @@ pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, Observe
     istiod.json("/debug/clusterz").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
 }
 
+/// The mesh configuration that the istiod in `cluster` uses.
+///
+/// # Errors
+/// When it has no ready pod, or does not respond.
+pub(crate) async fn mesh_config(cluster: &Cluster) -> Result<Value, ObserveError> {
+    let plane = ControlPlane::of(cluster).await?;
+    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
+    let istiod = &plane.pods[0];
+    istiod.json("/debug/mesh").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
+}
+
 /// A gateway of a network, by an istiod's own account (`/debug/networkz`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]

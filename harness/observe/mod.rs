@@ -21,6 +21,7 @@ pub mod counters;
 pub(crate) mod envoy;
 pub(crate) mod held;
 pub(crate) mod istiod;
+pub mod mesh_config;
 mod object;
 pub mod pods;
 pub mod readiness;

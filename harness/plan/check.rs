@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::make::Files;
 use crate::apply::{self, Manifest};
 use crate::expect::Mistakes;
-use crate::scenario::{Helloworld, LoadedScenario, Located, Scenario, Sleep, Workload};
+use crate::scenario::{Helloworld, LoadedScenario, Located, Scenario, Sleep, Workload, owned};
 use crate::source::{Problem, Problems, Source};
 use crate::topology::Topology;
 
@@ -78,6 +78,7 @@ impl<'a> Checks<'a> {
         };
         match Source::read(&path).map_err(Problems::from).and_then(|source| apply::read(&source)) {
             Ok(written) if !written.is_empty() => {
+                self.mistakes.problems.extend(written.iter().filter_map(owned::problem));
                 let manifests: Vec<Manifest> = written.into_iter().map(|one| one.manifest).collect();
                 self.files.insert(file.value.clone(), manifests.clone());
                 return manifests;

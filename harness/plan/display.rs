@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::view::{ActionView, CallView, ClusterView, MeshView, RouteView, View, WorkloadView};
 use crate::scenario::{Mtls, Percent, Span, Tracing};
-use crate::topology::Cni;
+use crate::topology::{Cni, IstioSettings, settings};
 
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +128,14 @@ fn mesh(mesh: &MeshView) -> Vec<Vec<String>> {
         ("DNS", dns),
         ("trust domain", mesh.trust_domain.as_str()),
     ];
-    rows.into_iter().chain(tracing).map(|(what, value)| vec![what.to_owned(), value.to_owned()]).collect()
+    let rows = rows.into_iter().chain(tracing).map(|(what, value)| vec![what.to_owned(), value.to_owned()]);
+    let IstioSettings { config, values, revision } = &mesh.istio;
+    let settings = [("MeshConfig", config), ("chart values", values)].into_iter().flat_map(|(what, fields)| {
+        let leaves = settings::leaves(fields).into_iter();
+        leaves.map(move |(path, value)| vec![what.to_owned(), format!("{path}: {value}")])
+    });
+    let revision = revision.iter().map(|revision| vec!["revision".to_owned(), revision.clone()]);
+    rows.chain(settings).chain(revision).collect()
 }
 
 fn workload(workload: &WorkloadView) -> Vec<String> {

@@ -37,7 +37,8 @@ pub(super) fn plan(loaded: LoadedScenario, topology: Topology, files: &Files) ->
         };
         steps.push(PlannedStep { index, place: step.with(()), what: step.in_words(), action });
     }
-    Plan { steps, topology, loaded }
+    let (mesh, _) = loaded.mesh_options(&topology.istio); // its mistakes were found by the check
+    Plan { steps, topology, mesh, loaded }
 }
 
 fn planned(call: &Call, changed: bool) -> PlannedCall {

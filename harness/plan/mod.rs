@@ -19,7 +19,7 @@ pub use open::{open, open_in};
 pub use view::{Part, View};
 
 use crate::apply::Manifest;
-use crate::scenario::{Call, LoadedScenario, Located, Scenario};
+use crate::scenario::{Call, LoadedScenario, Located, MeshOptions, Scenario};
 use crate::topology::Topology;
 
 /// What a run of a scenario does.
@@ -29,6 +29,8 @@ pub struct Plan {
     pub loaded: LoadedScenario,
     /// Its topology.
     pub topology: Topology,
+    /// How the mesh is installed.
+    pub mesh: MeshOptions,
     /// What is done, in order.
     pub steps: Vec<PlannedStep>,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Action, Change, Plan, PlannedCall, PlannedStep};
 use crate::expect::Ranges;
 use crate::scenario::{MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
-use crate::topology::{ClusterSpec, NodeRole, Topology};
+use crate::topology::{ClusterSpec, IstioSettings, NodeRole, Topology};
 
 /// A plan as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -94,6 +94,9 @@ pub struct MeshView {
     /// The server that traces go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// What is set of Istio itself.
+    #[serde(flatten)]
+    pub istio: IstioSettings,
     /// The trust domain of the workloads' identities.
     pub trust_domain: String,
 }
@@ -210,7 +213,7 @@ impl Plan {
             routes: routes
                 .map(|(from, to)| RouteView { from: from.name.clone(), to: to.pods, via: to.name.clone() })
                 .collect(),
-            mesh: mesh(&scenario.mesh, topology),
+            mesh: mesh(&self.mesh, topology),
             versions,
             workloads: scenario.workloads.iter().map(|workload| self::workload(workload, topology)).collect(),
             steps: self.steps.iter().map(|step| self::step(step, &ranges)).collect(),
@@ -242,7 +245,7 @@ fn mesh(options: &MeshOptions, topology: &Topology) -> MeshView {
         topology.clusters.iter().map(|cluster| cluster.mesh.trust_domain.as_str()).collect();
     let trust_domain = domains.into_iter().collect::<Vec<_>>().join(", ");
     let MeshOptions { mtls, dns_capture, tracing, .. } = *options;
-    MeshView { mtls, captured, dns_capture, tracing, trust_domain }
+    MeshView { mtls, captured, dns_capture, tracing, istio: options.istio.clone(), trust_domain }
 }
 
 fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {

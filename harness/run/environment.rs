@@ -16,7 +16,7 @@ use crate::gate::{self, Change};
 use crate::istio::{self, Mesh};
 use crate::journal::{EnvDir, state_root};
 use crate::provider::{Cluster, ProviderName};
-use crate::scenario::{MeshOptions, Mtls, Outbound};
+use crate::scenario::MeshOptions;
 use crate::topology::Topology;
 use crate::{ui, workload};
 
@@ -80,7 +80,8 @@ struct Made {
 }
 
 /// What an environment is built from, as one short hash: environments of equal fingerprint are
-/// interchangeable. Of the mesh options only the server for traces is part of it: a live mesh can change the others.
+/// interchangeable. Of the mesh options only those are part of it that a running mesh cannot change: the server for traces, chart
+/// values, the revision.
 pub fn fingerprint(topology: &Topology, kit: &Kit, options: &MeshOptions) -> String {
     let mut hash = Sha256::new();
     for text in [&format!("{topology:?}"), &kit.fingerprint(), env!("CARGO_PKG_VERSION")] {
@@ -90,6 +91,14 @@ pub fn fingerprint(topology: &Topology, kit: &Kit, options: &MeshOptions) -> Str
     // A mesh with another server for traces is another mesh.
     if let Some(tracing) = options.tracing {
         hash.update(format!("{tracing:?}"));
+    }
+    if !options.istio.values.is_empty() || options.istio.revision.is_some() {
+        hash.update(format!("{:?} {:?}", options.istio.values, options.istio.revision));
+    }
+    // Between meshes, MeshConfig holds the roots of the others, which only the installation knows.
+    let meshes: BTreeSet<&str> = topology.clusters.iter().map(|cluster| cluster.mesh.id.as_str()).collect();
+    if meshes.len() > 1 && !options.istio.config.is_empty() {
+        hash.update(format!("{:?}", options.istio.config));
     }
     hex::encode(&hash.finalize()[..8])
 }
@@ -150,7 +159,8 @@ impl Environment {
         let Some(dir) = EnvDir::open(&state_root(), &record.id)? else { return Ok(None) };
         let clusters = kit::look(&dir, &record).await?;
         let topology = record.topology.clone();
-        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
+        let revision = record.mesh.as_ref().and_then(|mesh| mesh.istio.revision.clone());
+        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone(), revision };
         Ok(Some(Self { dir, record, topology, clusters, mesh, found: true, phases: Vec::new() }))
     }
 
@@ -191,7 +201,8 @@ impl Environment {
             record.kept = settings.keep.from_the_start();
             done(dir, record, Phase::Clusters, took)?;
         }
-        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
+        let revision = options.istio.revision.clone();
+        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone(), revision };
         let started = Instant::now();
         match prepared? {
             // Whoever owns it may have changed it since.
@@ -249,28 +260,28 @@ impl Environment {
     ///
     /// # Errors
     /// When the mesh cannot be changed.
-    pub async fn reconcile_mesh(&mut self, options: &MeshOptions) -> Result<(), RunError> {
+    pub async fn reconcile_mesh(&mut self, kit: &Kit, options: &MeshOptions) -> Result<(), RunError> {
         // Whether it is as a scenario wants it was checked when its namespaces were created.
         if self.record.found_mesh.is_some() {
             return Ok(());
         }
-        let now = self.record.mesh.clone().unwrap_or_else(|| unlike(options));
-        if now == *options {
+        // Without a record, a change of it was cut off: nothing is known of it.
+        let now = self.record.mesh.clone();
+        if now.as_ref() == Some(options) {
             return Ok(());
         }
+        let inputs = kit.mesh_inputs(self.dir.id())?;
+        let objects = istio::changed_objects(&self.mesh.topology, now.as_ref(), options, &inputs).await?;
         let task = ui::begin("changing the mesh's options", None);
         // Until the change is over nobody may take the environment for what it was.
         self.record.mesh = None;
         self.record.save(&self.dir)?;
         let mut gates = Vec::new();
-        if now.mtls != options.mtls {
-            let manifest = istio::options::mutual_tls(options.mtls)?;
-            for config in self.topology.config_clusters() {
-                let change = Change::manifests(&config.name, std::slice::from_ref(&manifest));
-                gates.push(gate::before(&self.clusters, change).await?);
-            }
+        for (cluster, manifest) in &objects {
+            let change = Change::manifests(cluster, std::slice::from_ref(manifest));
+            gates.push(gate::before(&self.clusters, change).await?);
         }
-        istio::reconcile(&self.mesh, &self.clusters, &now, options).await?;
+        istio::reconcile(&self.mesh, &self.clusters, now.as_ref(), options, &objects).await?;
         for before in gates {
             StaleConnections::of(&self.dir).note(&gate::after(before, super::GATE_LIMIT).await?)?;
         }
@@ -278,16 +289,6 @@ impl Environment {
         self.record.save(&self.dir)?;
         task.done();
         Ok(())
-    }
-}
-
-/// Options that differ in everything, for a mesh of which nothing is known: a change of it was cut off.
-fn unlike(options: &MeshOptions) -> MeshOptions {
-    MeshOptions {
-        mtls: if options.mtls == Mtls::Strict { Mtls::Disabled } else { Mtls::Strict },
-        outbound: if options.outbound == Outbound::All { Outbound::Clusters } else { Outbound::All },
-        dns_capture: !options.dns_capture,
-        tracing: options.tracing,
     }
 }
 

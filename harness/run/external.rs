@@ -21,7 +21,7 @@ use crate::istio::found::FoundMesh;
 use crate::journal::EnvDir;
 use crate::plan::{self, Action, PlannedChange};
 use crate::provider::Cluster;
-use crate::scenario::{Scenario, Step};
+use crate::scenario::{MeshOptions, Scenario, Step};
 use crate::topology::Topology;
 use crate::workload::{self, WorkloadError};
 
@@ -46,7 +46,7 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
     let (mut refused, mut log) = (Vec::new(), CallLog::default());
     if let Some(found) = &environment.record.found_mesh {
         let written = foreign_mesh::written(&chosen.plan.loaded.source.text);
-        refused = unfit(found, scenario, &written, &environment.topology);
+        refused = unfit(found, scenario, &chosen.plan.mesh, &written, &environment.topology);
         log = CallLog::choose(environment, scenario, found.unreadable_log(), &everywhere).await?;
         refused.extend(log.blind(scenario));
     }
@@ -96,7 +96,7 @@ pub(super) fn objects(
     let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
     let (loaded, scenario) = (&chosen.plan.loaded, chosen.plan.scenario());
     let locate = |named: &Path| loaded.locate(named);
-    workload::objects(&names, &scenario.workloads, &scenario.mesh, &kit.workloads, locate)
+    workload::objects(&names, &scenario.workloads, &chosen.plan.mesh, &kit.workloads, locate)
 }
 
 /// The namespaces among the objects, by cluster.
@@ -130,9 +130,15 @@ fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<Strin
 }
 
 /// Why a scenario cannot be judged on a mesh that is used as it is.
-fn unfit(found: &FoundMesh, scenario: &Scenario, written: &BTreeSet<String>, topology: &Topology) -> Vec<String> {
+fn unfit(
+    found: &FoundMesh,
+    scenario: &Scenario,
+    mesh: &MeshOptions,
+    written: &BTreeSet<String>,
+    topology: &Topology,
+) -> Vec<String> {
     let mut why: Vec<String> =
-        same_mesh(found, &scenario.mesh, written, topology).err().map(|e| e.to_string()).into_iter().collect();
+        same_mesh(found, mesh, written, topology).err().map(|e| e.to_string()).into_iter().collect();
     for step in scenario.steps.iter() {
         if let Step::Fault(fault) = &step.value {
             why.push(format!(
@@ -242,7 +248,9 @@ steps:
             unreadable_log: Some("the access log is text".into()),
         };
         let found = FoundMesh { istiods: vec![istiod], sidecars: Vec::new() };
-        let topology = Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new() };
-        insta::assert_snapshot!(unfit(&found, &scenario, &foreign_mesh::written(text), &topology).join("\n"));
+        let topology =
+            Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new(), istio: Default::default() };
+        let mesh = MeshOptions { mtls: scenario.mesh.mtls, ..MeshOptions::default() };
+        insta::assert_snapshot!(unfit(&found, &scenario, &mesh, &foreign_mesh::written(text), &topology).join("\n"));
     }
 }

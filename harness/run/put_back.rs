@@ -103,7 +103,8 @@ mod tests {
     }
 
     fn environment(dir: EnvDir, cluster: Cluster) -> Environment {
-        let topology = Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new() };
+        let topology =
+            Topology { name: "vpn".into(), purpose: String::new(), clusters: Vec::new(), istio: Default::default() };
         let record = EnvRecord {
             schema: SCHEMA,
             id: dir.id().to_owned(),
@@ -117,7 +118,7 @@ mod tests {
             found_mesh: None,
             kubeconfigs: Vec::new(),
         };
-        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone() };
+        let mesh = Mesh { topology: topology.clone(), owner: record.id.clone(), revision: None };
         Environment { dir, record, topology, clusters: vec![cluster], mesh, found: true, phases: Vec::new() }
     }
 

@@ -152,7 +152,12 @@ mod tests {
             id: id.into(),
             fingerprint: "f".into(),
             provider: ProviderName::Netns,
-            topology: Topology { name: "vpn".into(), purpose: "p".into(), clusters: Vec::new() },
+            topology: Topology {
+                name: "vpn".into(),
+                purpose: "p".into(),
+                clusters: Vec::new(),
+                istio: Default::default(),
+            },
             kept,
             created: "2026-01-01T00:00:00Z".into(),
             phases: vec![

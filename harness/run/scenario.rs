@@ -113,7 +113,7 @@ impl<'a> ScenarioRun<'a> {
         let mut report = begun(chosen);
         report.environment = Some(environment.record.id.clone());
         if environment.record.found_mesh.is_none() {
-            report.mesh = chosen.plan.scenario().mesh.in_words();
+            report.mesh = chosen.plan.mesh.in_words();
         }
         let undo = UndoList::open(&environment.dir)?;
         let (running, controls, started, log) = (Vec::new(), BTreeMap::new(), Instant::now(), CallLog::default());
@@ -142,12 +142,12 @@ impl<'a> ScenarioRun<'a> {
         if self.log != CallLog::OfMesh {
             self.report.calls_read_from = self.log.in_words();
         }
-        self.environment.reconcile_mesh(&scenario.mesh).await?;
+        self.environment.reconcile_mesh(self.kit, &plan.mesh).await?;
         let owner = &self.environment.record.id;
         let reconciled = workload::reconcile(
             &self.environment.clusters,
             &scenario.workloads,
-            &scenario.mesh,
+            &plan.mesh,
             &self.kit.workloads,
             owner,
             |named: &Path| plan.loaded.locate(named),

@@ -113,13 +113,24 @@ impl Session {
     /// Runs one scenario, on the current environment if it fits.
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
         let started = Instant::now();
-        let options = &chosen.plan.scenario().mesh;
+        let options = &chosen.plan.mesh;
         if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.plan.loaded) {
             ui::say(format!("warning: cannot create a capsule of this run: {error}"));
         }
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
         let mut witness = Witness::new();
+        if self.prepare().await.is_ok()
+            && let Some(kit) = &self.kit
+        {
+            self.refused.extend(wrong_input::settings(kit, chosen).await);
+        }
+        if !self.refused.is_empty() {
+            let error = Some("the input of this run is refused".to_owned());
+            self.report.scenarios.push(ScenarioReport { error, ..scenario::begun(chosen) });
+            let last = self.report.scenarios.len() - 1;
+            return &self.report.scenarios[last];
+        }
         let entered = self.enter(&chosen.plan.topology, options).await.map(drop);
         if entered.is_ok() {
             self.ask_about_input().await;
@@ -148,7 +159,7 @@ impl Session {
     /// # Errors
     /// When there is no environment to run it on.
     pub async fn run_with(&mut self, chosen: &Chosen, injection: &FaultInjection) -> Result<RunUnderFault, RunError> {
-        let (environment, kit) = self.enter(&chosen.plan.topology, &chosen.plan.scenario().mesh).await?;
+        let (environment, kit) = self.enter(&chosen.plan.topology, &chosen.plan.mesh).await?;
         Ok(scenario::run_with(environment, kit, chosen, injection).await)
     }
 

@@ -7,11 +7,40 @@ use kube::Api;
 
 use super::Chosen;
 use super::environment::Environment;
+use super::kit::Kit;
 use crate::apply::{self, DryRun, Refusal, Written};
+use crate::istio;
 use crate::provider::Cluster;
 use crate::scenario::input;
 use crate::source::Problem;
+use crate::topology::IstioSettings;
 use crate::ui;
+
+/// What is wrong with a scenario's settings of Istio, by the release that is to be installed. Asked before any cluster is created.
+pub(super) async fn settings(kit: &Kit, chosen: &Chosen) -> Vec<Problem> {
+    let (loaded, mesh) = (&chosen.plan.loaded, &chosen.plan.mesh);
+    let written = &loaded.scenario.mesh;
+    if mesh.istio == IstioSettings::default() || kit.finds_mesh() {
+        return Vec::new();
+    }
+    let Ok(inputs) = kit.mesh_inputs("settings") else { return Vec::new() };
+    if inputs.stock_envoy {
+        let problems = written.asked().not_stock(&loaded.source, |named| loaded.file(named));
+        if !problems.is_empty() {
+            return problems;
+        }
+    }
+    let Err(error) = istio::check_settings(&chosen.plan.topology, mesh, &inputs).await else { return Vec::new() };
+    let words = error.to_string();
+    let words = words.split_once("Error: ").map_or(words.as_str(), |(_, words)| words).trim();
+    let what = format!("istioctl refuses the settings of Istio: {words}");
+    let asked = [&written.config, &written.values].into_iter().flatten().next();
+    let problem = match asked {
+        Some(asked) => Problem::with(&loaded.source, asked, what),
+        None => Problem::about(loaded.kind_configs().join(&chosen.plan.topology.name).join("topology.yaml"), what),
+    };
+    vec![problem.help("nothing was created: correct `mesh` and run it again")]
+}
 
 /// What is wrong with the objects of these scenarios, which run on this environment. A cluster that does not answer is no
 /// mistake of theirs: it shows when they run.

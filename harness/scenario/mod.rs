@@ -10,7 +10,9 @@ mod discover;
 pub mod input;
 mod kinds;
 mod load;
+mod mesh;
 pub mod model;
+pub mod owned;
 pub mod url;
 
 pub use crate::expect::Expect;
@@ -19,6 +21,7 @@ pub use crate::source::{Located, Percent, Span, WorkloadRef};
 pub use clusters::Clusters;
 pub use discover::{Found, discover};
 pub use load::{LoadedScenario, load};
+pub use mesh::Mesh;
 pub use model::*;
 
 /// The JSON Schema of a scenario file (draft 7, which editors know best); committed at `scenarios/scenario.schema.json`.

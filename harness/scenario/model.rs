@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::clusters::Clusters;
+use super::mesh::Mesh;
 use crate::expect::Expect;
-use crate::istio::options::MeshOptions;
 use crate::source::{Located, Percent, Span, WorkloadRef};
 use crate::stats::DETECT;
 
@@ -31,7 +31,7 @@ pub struct Scenario {
     pub topology: Located<String>,
     /// How the mesh is installed.
     #[serde(default)]
-    pub mesh: MeshOptions,
+    pub mesh: Mesh,
     /// What runs in the clusters.
     pub workloads: Located<Vec<Located<Workload>>>,
     /// What is done and expected, in order.

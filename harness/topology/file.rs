@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::settings::{Asked, Setting};
 use crate::source::Located;
 
 /// What `topology.yaml` says.
@@ -15,6 +16,26 @@ pub(super) struct File {
     #[serde(default)]
     pub trust_domain: Option<Located<String>>,
     pub clusters: Located<BTreeMap<Located<String>, Entry>>,
+    #[serde(default)]
+    pub mesh: Mesh,
+}
+
+/// What it sets of Istio.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mesh {
+    #[serde(default)]
+    pub config: Option<Located<Setting>>,
+    #[serde(default)]
+    pub values: Option<Located<Setting>>,
+    #[serde(default)]
+    pub revision: Option<Located<String>>,
+}
+
+impl Mesh {
+    pub fn asked(&self) -> Asked {
+        Asked { config: self.config.clone(), values: self.values.clone(), revision: self.revision.clone() }
+    }
 }
 
 #[derive(Debug, Deserialize)]

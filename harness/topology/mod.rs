@@ -11,11 +11,13 @@ mod file;
 mod kind_config;
 mod ranges;
 mod read;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use ranges::{Clash, HostRange, RangeOf, overlap};
 pub use read::names;
+pub use settings::IstioSettings;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +33,9 @@ pub struct Topology {
     pub purpose: String,
     /// The clusters, those that run an istiod first.
     pub clusters: Vec<ClusterSpec>,
+    /// What it sets of Istio.
+    #[serde(default)]
+    pub istio: IstioSettings,
 }
 
 /// One cluster as it is asked for.

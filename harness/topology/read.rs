@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::file::{Entry, File};
 use super::kind_config::{self, KindCluster};
 use super::ranges::{RangeOf, overlap};
+use super::settings::Setting;
 use super::{ClusterSpec, MeshSpec, Role, Topology, contradictions};
 use crate::source::{Located, Problem, Problems, Source, known, parse};
 
@@ -39,6 +40,8 @@ impl Topology {
         let mut problems = check_names(&file, &read);
         problems.extend(contradictions::of(&file, &read));
         problems.extend(extra_files(&folder, &read));
+        let (istio, wrong) = read.mesh.asked().read(&file, |named| located(&folder, named));
+        problems.extend(wrong);
         let roles: BTreeMap<String, Role> =
             read.clusters.iter().map(|(name, entry)| (name.value.clone(), role(name, entry))).collect();
         let meshes: BTreeMap<String, MeshSpec> =
@@ -66,7 +69,7 @@ impl Topology {
             })
             .collect();
         clusters.sort_by_key(|cluster| !cluster.runs_istiod());
-        Ok(Self { name: name.to_owned(), purpose: read.purpose.value, clusters })
+        Ok(Self { name: name.to_owned(), purpose: read.purpose.value, clusters, istio })
     }
 }
 
@@ -165,7 +168,14 @@ fn check_names(file: &Arc<Source>, read: &File) -> Vec<Problem> {
 fn extra_files(folder: &Path, read: &File) -> Vec<Problem> {
     let listed = |path: &PathBuf| {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        stem == "topology" || read.clusters.keys().any(|name| name.as_str() == stem)
+        let settings = [&read.mesh.config, &read.mesh.values].into_iter().flatten();
+        let named = settings.filter_map(|asked| match &asked.value {
+            Setting::File(named) => located(folder, named),
+            Setting::Inline(_) => None,
+        });
+        stem == "topology"
+            || read.clusters.keys().any(|name| name.as_str() == stem)
+            || named.into_iter().any(|n| n == *path)
     };
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let yaml = entries.filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
@@ -177,6 +187,12 @@ fn extra_files(folder: &Path, read: &File) -> Vec<Problem> {
                 .help(format!("expected topology.yaml{names}: list the cluster there, or remove the file"))
         })
         .collect()
+}
+
+/// A file that `topology.yaml` names: beside it, or in the project's folder.
+fn located(folder: &Path, named: &Path) -> Option<PathBuf> {
+    let project = folder.join("../..");
+    [folder, &project].into_iter().map(|folder| folder.join(named)).find(|path| path.is_file())
 }
 
 /// Inside a cluster, and between clusters of one network. (Across networks there is a gateway in between; ranges may repeat.)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{Role, WorkloadError, WorkloadImages};
 use crate::apply::Manifest;
@@ -103,11 +104,15 @@ impl Builder<'_> {
     }
 
     fn namespace(&mut self, cluster: &str, name: &str) -> Result<(), WorkloadError> {
-        let injection = if self.meshed.contains(name) { "enabled" } else { "disabled" };
+        let labels = match (self.meshed.contains(name), &self.options.istio.revision) {
+            (true, Some(revision)) => json!({ "istio.io/rev": revision }),
+            (true, None) => json!({ "istio-injection": "enabled" }),
+            (false, _) => json!({ "istio-injection": "disabled" }),
+        };
         let namespace = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": { "name": name, "labels": { "istio-injection": injection } },
+            "metadata": { "name": name, "labels": labels },
         });
         self.made(cluster, "namespace of workloads", namespace)
     }
@@ -267,7 +272,13 @@ fn injection(options: &MeshOptions) -> String {
         Outbound::All => "all",
         Outbound::Clusters => "clusters",
     };
-    format!("outbound={outbound},dns-capture={}", options.dns_capture)
+    let mut words = format!("outbound={outbound},dns-capture={}", options.dns_capture);
+    // Parts of MeshConfig (`defaultConfig` above all) are read when a pod is injected.
+    if !options.istio.config.is_empty() {
+        let config = serde_json::to_string(&options.istio.config).unwrap_or_default();
+        words.push_str(&format!(",config={}", hex::encode(&Sha256::digest(config)[..4])));
+    }
+    words
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             checks.wrong(value, format!("the {what} is empty"), "describe what is tested, and what would make it fail");
         }
     }
+    checks.mistakes.problems.extend(checks.loaded.mesh_options(&Default::default()).1);
     for label in &scenario.labels {
         if !is_word(label) {
             checks.wrong(label, format!("`{}` is not a label", label.value), EXPECTED_WORD);

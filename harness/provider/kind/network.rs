@@ -126,7 +126,8 @@ mod tests {
             cni: Cni::Static,
             kind_config: String::new(),
         };
-        let topology = Topology { name: "t".into(), purpose: String::new(), clusters: vec![cluster] };
+        let topology =
+            Topology { name: "t".into(), purpose: String::new(), clusters: vec![cluster], istio: Default::default() };
         assert_eq!(clash(range.parse().unwrap(), &topology).as_deref(), expected);
     }
 }

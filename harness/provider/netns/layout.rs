@@ -283,7 +283,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::provider::netns) fn topology(clusters: Vec<ClusterSpec>) -> Topology {
-        Topology { name: "t".into(), purpose: String::new(), clusters }
+        Topology { name: "t".into(), purpose: String::new(), clusters, istio: Default::default() }
     }
 
     fn two(network2: &str) -> Layout {

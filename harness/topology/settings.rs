@@ -1,0 +1,483 @@
+//! What a topology or a scenario sets of Istio itself: MeshConfig, chart values, the revision; and what it may not set, because
+//! the harness depends on it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::source::yaml::{self, Node};
+use crate::source::{Located, Problem, Problems, Source, known};
+
+/// Fields, as a file or inline holds them.
+pub type Fields = Map<String, Value>;
+
+/// What is set of Istio.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IstioSettings {
+    /// Fields of MeshConfig.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Fields,
+    /// Values of the charts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub values: Fields,
+    /// The revision; `None`: the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl IstioSettings {
+    /// These settings, and `over` them where both set something.
+    #[must_use]
+    pub fn with(&self, over: &Self) -> Self {
+        let merged = |base: &Fields, over: &Fields| {
+            let mut all = base.clone();
+            merge(&mut all, over);
+            all
+        };
+        Self {
+            config: merged(&self.config, &over.config),
+            values: merged(&self.values, &over.values),
+            revision: over.revision.clone().or_else(|| self.revision.clone()),
+        }
+    }
+}
+
+impl IstioSettings {
+    /// The names of the settings, each with whether it is set.
+    pub fn names(&self) -> [(&'static str, bool); 3] {
+        let Self { config, values, revision } = self;
+        [("config", !config.is_empty()), ("values", !values.is_empty()), ("revision", revision.is_some())]
+    }
+}
+
+/// Lists of MeshConfig that are added to, as istiod adds them to its own.
+const ADDED: [&str; 2] = ["trustDomainAliases", "caCertificates"];
+
+/// Sets the fields of `over` in `base`. Maps are merged; lists are replaced, but for `extensionProviders`, which are merged by
+/// their name, and those that are [`ADDED`] to.
+pub fn merge(base: &mut Fields, over: &Fields) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(Value::Object(base)), Value::Object(over)) => merge(base, over),
+            (Some(Value::Array(base)), Value::Array(over)) if key == "extensionProviders" => {
+                for provider in over {
+                    base.retain(|known| known["name"] != provider["name"]);
+                    base.push(provider.clone());
+                }
+            }
+            (Some(Value::Array(base)), Value::Array(over)) if ADDED.contains(&key.as_str()) => {
+                base.extend(over.iter().cloned());
+            }
+            _ => drop(base.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// The part of Istio that fields are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// MeshConfig.
+    Config,
+    /// Chart values.
+    Values,
+}
+
+/// Fields that the harness sets, and what to write instead or why they must stay. A name with a dot at its end stands for all
+/// fields below it.
+///
+/// Sources: `istio::primary`, and `mesh/v1alpha1/config.proto` of Istio's API for the names.
+const OWNED: &[(Part, &str, &str)] = &[
+    (Part::Config, "trustDomain", "set `trust_domain` in topology.yaml"),
+    (Part::Config, "rootNamespace", "the mesh is installed in istio-system"),
+    (Part::Config, "accessLogFile", "expectations are judged by the proxies' access logs"),
+    (Part::Config, "accessLogEncoding", "expectations are judged by the proxies' access logs"),
+    (Part::Config, "accessLogFormat", "expectations are judged by the proxies' access logs"),
+    (Part::Config, "defaultProviders.accessLogging", "expectations are judged by the proxies' access logs"),
+    (Part::Config, "defaultConfig.discoveryAddress", "the topology says which istiod serves which cluster"),
+    (Part::Config, "defaultConfig.fileFlushInterval", "expectations are judged by the proxies' access logs"),
+    (Part::Values, "meshConfig", "write it below `config`"),
+    (Part::Values, "revision", "write `revision` beside `values`"),
+    (Part::Values, "defaultRevision", "write `revision` beside `values`"),
+    (Part::Values, "revisionTags", "the revision's webhook is the only one"),
+    (Part::Values, "global.meshID", "set `mesh` of the clusters in topology.yaml"),
+    (Part::Values, "global.multiCluster.clusterName", "the topology names the clusters"),
+    (Part::Values, "global.network", "set `network` of the clusters in topology.yaml"),
+    (Part::Values, "global.externalIstiod", "the topology says which istiod serves which cluster"),
+    (Part::Values, "global.remotePilotAddress", "the topology says which istiod serves which cluster"),
+    (Part::Values, "global.istioNamespace", "the mesh is installed in istio-system"),
+    (Part::Values, "global.configCluster", "the topology says which istiod serves which cluster"),
+    (Part::Values, "global.hub", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "global.tag", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "global.proxy.image", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "global.proxy.includeIPRanges", "write `outbound: all` or `outbound: clusters`"),
+    (Part::Values, "pilot.enabled", "every control plane of the topology is installed"),
+    (Part::Values, "pilot.hub", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "pilot.tag", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "pilot.image", "versions.yaml and `--istio` say what is installed"),
+    (Part::Values, "gateways", "set `gateway` of the clusters in topology.yaml"),
+    (Part::Values, "istiodRemote", "the topology says which istiod serves which cluster"),
+];
+
+/// Fields that a stock Envoy, without Istio's own filters, cannot have, and whether a value is one that it rejects.
+const NOT_STOCK: &[(Part, &str)] = &[
+    (Part::Config, "defaultProviders.metrics"),
+    (Part::Values, "telemetry.enabled"),
+    (Part::Values, "pilot.env.PILOT_ENABLE_ALPN_FILTER"),
+    (Part::Values, "pilot.env.PILOT_ENABLE_METADATA_EXCHANGE"),
+];
+
+/// The fields of MeshConfig: istiod ignores others without a word. Source: `mesh/v1alpha1/config.proto` of Istio's API 1.31.
+const CONFIG_FIELDS: [&str; 50] = [
+    "accessLogEncoding",
+    "accessLogFile",
+    "accessLogFormat",
+    "ca",
+    "caCertificates",
+    "certificates",
+    "configSources",
+    "connectTimeout",
+    "defaultConfig",
+    "defaultDestinationRuleExportTo",
+    "defaultHttpRetryPolicy",
+    "defaultProviders",
+    "defaultServiceExportTo",
+    "defaultTrafficPolicy",
+    "defaultVirtualServiceExportTo",
+    "disableEnvoyListenerLog",
+    "discoverySelectors",
+    "dnsRefreshRate",
+    "enableAutoMtls",
+    "enableEnvoyAccessLogService",
+    "enablePrometheusMerge",
+    "enableTracing",
+    "extensionProviders",
+    "h2UpgradePolicy",
+    "hboneIdleTimeout",
+    "inboundClusterStatName",
+    "inboundTrafficPolicy",
+    "ingressClass",
+    "ingressControllerMode",
+    "ingressSelector",
+    "ingressService",
+    "localityLbSetting",
+    "meshMTLS",
+    "outboundClusterStatName",
+    "outboundTrafficPolicy",
+    "pathNormalization",
+    "protocolDetectionTimeout",
+    "proxyHttpPort",
+    "proxyInboundListenPort",
+    "proxyListenPort",
+    "rootNamespace",
+    "serviceEntryVisibility",
+    "serviceScopeConfigs",
+    "serviceSettings",
+    "tcpKeepalive",
+    "tlsDefaults",
+    "trustDomain",
+    "trustDomainAliases",
+    "verifyCertificateAtClient",
+    "zoneAwareLbSetting",
+];
+
+/// Fields, inline or the name of a file with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting {
+    /// Inline.
+    Inline(Fields),
+    /// In that file, relative to the file that names it or to the project's folder.
+    File(PathBuf),
+}
+
+/// Settings as a scenario's or a topology's `mesh` writes them.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// `config`.
+    pub config: Option<Located<Setting>>,
+    /// `values`.
+    pub values: Option<Located<Setting>>,
+    /// `revision`.
+    pub revision: Option<Located<String>>,
+}
+
+impl Asked {
+    /// Reads the files that are named and checks all fields. `file` is the one that says `mesh`; `locate` finds a file that it
+    /// names. What is read comes with everything that is wrong.
+    pub fn read(&self, file: &Arc<Source>, locate: impl Fn(&Path) -> Option<PathBuf>) -> (IstioSettings, Vec<Problem>) {
+        let (mut settings, mut problems) = (IstioSettings::default(), Vec::new());
+        for (part, name, asked) in [(Part::Config, "config", &self.config), (Part::Values, "values", &self.values)] {
+            let Some(asked) = asked else { continue };
+            match read(file, name, asked, &locate) {
+                Ok(read) => {
+                    problems.extend(read.problems(part));
+                    let into = if part == Part::Config { &mut settings.config } else { &mut settings.values };
+                    *into = read.fields;
+                }
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        if let Some(revision) = &self.revision {
+            // As Istio checks it: a label's value, part of the names of objects.
+            let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            let sound = !revision.is_empty() && revision.len() <= 40 && revision.chars().all(letter);
+            if !sound || revision.starts_with('-') || revision.ends_with('-') {
+                let what = format!("`{}` is not a revision", revision.value);
+                let help = "expected at most 40 lower-case letters, digits and dashes, such as canary or 1-31-0";
+                problems.push(Problem::with(file, revision, what).help(help));
+            }
+            settings.revision = Some(revision.value.clone()).filter(|revision| revision != "default");
+        }
+        (settings, problems)
+    }
+
+    /// What of it a stock Envoy would reject.
+    pub fn not_stock(&self, file: &Arc<Source>, locate: impl Fn(&Path) -> Option<PathBuf>) -> Vec<Problem> {
+        let parts = [(Part::Config, "config", &self.config), (Part::Values, "values", &self.values)];
+        let read = parts.into_iter().filter_map(|(part, name, asked)| {
+            let read = read(file, name, asked.as_ref()?, &locate).ok()?;
+            Some(read.not_stock(part))
+        });
+        read.flatten().collect()
+    }
+}
+
+/// Fields and the place that they were read from.
+struct Read {
+    fields: Fields,
+    file: Arc<Source>,
+    node: Option<Node>,
+    at: std::ops::Range<usize>,
+}
+
+fn read(
+    file: &Arc<Source>,
+    name: &str,
+    asked: &Located<Setting>,
+    locate: impl Fn(&Path) -> Option<PathBuf>,
+) -> Result<Read, Problems> {
+    let path = match &asked.value {
+        Setting::Inline(fields) => {
+            let document = yaml::documents(&file.text).unwrap_or_default().into_iter().next();
+            let node = document.and_then(|root| root.get("mesh")?.get(name).cloned());
+            return Ok(Read { fields: fields.clone(), file: file.clone(), node, at: asked.span.clone() });
+        }
+        Setting::File(path) => path,
+    };
+    let Some(path) = locate(path) else {
+        let help = "searched next to this file and in the project's folder; or write the fields here, as `name: value`";
+        return Err(Problem::with(file, asked, format!("there is no file `{}`", path.display())).help(help).into());
+    };
+    let source = Source::read(&path)?;
+    let fields: Fields = crate::source::parse(&source)?;
+    let node = yaml::documents(&source.text).unwrap_or_default().into_iter().next();
+    if fields.contains_key("kind") && fields.contains_key("apiVersion") {
+        let kind = fields["kind"].as_str().unwrap_or_default().to_owned();
+        let span = node.as_ref().and_then(|node| node.field("kind")).unwrap_or(0..0);
+        let help = match kind.as_str() {
+            "ConfigMap" => "expected the fields of MeshConfig: write what the ConfigMap holds below `data.mesh`",
+            "IstioOperator" => {
+                "expected fields alone: write what it holds below `spec.meshConfig` or `spec.values` into files of their own"
+            }
+            _ => "expected the fields of MeshConfig, or chart values",
+        };
+        return Err(Problem::at(&source, &span, format!("this is a {kind}")).help(help).into());
+    }
+    Ok(Read { fields, file: source, node, at: 0..0 })
+}
+
+impl Read {
+    fn problem(&self, path: &str, what: String) -> Problem {
+        let span = self.node.as_ref().and_then(|node| node.field(path)).unwrap_or_else(|| self.at.clone());
+        Problem::at(&self.file, &span, what)
+    }
+
+    fn problems(&self, part: Part) -> Vec<Problem> {
+        let owned = OWNED.iter().filter(|(of, path, _)| *of == part && value_at(&self.fields, path).is_some());
+        let told = owned.map(|(_, path, why)| {
+            let what = format!("meshproof sets `{path}` itself");
+            self.problem(path, what).label("may not be set here").help((*why).to_owned())
+        });
+        let unknown = self.fields.keys().filter(|name| part == Part::Config && !CONFIG_FIELDS.contains(&name.as_str()));
+        let unknown = unknown.map(|name| {
+            let span = self.node.as_ref().and_then(|node| node.entry(name)).map(|(key, _)| key.span.clone());
+            Problem::at(
+                &self.file,
+                &span.unwrap_or_else(|| self.at.clone()),
+                format!("MeshConfig has no field `{name}`"),
+            )
+            .help(known(name, "fields", CONFIG_FIELDS))
+        });
+        told.chain(unknown).collect()
+    }
+
+    fn not_stock(&self, part: Part) -> Vec<Problem> {
+        let rejected = NOT_STOCK
+            .iter()
+            .filter(|(of, path)| *of == part && value_at(&self.fields, path).is_some_and(|value| !is_off(value)));
+        let told = rejected.map(|(_, path)| {
+            let what = format!(
+                "the proxies of this environment are a stock Envoy, which has no filters of Istio for `{path}`"
+            );
+            self.problem(path, what)
+                .help("remove it, or use `--provider kind` with images of Istio (`--source registry`)")
+        });
+        told.collect()
+    }
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text == "false",
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// The fields that hold no further fields, each with its path and its value.
+pub fn leaves(fields: &Fields) -> Vec<(String, &Value)> {
+    let mut all = Vec::new();
+    for (key, value) in fields {
+        match value {
+            Value::Object(inner) if !inner.is_empty() => {
+                all.extend(leaves(inner).into_iter().map(|(path, value)| (format!("{key}.{path}"), value)));
+            }
+            value => all.push((key.clone(), value)),
+        }
+    }
+    all
+}
+
+/// The value at a path of field names.
+fn value_at<'a>(fields: &'a Fields, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    // Protobuf's JSON takes `trust_domain` as well.
+    let (_, value) = fields.iter().find(|(key, _)| key.replace('_', "").eq_ignore_ascii_case(first))?;
+    match rest {
+        None => Some(value),
+        Some(rest) => value_at(value.as_object()?, rest),
+    }
+}
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Setting;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("fields, or the name of a file with them")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Setting, E> {
+                Ok(Setting::File(text.into()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Setting, A::Error> {
+                Fields::deserialize(MapAccessDeserializer::new(map)).map(Setting::Inline)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Serialize for Setting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Inline(fields) => fields.serialize(serializer),
+            Self::File(path) => path.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Setting {
+    fn schema_name() -> Cow<'static, str> {
+        "Setting".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "object" }, { "type": "string" }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn fields(value: Value) -> Fields {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn maps_are_merged_lists_replaced_and_providers_merged_by_name() {
+        let mut base =
+            fields(json!({ "a": { "b": 1, "c": 2 }, "l": [1], "extensionProviders": [{ "name": "zipkin" }] }));
+        let provider = json!({ "name": "mine", "envoyExtAuthzHttp": {} });
+        merge(&mut base, &fields(json!({ "a": { "c": 3 }, "l": [2], "extensionProviders": [provider] })));
+        let expected =
+            json!({ "a": { "b": 1, "c": 3 }, "l": [2], "extensionProviders": [{ "name": "zipkin" }, provider] });
+        assert_eq!(Value::Object(base), expected);
+    }
+
+    fn told(mesh: &str) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct File {
+            mesh: Mesh,
+        }
+        #[derive(Deserialize)]
+        struct Mesh {
+            config: Option<Located<Setting>>,
+            values: Option<Located<Setting>>,
+            revision: Option<Located<String>>,
+        }
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("owned.yaml"), "# mine\noutboundTrafficPolicy: {}\ntrustDomain: x\n").unwrap();
+        std::fs::write(root.path().join("map.yaml"), "apiVersion: v1\nkind: ConfigMap\n").unwrap();
+        let source = Source::new(root.path().join("s.yaml"), mesh);
+        let File { mesh: Mesh { config, values, revision } } = crate::source::parse(&source).unwrap();
+        let asked = Asked { config, values, revision };
+        let locate = |named: &Path| Some(root.path().join(named)).filter(|path| path.is_file());
+        let (_, problems) = asked.read(&source, locate);
+        let problems = problems.into_iter().chain(asked.not_stock(&source, locate)).collect();
+        let Err(problems) = Problems::none_of(problems) else { return Vec::new() };
+        problems.under(root.path()).iter().map(|p| format!("{}: {p}", p.place())).collect()
+    }
+
+    #[rstest]
+    #[case::sound("mesh:\n  config: { outboundTrafficPolicy: { mode: REGISTRY_ONLY } }\n  revision: canary\n", &[])]
+    #[case::inline(
+        "mesh:\n  config: { trustDomain: x, accessLogFile: /dev/null }\n",
+        &["s.yaml:2:26: meshproof sets `trustDomain` itself", "s.yaml:2:44: meshproof sets `accessLogFile` itself"]
+    )]
+    #[case::unknown(
+        "mesh: { config: { outboundTraficPolicy: {}, trust_domain: x } }\n",
+        &[
+            "s.yaml:1:17: meshproof sets `trustDomain` itself",
+            "s.yaml:1:19: MeshConfig has no field `outboundTraficPolicy`",
+            "s.yaml:1:45: MeshConfig has no field `trust_domain`"
+        ]
+    )]
+    #[case::values(
+        "mesh:\n  values:\n    global:\n      network: n\n    revision: a\n",
+        &["s.yaml:4:16: meshproof sets `global.network` itself", "s.yaml:5:15: meshproof sets `revision` itself"]
+    )]
+    #[case::in_a_file("mesh: { config: owned.yaml }\n", &["owned.yaml:3:14: meshproof sets `trustDomain` itself"])]
+    #[case::no_file("mesh: { config: none.yaml }\n", &["s.yaml:1:17: there is no file `none.yaml`"])]
+    #[case::an_object("mesh: { config: map.yaml }\n", &["map.yaml:2:7: this is a ConfigMap"])]
+    #[case::no_revision("mesh: { revision: 1.31 }\n", &["s.yaml:1:19: `1.31` is not a revision"])]
+    #[case::not_stock(
+        "mesh: { config: { defaultProviders: { metrics: [prometheus] } } }\n",
+        &["s.yaml:1:39: the proxies of this environment are a stock Envoy, which has no filters of Istio for `defaultProviders.metrics`"]
+    )]
+    fn what_may_not_be_set_is_refused_at_its_place(#[case] text: &str, #[case] expected: &[&str]) {
+        assert_eq!(told(text), expected);
+    }
+}
