@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
-use kinds::Kind;
+use kinds::ServedKind;
 
 mod dry_run;
 mod kinds;
@@ -191,7 +191,7 @@ fn is_not_served(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(s) if s.code == 404 && s.details.as_ref().is_none_or(|d| d.name.is_empty()))
 }
 
-fn api(cluster: &Cluster, kind: &Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+fn api(cluster: &Cluster, kind: &ServedKind, namespace: Option<&str>) -> Api<DynamicObject> {
     let client = cluster.client.clone();
     if kind.namespaced {
         Api::namespaced_with(client, namespace.unwrap_or("default"), &kind.resource)

@@ -15,7 +15,7 @@ use crate::wait::{self, Poll};
 
 /// A served kind.
 #[derive(Debug, Clone)]
-pub(super) struct Kind {
+pub(super) struct ServedKind {
     pub resource: ApiResource,
     pub namespaced: bool,
 }
@@ -23,13 +23,13 @@ pub(super) struct Kind {
 type Key = (PathBuf, String, String);
 
 /// Environments have kubeconfigs of their own, so that the path and the cluster's name say which cluster is meant.
-static SERVED: LazyLock<Mutex<HashMap<Key, HashMap<String, Kind>>>> = LazyLock::new(Mutex::default);
+static SERVED: LazyLock<Mutex<HashMap<Key, HashMap<String, ServedKind>>>> = LazyLock::new(Mutex::default);
 
 fn key(cluster: &Cluster, api_version: &str) -> Key {
     (cluster.kubeconfig.clone(), cluster.name.clone(), api_version.to_owned())
 }
 
-fn known(cluster: &Cluster, api_version: &str, kind: &str) -> Option<Kind> {
+fn known(cluster: &Cluster, api_version: &str, kind: &str) -> Option<ServedKind> {
     let served = SERVED.lock().unwrap_or_else(PoisonError::into_inner);
     served.get(&key(cluster, api_version))?.get(kind).cloned()
 }
@@ -53,17 +53,17 @@ async fn ask(cluster: &Cluster, api_version: &str) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn kinds(group: &ApiGroup, version: &str) -> HashMap<String, Kind> {
+fn kinds(group: &ApiGroup, version: &str) -> HashMap<String, ServedKind> {
     let resources = group.versioned_resources(version).into_iter();
     resources
         .map(|(resource, capabilities)| {
-            (resource.kind.clone(), Kind { resource, namespaced: capabilities.scope == Scope::Namespaced })
+            (resource.kind.clone(), ServedKind { resource, namespaced: capabilities.scope == Scope::Namespaced })
         })
         .collect()
 }
 
 /// The kind, asking the cluster if it is not known yet.
-pub(super) async fn find(cluster: &Cluster, api_version: &str, kind: &str) -> Result<Option<Kind>, ApplyError> {
+pub(super) async fn find(cluster: &Cluster, api_version: &str, kind: &str) -> Result<Option<ServedKind>, ApplyError> {
     if let Some(found) = known(cluster, api_version, kind) {
         return Ok(Some(found));
     }
@@ -72,7 +72,7 @@ pub(super) async fn find(cluster: &Cluster, api_version: &str, kind: &str) -> Re
 }
 
 /// The kind; waits for it when a definition of it is in the cluster but not served yet.
-pub(super) async fn resolve(cluster: &Cluster, api_version: &str, kind: &str) -> Result<Kind, ApplyError> {
+pub(super) async fn resolve(cluster: &Cluster, api_version: &str, kind: &str) -> Result<ServedKind, ApplyError> {
     if let Some(found) = find(cluster, api_version, kind).await? {
         return Ok(found);
     }
@@ -103,7 +103,7 @@ async fn defined(cluster: &Cluster, api_version: &str, kind: &str) -> Result<boo
 }
 
 /// Waits until discovery lists the kind: API servers list a custom resource once its definition is established.
-pub(super) async fn await_served(cluster: &Cluster, api_version: &str, kind: &str) -> Result<Kind, ApplyError> {
+pub(super) async fn await_served(cluster: &Cluster, api_version: &str, kind: &str) -> Result<ServedKind, ApplyError> {
     let what = format!("cluster {} to serve {kind} ({api_version})", cluster.name);
     let served = wait::until(what, Duration::from_secs(60), Duration::from_millis(50), || async move {
         match ask(cluster, api_version).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::manifest::{self, Manifest};
 use super::{ApplyError, Origin};
-use crate::source::yaml::{self, Content, Node};
+use crate::source::yaml::{self, Content, YamlNode};
 use crate::source::{Problem, Problems, Source};
 
 /// An object and the place where it is written.
@@ -14,7 +14,7 @@ pub struct Written {
     /// The object.
     pub manifest: Manifest,
     file: Arc<Source>,
-    node: Node,
+    node: YamlNode,
 }
 
 impl Written {
@@ -91,7 +91,7 @@ pub fn read(file: &Arc<Source>) -> Result<Vec<Written>, Problems> {
         document.each(&mut |node| problems.extend(boolean(file, node)));
     }
     let nodes = documents.into_iter().flat_map(|document| match document.get("items") {
-        Some(Node { content: Content::List(items), .. }) if is_list(&document) => items.clone(),
+        Some(YamlNode { content: Content::List(items), .. }) if is_list(&document) => items.clone(),
         _ => vec![document],
     });
     let pairs = manifests.into_iter().zip(nodes);
@@ -100,8 +100,8 @@ pub fn read(file: &Arc<Source>) -> Result<Vec<Written>, Problems> {
     Problems::none_of(problems).map(|()| written)
 }
 
-fn is_list(document: &Node) -> bool {
-    document.get("kind").and_then(Node::text).is_some_and(|kind| kind.ends_with("List"))
+fn is_list(document: &YamlNode) -> bool {
+    document.get("kind").and_then(YamlNode::text).is_some_and(|kind| kind.ends_with("List"))
 }
 
 fn problem(file: &Arc<Source>, error: &ApplyError) -> Problem {
@@ -124,7 +124,7 @@ fn problem(file: &Arc<Source>, error: &ApplyError) -> Problem {
 }
 
 /// Source: `sigs.k8s.io/yaml/goyaml.v2/resolve.go`, which kubectl reads files with.
-fn boolean(file: &Arc<Source>, node: &Node) -> Option<Problem> {
+fn boolean(file: &Arc<Source>, node: &YamlNode) -> Option<Problem> {
     const TRUE: [&str; 8] = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
     const FALSE: [&str; 8] = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
     let value = if TRUE.iter().any(|word| node.is_plain(word)) {

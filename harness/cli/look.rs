@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ProviderChoice;
 use crate::failure::Failure;
 use crate::fault;
-use crate::plan::{self, Part};
+use crate::plan::{self, PartVersion};
 use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::run::Selection;
@@ -108,14 +108,14 @@ pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
 }
 
 /// What a run would be made of; which of the two it would be is only known when it looks for a registry.
-fn parts(versions: &Versions) -> Result<Vec<Part>, Failure> {
+fn parts(versions: &Versions) -> Result<Vec<PartVersion>, Failure> {
     let (packages, registry) = (&versions.packages, &versions.registry);
     let wrong = |e| miette::miette!("{e}");
     let kubernetes = &versions.kubernetes_images(registry.kubernetes_minor).map_err(wrong)?.version;
     let istio = &versions.istio_images(registry.istio_minor).map_err(wrong)?.version;
     let part = |name: &str, built: &str, published: &str| {
         let version = format!("{built} from packages, {published} from a registry");
-        Part { name: name.into(), version: if built == published { built.to_owned() } else { version } }
+        PartVersion { name: name.into(), version: if built == published { built.to_owned() } else { version } }
     };
     Ok(vec![part("kubernetes", &packages.kubernetes, kubernetes), part("istio", &packages.istio.version, istio)])
 }

@@ -4,7 +4,7 @@ use super::install;
 use crate::finding::Finding;
 use crate::provider::ProviderName;
 use crate::run::settings::Settings;
-use crate::supply::{self, Origin, Purpose, Source, Status, SupplyError, Versions};
+use crate::supply::{self, Origin, Purpose, Source, SupplyError, SupplyStatus, Versions};
 
 /// Whether the supply is complete, and the finding about it. Asks no registry.
 pub(super) async fn look(settings: &Settings, provider: ProviderName, versions: &Versions) -> (bool, Finding) {
@@ -22,12 +22,12 @@ pub(super) async fn look(settings: &Settings, provider: ProviderName, versions: 
     for origin in origins {
         seen.push(supply::status(purpose, *origin, versions).await);
     }
-    let complete = seen.iter().flatten().any(Status::complete);
+    let complete = seen.iter().flatten().any(SupplyStatus::complete);
     (complete, told(provider, seen))
 }
 
 /// Of several origins, the first that is complete; else the last, which is the one that a machine without a registry takes.
-fn told(provider: ProviderName, seen: Vec<Result<Status, SupplyError>>) -> Finding {
+fn told(provider: ProviderName, seen: Vec<Result<SupplyStatus, SupplyError>>) -> Finding {
     if let Some(status) = seen.iter().flatten().find(|status| status.complete()) {
         let bytes: u64 = status.items.iter().map(|item| item.size).sum();
         let gib = bytes as f64 / f64::from(1u32 << 30);
@@ -74,9 +74,9 @@ mod tests {
     use crate::finding::Severity;
     use crate::supply::ItemStatus;
 
-    fn status(origin: Origin, present: bool) -> Result<Status, SupplyError> {
+    fn status(origin: Origin, present: bool) -> Result<SupplyStatus, SupplyError> {
         let (what, last_time) = ("etcd v3.6.8".to_owned(), Some(Duration::from_secs(37)));
-        Ok(Status { origin, items: vec![ItemStatus { what, present, size: 1 << 30, last_time }] })
+        Ok(SupplyStatus { origin, items: vec![ItemStatus { what, present, size: 1 << 30, last_time }] })
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::bundle::Found;
+use super::bundle::Collected;
 use super::concern::Target;
 use crate::provider::Cluster;
 
@@ -26,10 +26,10 @@ pub struct Asked<'a> {
     pub since: Timestamp,
 }
 
-pub(super) async fn limited(what: String, request: impl Future<Output = Found>) -> Found {
+pub(super) async fn limited(what: String, request: impl Future<Output = Collected>) -> Collected {
     match tokio::time::timeout(LIMIT, request).await {
         Ok(found) => found,
-        Err(_) => Found::missing(what, format!("no response within {LIMIT:?}")),
+        Err(_) => Collected::missing(what, format!("no response within {LIMIT:?}")),
     }
 }
 

@@ -46,7 +46,7 @@ impl File {
 
 /// What one request found.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct Collected {
     /// Files for the bundle.
     pub files: Vec<File>,
     /// What could not be had, and why: one line each.
@@ -55,7 +55,7 @@ pub struct Found {
     pub moments: Vec<Moment>,
 }
 
-impl Found {
+impl Collected {
     /// Something that could not be had.
     pub fn missing(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
         let line = redact::text(&format!("{what}: {why}")).replace('\n', " ");
@@ -117,7 +117,7 @@ mod tests {
         {
             assert!(!file.text.contains("MIGH") && !file.text.contains("c2hvcnQ="), "{}", file.text);
         }
-        assert!(!Found::missing("a", KEY).missing[0].contains("MIGH"));
+        assert!(!Collected::missing("a", KEY).missing[0].contains("MIGH"));
     }
 
     #[test]

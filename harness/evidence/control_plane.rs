@@ -7,26 +7,26 @@ use futures::future::{LocalBoxFuture, join_all};
 use serde_json::Value;
 
 use super::asked::{Asked, LIMIT, age, limited};
-use super::bundle::{File, Found};
+use super::bundle::{Collected, File};
 use super::timeline;
 use crate::observe::{NAMESPACE, istiod};
 use crate::provider::{Cluster, PodRef};
 use crate::workload;
 
 /// The istiods of a cluster: their state and their logs.
-pub async fn read(cluster: &Cluster, asked: Asked<'_>) -> Found {
+pub async fn read(cluster: &Cluster, asked: Asked<'_>) -> Collected {
     let name = &cluster.name;
     let pods = match tokio::time::timeout(LIMIT, workload::pods(cluster, NAMESPACE, "app=istiod")).await {
         Ok(Ok(pods)) => pods,
-        Ok(Err(error)) => return Found::missing(format!("istiod in {name}"), error),
+        Ok(Err(error)) => return Collected::missing(format!("istiod in {name}"), error),
         Err(_) => {
-            return Found::missing(
+            return Collected::missing(
                 format!("istiod in {name}"),
                 format!("the API server did not respond within {LIMIT:?}"),
             );
         }
     };
-    let mut requests: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+    let mut requests: Vec<LocalBoxFuture<'_, Collected>> = Vec::new();
     for pod in pods.iter().map(workload::PodInfo::reference) {
         let place = format!("istiod {} in {name}", pod.name);
         for (page, what) in [
@@ -44,14 +44,15 @@ pub async fn read(cluster: &Cluster, asked: Asked<'_>) -> Found {
         }
         requests.push(limited(format!("log of {place}"), istiod_log(cluster, pod, asked)).boxed_local());
     }
-    let mut all = Found::default();
+    let mut all = Collected::default();
     join_all(requests).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 
-async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Found {
-    let missing =
-        |why: &dyn Display| Found::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why);
+async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, asked: Asked<'_>) -> Collected {
+    let missing = |why: &dyn Display| {
+        Collected::missing(format!("/debug/{page} of istiod {} in {}", pod.name, cluster.name), why)
+    };
     let answer = match istiod::at(cluster, pod.clone()).get(&format!("/debug/{page}")).await {
         Ok(answer) => answer,
         Err(error) => return missing(&error),
@@ -68,16 +69,16 @@ async fn debug_page(cluster: &Cluster, pod: PodRef, page: &str, what: &str, aske
             _ => {}
         }
     }
-    Found {
+    Collected {
         files: vec![File::json(format!("{}/istiod/{}/{page}.json", cluster.name, pod.name), what, value)],
-        ..Found::default()
+        ..Collected::default()
     }
 }
 
-async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Found {
+async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Collected {
     let log = match cluster.logs(&pod, "discovery", Some(age(asked))).await {
         Ok(log) => log,
-        Err(error) => return Found::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
+        Err(error) => return Collected::missing(format!("log of istiod {} in {}", pod.name, cluster.name), error),
     };
     let moments = timeline::of_log(&format!("{} istiod", cluster.name), &log);
     let file = File::text(
@@ -85,5 +86,5 @@ async fn istiod_log(cluster: &Cluster, pod: PodRef, asked: Asked<'_>) -> Found {
         "log of istiod since the scenario began",
         &log,
     );
-    Found { files: vec![file], moments, ..Found::default() }
+    Collected { files: vec![file], moments, ..Collected::default() }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 
 use super::asked::{Asked, age, limited};
-use super::bundle::{File, Found};
+use super::bundle::{Collected, File};
 use super::control_plane;
 use super::timeline::{self, Moment};
 use crate::apply::Reason;
@@ -45,8 +45,8 @@ const KINDS: &[(&str, &str, &str)] = &[
 const NODE_COMMANDS: &[&[&str]] = &[&["ip", "addr"], &["ip", "route"], &["ip", "rule"], &["iptables-save"]];
 
 /// Asks the API servers, the control planes and the nodes of every cluster.
-pub async fn clusters(asked: Asked<'_>) -> Found {
-    let mut requests: Vec<LocalBoxFuture<'_, Found>> = Vec::new();
+pub async fn clusters(asked: Asked<'_>) -> Collected {
+    let mut requests: Vec<LocalBoxFuture<'_, Collected>> = Vec::new();
     for cluster in asked.clusters {
         let name = &cluster.name;
         requests.push(limited(format!("objects of {name}"), objects(cluster, asked)).boxed_local());
@@ -59,18 +59,18 @@ pub async fn clusters(asked: Asked<'_>) -> Found {
             );
         }
     }
-    let mut all = Found::default();
+    let mut all = Collected::default();
     join_all(requests).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 
 /// Reads the logs of proxies.
-pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Found {
+pub async fn logs(asked: Asked<'_>, proxies: &[(&Cluster, PodRef)]) -> Collected {
     let each = proxies.iter().map(|(cluster, pod)| {
         let what = format!("log of the proxy of {}/{}/{}", cluster.name, pod.namespace, pod.name);
         limited(what, proxy_log(cluster, pod, asked))
     });
-    let mut all = Found::default();
+    let mut all = Collected::default();
     join_all(each).await.into_iter().for_each(|found| all.extend(found));
     all
 }
@@ -79,14 +79,14 @@ fn concerns(asked: Asked<'_>, namespace: Option<&String>) -> bool {
     namespace.is_none_or(|namespace| namespace == NAMESPACE || asked.namespaces.contains(namespace))
 }
 
-async fn objects(cluster: &Cluster, asked: Asked<'_>) -> Found {
+async fn objects(cluster: &Cluster, asked: Asked<'_>) -> Collected {
     let each = KINDS.iter().map(|(group, version, kind)| async move {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
         let listed = match api.list(&ListParams::default()).await {
             // A kind that the cluster does not know has no objects.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Found::default(),
-            Err(error) => return Found::missing(format!("{kind} objects of {}", cluster.name), Reason(&error)),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Collected::default(),
+            Err(error) => return Collected::missing(format!("{kind} objects of {}", cluster.name), Reason(&error)),
             Ok(listed) => listed,
         };
         let mut objects = Vec::new();
@@ -100,24 +100,24 @@ async fn objects(cluster: &Cluster, asked: Asked<'_>) -> Found {
             objects.extend(serde_json::to_value(&object));
         }
         if objects.is_empty() {
-            return Found::default();
+            return Collected::default();
         }
         let path = format!("{}/objects/{}.yaml", cluster.name, kind);
-        Found {
+        Collected {
             files: vec![File::yaml(path, format!("{kind} objects as the cluster holds them"), objects)],
-            ..Found::default()
+            ..Collected::default()
         }
     });
-    let mut all = Found::default();
+    let mut all = Collected::default();
     join_all(each).await.into_iter().for_each(|found| all.extend(found));
     all
 }
 
-async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
+async fn events(cluster: &Cluster, asked: Asked<'_>) -> Collected {
     let api: Api<Event> = Api::all(cluster.client.clone());
     let listed = match api.list(&ListParams::default()).await {
         Ok(listed) => listed,
-        Err(error) => return Found::missing(format!("events of {}", cluster.name), Reason(&error)),
+        Err(error) => return Collected::missing(format!("events of {}", cluster.name), Reason(&error)),
     };
     let who = format!("{} kubernetes", cluster.name);
     let moment = |event: &Event| {
@@ -143,14 +143,14 @@ async fn events(cluster: &Cluster, asked: Asked<'_>) -> Found {
     moments.sort();
     let text: String = moments.iter().map(|m| format!("{} {}\n", m.at, m.what)).collect();
     let files = vec![File::text(format!("{}/events.txt", cluster.name), "events of Kubernetes, oldest first", &text)];
-    Found { files, moments, ..Found::default() }
+    Collected { files, moments, ..Collected::default() }
 }
 
-async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
+async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Collected {
     wait::pass(LOG_FLUSH).await;
     let log = match access_log::read(cluster, pod, age(asked)).await {
         Ok(log) => log,
-        Err(error) => return Found::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
+        Err(error) => return Collected::missing(format!("log of the proxy of {}/{}", cluster.name, pod.name), error),
     };
     let who = format!("{} {}/{}", cluster.name, pod.namespace, pod.name);
     let (mut calls, mut access, mut rest) = (Vec::new(), String::new(), String::new());
@@ -175,21 +175,20 @@ async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Found {
         ),
         File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &rest),
     ];
-    Found { files, moments, ..Found::default() }
+    Collected { files, moments, ..Collected::default() }
 }
 
-async fn node(cluster: &Cluster, node: &str) -> Found {
+async fn node(cluster: &Cluster, node: &str) -> Collected {
     let mut text = String::new();
     let outputs = join_all(NODE_COMMANDS.iter().map(|argv| cluster.node_exec(node, argv))).await;
-    let mut found = Found::default();
+    let mut found = Collected::default();
     for (argv, output) in NODE_COMMANDS.iter().zip(outputs) {
         match output {
             Ok(output) => {
                 let _ = writeln!(text, "$ {}\n{}\n{}", argv.join(" "), output.text(), output.error_text());
             }
-            Err(error) => {
-                found.extend(Found::missing(format!("`{}` on node {node} in {}", argv.join(" "), cluster.name), error))
-            }
+            Err(error) => found
+                .extend(Collected::missing(format!("`{}` on node {node} in {}", argv.join(" "), cluster.name), error)),
         }
     }
     if !text.is_empty() {

@@ -31,7 +31,7 @@ use crate::verdict::Class;
 use crate::workload::RunningWorkload;
 use asked::Asked;
 pub use bundle::slug;
-use bundle::{File, Found};
+use bundle::{Collected, File};
 use concern::Target;
 use snapshot::Snapshot;
 use timeline::Moment;
@@ -183,7 +183,7 @@ pub async fn keep(
     let ended = Timestamp::now();
     let planned = scene.as_ref().map(|scene| scene.calls.clone()).unwrap_or_default();
     let targets: BTreeSet<Target> = planned.iter().filter_map(|call| Target::of(&call.url)).collect();
-    let mut found = Found::default();
+    let mut found = Collected::default();
     if let Some(Scene { clusters, running, namespaces, folder, .. }) = scene {
         let asked = Asked { clusters, namespaces, targets: &targets, since: witness.began };
         let at_proxies = async {
@@ -209,7 +209,7 @@ pub async fn keep(
     files.push(File::text("versions.txt", "the versions of everything", &versions(keeping)));
     match commands::between(&keeping.run.join("log.jsonl"), witness.began, ended) {
         Ok(text) => files.push(File::text("commands.txt", "programs that were run, with their output", &text)),
-        Err(error) => found.extend(Found::missing("the commands that were run", error)),
+        Err(error) => found.extend(Collected::missing("the commands that were run", error)),
     }
     let moments =
         witness.moments.iter().cloned().chain(witness.steps(report)).chain(std::mem::take(&mut found.moments));

@@ -4,18 +4,18 @@ use std::fs::File as Opened;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::bundle::{File, Found};
+use super::bundle::{Collected, File};
 
 /// Why a program ended is at the end of its log; an API server writes megabytes before that.
 const TAIL: u64 = 256 * 1024;
 
 /// The end of every log under an environment's folder.
-pub fn logs(folder: &Path) -> Found {
-    let mut found = Found::default();
+pub fn logs(folder: &Path) -> Collected {
+    let mut found = Collected::default();
     let mut folders = vec![folder.to_owned()];
     while let Some(at) = folders.pop() {
         match sorted(&at) {
-            Err(error) => found.extend(Found::missing(format!("logs in {}", at.display()), error)),
+            Err(error) => found.extend(Collected::missing(format!("logs in {}", at.display()), error)),
             Ok(entries) => {
                 for path in entries {
                     // A link may lead out of the environment.
@@ -40,14 +40,14 @@ fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn log(folder: &Path, path: &Path) -> Found {
+fn log(folder: &Path, path: &Path) -> Collected {
     let name = path.strip_prefix(folder).unwrap_or(path).display();
     match tail(path) {
-        Err(error) => Found::missing(format!("log {name}"), error),
-        Ok(text) if text.is_empty() => Found::default(),
+        Err(error) => Collected::missing(format!("log {name}"), error),
+        Ok(text) if text.is_empty() => Collected::default(),
         Ok(text) => {
             let what = "the end of this program's log, when creating the environment failed";
-            Found { files: vec![File::text(format!("environment/{name}"), what, &text)], ..Found::default() }
+            Collected { files: vec![File::text(format!("environment/{name}"), what, &text)], ..Collected::default() }
         }
     }
 }

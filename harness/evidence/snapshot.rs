@@ -8,7 +8,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::bundle::{File, Found};
+use super::bundle::{Collected, File};
 use super::concern::{self, Concern, Target};
 use crate::observe::envoy;
 use crate::provider::{Cluster, PodRef};
@@ -69,8 +69,8 @@ impl Snapshot {
     }
 
     /// The files of this snapshot: per proxy what concerns each target, and all of it.
-    pub fn files(&self, targets: &BTreeSet<Target>) -> Found {
-        let mut found = Found::default();
+    pub fn files(&self, targets: &BTreeSet<Target>) -> Collected {
+        let mut found = Collected::default();
         for held in &self.proxies {
             let place = format!("{}/{}/{}", held.cluster, held.pod.namespace, held.pod.name);
             let dump =
@@ -78,7 +78,7 @@ impl Snapshot {
             let dump = match dump {
                 Ok(dump) => dump,
                 Err(why) => {
-                    found.extend(Found::missing(
+                    found.extend(Collected::missing(
                         format!("what the proxy of {place} held {}", self.when.replace('-', " ")),
                         why,
                     ));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::change::{Fate, Object, Role};
 use super::proxies::Proxy;
 use super::{GateError, ProxyReady};
-use crate::observe::held::{Held, Intended, Kind, Version, differences};
+use crate::observe::held::{Held, Intended, ResourceKind, Version, differences};
 use crate::observe::istiod::{Connected, ControlPlane, short};
 use crate::observe::{ObjectRef, envoy};
 
@@ -172,7 +172,7 @@ fn leaves_mark(kind: &str) -> bool {
 }
 
 /// The resources that name the object, with their content.
-fn marks(object: &ObjectRef, held: &Held) -> BTreeSet<(Kind, String, String)> {
+fn marks(object: &ObjectRef, held: &Held) -> BTreeSet<(ResourceKind, String, String)> {
     let mut kebab = String::new();
     for (index, c) in object.kind.chars().enumerate() {
         if c.is_ascii_uppercase() && index > 0 {
@@ -240,7 +240,7 @@ mod tests {
         let route = Resource { hash: content.into(), text: content.into(), made_from };
         Intended {
             version: Version::parse(&format!("2026-11-23T05:22:50Z/{number}")),
-            held: Held::from([((Kind::Route, "5000".to_owned()), route)]),
+            held: Held::from([((ResourceKind::Route, "5000".to_owned()), route)]),
         }
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 /// Kinds of resources that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ResourceKind {
     /// Envoy clusters: services and their subsets.
     Cluster,
     /// Ports that Envoy listens on, and their filters.
@@ -35,7 +35,7 @@ pub struct Resource {
 }
 
 /// All resources of a proxy.
-pub type Held = BTreeMap<(Kind, String), Resource>;
+pub type Held = BTreeMap<(ResourceKind, String), Resource>;
 
 /// istiod's dump for one proxy: the push that the proxy was last part of, and what istiod intends for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn add_endpoints(assignment: &Value, healths: &Healths, held: &mut Held) {
     }
     let text = json!(by_address).to_string();
     let hash = hex::encode(Sha256::digest(text.as_bytes()));
-    held.insert((Kind::Endpoints, name), Resource { hash, text, made_from: Vec::new() });
+    held.insert((ResourceKind::Endpoints, name), Resource { hash, text, made_from: Vec::new() });
 }
 
 /// How the endpoints of an Envoy cluster differ, as `10.20.0.5:5000 missing`.
@@ -210,9 +210,9 @@ fn add_entry(entry: &Value, held: &mut Held) {
     let active = entry.get("active_state").or_else(|| entry.get("activeState"));
     let resource = entry
         .get("cluster")
-        .map(|c| (Kind::Cluster, c))
-        .or_else(|| active.and_then(|a| a.get("listener")).map(|l| (Kind::Listener, l)))
-        .or_else(|| entry.get("route_config").or_else(|| entry.get("routeConfig")).map(|r| (Kind::Route, r)));
+        .map(|c| (ResourceKind::Cluster, c))
+        .or_else(|| active.and_then(|a| a.get("listener")).map(|l| (ResourceKind::Listener, l)))
+        .or_else(|| entry.get("route_config").or_else(|| entry.get("routeConfig")).map(|r| (ResourceKind::Route, r)));
     let Some((kind, resource)) = resource else { return };
     let name = match text(resource, "name") {
         // Some listeners have no name of their own.
@@ -265,7 +265,7 @@ pub(crate) fn differences(intended: &Held, held: &Held) -> Vec<String> {
     for ((kind, name), resource) in intended {
         match held.get(&(*kind, name.clone())) {
             None => found.push(format!("{} {name} (missing)", word(*kind))),
-            Some(other) if other.hash != resource.hash && *kind == Kind::Endpoints => {
+            Some(other) if other.hash != resource.hash && *kind == ResourceKind::Endpoints => {
                 found.push(format!("endpoints of {name} ({})", endpoint_difference(&resource.text, &other.text)));
             }
             Some(other) if other.hash != resource.hash => found.push(format!("{} {name} (old)", word(*kind))),
@@ -273,17 +273,17 @@ pub(crate) fn differences(intended: &Held, held: &Held) -> Vec<String> {
         }
     }
     // Envoy also lists the endpoints of clusters that istiod gives no endpoints.
-    let gone = held.keys().filter(|key| key.0 != Kind::Endpoints && !intended.contains_key(key));
+    let gone = held.keys().filter(|key| key.0 != ResourceKind::Endpoints && !intended.contains_key(key));
     found.extend(gone.map(|(kind, name)| format!("{} {name} (not yet removed)", word(*kind))));
     found
 }
 
-fn word(kind: Kind) -> &'static str {
+fn word(kind: ResourceKind) -> &'static str {
     match kind {
-        Kind::Cluster => "cluster",
-        Kind::Listener => "listener",
-        Kind::Route => "route",
-        Kind::Endpoints => "endpoints of",
+        ResourceKind::Cluster => "cluster",
+        ResourceKind::Listener => "listener",
+        ResourceKind::Route => "route",
+        ResourceKind::Endpoints => "endpoints of",
     }
 }
 
@@ -340,7 +340,7 @@ mod tests {
         let path = "/apis/networking.istio.io/v1/namespaces/app1/virtual-service/helloworld";
         let dump = serde_json::json!({"configs": [{"route_config": {"name": "5000", "virtual_hosts": [{"routes": [
             {"metadata": {"filter_metadata": {"istio": {"config": path}}}}]}]}}]});
-        assert_eq!(held(&dump)[&(Kind::Route, "5000".to_owned())].made_from, [path]);
+        assert_eq!(held(&dump)[&(ResourceKind::Route, "5000".to_owned())].made_from, [path]);
     }
 
     #[test]

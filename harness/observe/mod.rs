@@ -30,7 +30,7 @@ pub(crate) mod snapshot;
 use thiserror::Error;
 
 pub use admin::AdminError;
-pub use held::{Held, Kind, Version};
+pub use held::{Held, ResourceKind, Version};
 pub use object::ObjectRef;
 pub use pods::PodInfo;
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use check::validate;
 pub use open::{open, open_in};
-pub use view::{Part, View};
+pub use view::{PartVersion, View};
 
 use crate::apply::Manifest;
 use crate::scenario::{Call, LoadedScenario, Located, MeshOptions, Scenario};

@@ -9,7 +9,7 @@ fn plan_of(name: &str) -> View {
     let mut plan = open(&root.join("scenarios/vpn").join(name), &crate::fault::names()).unwrap();
     // a snapshot must not know where it was made
     plan.loaded.source = crate::source::Source::new(format!("scenarios/vpn/{name}"), &plan.loaded.source.text);
-    let part = |name: &str, version: &str| Part { name: name.into(), version: version.into() };
+    let part = |name: &str, version: &str| PartVersion { name: name.into(), version: version.into() };
     plan.view(vec![part("kubernetes", "v1.34.4"), part("istio", "1.31-dev")])
 }
 

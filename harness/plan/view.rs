@@ -31,7 +31,7 @@ pub struct View {
     /// How the mesh is installed.
     pub mesh: MeshView,
     /// What everything is made of, as far as it is known.
-    pub versions: Vec<Part>,
+    pub versions: Vec<PartVersion>,
     /// What runs in the clusters.
     pub workloads: Vec<WorkloadView>,
     /// What is done, in order.
@@ -40,7 +40,7 @@ pub struct View {
 
 /// A part and its version: `kubernetes`, `v1.34.4`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Part {
+pub struct PartVersion {
     /// What it is.
     pub name: String,
     /// Which one.
@@ -198,7 +198,7 @@ fn as_people_write_it<S: serde::Serializer>(duration: &Duration, serializer: S) 
 
 impl Plan {
     /// The plan as it is shown; `versions` are shown as they are given.
-    pub fn view(&self, versions: Vec<Part>) -> View {
+    pub fn view(&self, versions: Vec<PartVersion>) -> View {
         let (scenario, topology) = (self.scenario(), &self.topology);
         let pods = topology.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
         let ranges = Ranges { pods, ..Ranges::default() };

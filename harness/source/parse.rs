@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter};
 
-use super::tree::{Node, Slot, tree};
+use super::tree::{Region, Slot, tree};
 use super::{Problem, Problems, Source, known, renamed};
 
 /// A file with more mistakes than this has one cause.
@@ -79,7 +79,7 @@ fn offset(file: &Source, error: &Error) -> usize {
 }
 
 /// The way from the root down to `at`: at each level the last slot that starts at or before it.
-fn path_to(root: &Node, at: usize) -> Vec<usize> {
+fn path_to(root: &Region, at: usize) -> Vec<usize> {
     let mut path = Vec::new();
     let mut node = root;
     while let Some(i) = node.slots.iter().rposition(|slot| !slot.gone && slot.span.start <= at) {
@@ -89,16 +89,16 @@ fn path_to(root: &Node, at: usize) -> Vec<usize> {
     path
 }
 
-fn node<'a>(root: &'a Node, path: &[usize]) -> &'a Node {
+fn node<'a>(root: &'a Region, path: &[usize]) -> &'a Region {
     path.iter().fold(root, |node, i| &node.slots[*i].value)
 }
 
-fn slot<'a>(root: &'a Node, path: &[usize]) -> Option<&'a Slot> {
+fn slot<'a>(root: &'a Region, path: &[usize]) -> Option<&'a Slot> {
     let (last, holder) = path.split_last()?;
     node(root, holder).slots.get(*last)
 }
 
-fn slot_mut<'a>(root: &'a mut Node, path: &[usize]) -> Option<&'a mut Slot> {
+fn slot_mut<'a>(root: &'a mut Region, path: &[usize]) -> Option<&'a mut Slot> {
     let (last, holder) = path.split_last()?;
     holder.iter().fold(root, |node, i| &mut node.slots[*i].value).slots.get_mut(*last)
 }

@@ -6,14 +6,14 @@ use serde_saphyr::granit_parser::{Event, Parser};
 
 /// A node of the text.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct Region {
     /// Its bytes, to the end of its last child.
     pub span: Range<usize>,
     /// What hangs below it.
     pub slots: Vec<Slot>,
 }
 
-impl Node {
+impl Region {
     /// Whether it held something, and all of that was blanked.
     pub fn is_emptied(&self) -> bool {
         !self.slots.is_empty() && self.slots.iter().all(|slot| slot.gone)
@@ -28,7 +28,7 @@ pub(super) struct Slot {
     /// The bytes of its key; `None` for an item.
     pub key: Option<Range<usize>>,
     /// What it holds.
-    pub value: Node,
+    pub value: Region,
     /// Whether it is written in braces or brackets.
     pub flow: bool,
     /// Whether its text was blanked.
@@ -36,7 +36,7 @@ pub(super) struct Slot {
 }
 
 /// The tree of the first document; `None` when the text is not YAML.
-pub(super) fn tree(text: &str) -> Option<Node> {
+pub(super) fn tree(text: &str) -> Option<Region> {
     let mut events = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.ok()?;
@@ -56,12 +56,12 @@ pub(super) fn tree(text: &str) -> Option<Node> {
 
 type Events<'a> = std::iter::Peekable<std::vec::IntoIter<(Event<'a>, Range<usize>)>>;
 
-fn node(text: &str, events: &mut Events<'_>) -> Option<Node> {
+fn node(text: &str, events: &mut Events<'_>) -> Option<Region> {
     let (event, start) = events.next()?;
     let mapping = match event {
         Event::MappingStart(..) => true,
         Event::SequenceStart(..) => false,
-        _ => return Some(Node { span: start, slots: Vec::new() }),
+        _ => return Some(Region { span: start, slots: Vec::new() }),
     };
     let flow = matches!(text.as_bytes().get(start.start), Some(b'{' | b'['));
     let mut slots: Vec<Slot> = Vec::new();
@@ -81,7 +81,7 @@ fn node(text: &str, events: &mut Events<'_>) -> Option<Node> {
         slots.push(Slot { span, key, value, flow, gone: false });
     };
     let last = slots.last().map_or(start.end, |slot| slot.span.end);
-    Some(Node { span: start.start..if flow { end.end } else { last }, slots })
+    Some(Region { span: start.start..if flow { end.end } else { last }, slots })
 }
 
 /// The dash of the list item that starts at `start`: on its line, or on a line before it with nothing else on it.

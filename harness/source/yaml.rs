@@ -8,7 +8,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 
 /// A key or value and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct YamlNode {
     /// Its bytes; of a block collection, only where it starts.
     pub span: Range<usize>,
     /// What it holds.
@@ -26,13 +26,13 @@ pub enum Content {
         plain: bool,
     },
     /// Entries in the order of the text.
-    Map(Vec<(Node, Node)>),
+    Map(Vec<(YamlNode, YamlNode)>),
     /// Items.
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
 }
 
 /// The documents of a text, without empty ones; nothing when it is not YAML.
-pub fn documents(text: &str) -> Option<Vec<Node>> {
+pub fn documents(text: &str) -> Option<Vec<YamlNode>> {
     let mut builder = Builder { events: Vec::new(), at: 0, anchors: HashMap::new() };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.ok()?;
@@ -59,11 +59,11 @@ pub fn documents(text: &str) -> Option<Vec<Node>> {
 struct Builder<'a> {
     events: Vec<(Event<'a>, Range<usize>)>,
     at: usize,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, YamlNode>,
 }
 
 impl Builder<'_> {
-    fn node(&mut self) -> Option<Node> {
+    fn node(&mut self) -> Option<YamlNode> {
         let (event, span) = self.events.get(self.at)?.clone();
         self.at += 1;
         let (anchor, content) = match event {
@@ -90,7 +90,7 @@ impl Builder<'_> {
             }
             _ => return None,
         };
-        let node = Node { span, content };
+        let node = YamlNode { span, content };
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -99,7 +99,7 @@ impl Builder<'_> {
 }
 
 /// Entries of `<<` come after the others, which win.
-fn merged(entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
+fn merged(entries: Vec<(YamlNode, YamlNode)>) -> Vec<(YamlNode, YamlNode)> {
     let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| key.is_plain("<<"));
     for (_, value) in merges {
         let maps = if let Content::List(items) = value.content { items } else { vec![value] };
@@ -116,7 +116,7 @@ fn merged(entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
     own
 }
 
-impl Node {
+impl YamlNode {
     /// The text of a scalar.
     pub fn text(&self) -> Option<&str> {
         if let Content::Scalar { text, .. } = &self.content { Some(text) } else { None }
@@ -133,27 +133,27 @@ impl Node {
     }
 
     /// The entries of a map; none of anything else.
-    pub fn entries(&self) -> &[(Node, Node)] {
+    pub fn entries(&self) -> &[(YamlNode, YamlNode)] {
         if let Content::Map(entries) = &self.content { entries } else { &[] }
     }
 
     /// The items of a list; none of anything else.
-    pub fn items(&self) -> &[Node] {
+    pub fn items(&self) -> &[YamlNode] {
         if let Content::List(items) = &self.content { items } else { &[] }
     }
 
     /// The key and the value of an entry.
-    pub fn entry(&self, name: &str) -> Option<(&Node, &Node)> {
+    pub fn entry(&self, name: &str) -> Option<(&YamlNode, &YamlNode)> {
         self.entries().iter().find(|(key, _)| key.text() == Some(name)).map(|(key, value)| (key, value))
     }
 
     /// The value of an entry.
-    pub fn get(&self, name: &str) -> Option<&Node> {
+    pub fn get(&self, name: &str) -> Option<&YamlNode> {
         self.entry(name).map(|(_, value)| value)
     }
 
     /// Calls `seen` for this node and every one below it, keys among them.
-    pub fn each(&self, seen: &mut impl FnMut(&Node)) {
+    pub fn each(&self, seen: &mut impl FnMut(&YamlNode)) {
         seen(self);
         for (key, value) in self.entries() {
             key.each(seen);
@@ -197,7 +197,7 @@ impl Node {
     }
 }
 
-fn shown(key: &Node, value: &Node) -> Range<usize> {
+fn shown(key: &YamlNode, value: &YamlNode) -> Range<usize> {
     if value.text().is_some() && !value.span.is_empty() { value.span.clone() } else { key.span.clone() }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::plan::Step;
+use super::plan::BuildStep;
 use super::{Cache, SupplyError};
 use crate::ui;
 
 /// Says what of `steps` is missing, before it is made. Says nothing when nothing is.
-pub(super) async fn announce(cache: &Cache, steps: &[Step]) -> Result<(), SupplyError> {
+pub(super) async fn announce(cache: &Cache, steps: &[BuildStep]) -> Result<(), SupplyError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut missing = Vec::new();
     for step in steps {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use super::cache_error::{BoxError, CacheError};
 use super::cache_error::{io, is_disk_full};
-use super::contents::{self, Check};
+use super::contents::{self, ItemCheck};
 pub use super::recipe::Recipe;
 use crate::ui;
 use crate::wait::{self, Poll, WaitError};
@@ -132,11 +132,11 @@ impl Cache {
         let place = self.place(recipe);
         let last_time = self.last_time(recipe.name());
         Ok(match check(&place).await? {
-            Check::Sound(contents) => {
+            ItemCheck::Sound(contents) => {
                 let item = Item { name: recipe.name().to_owned(), key, dir: place.join("files") };
                 Peek { item: Some(item), size: contents.size(), last_time }
             }
-            Check::Missing | Check::Damaged(_) => Peek { item: None, size: 0, last_time },
+            ItemCheck::Missing | ItemCheck::Damaged(_) => Peek { item: None, size: 0, last_time },
         })
     }
 
@@ -155,15 +155,15 @@ impl Cache {
         let key = recipe.key();
         let place = self.place(recipe);
         let item = Item { name: recipe.name().to_owned(), key, dir: place.join("files") };
-        if let Check::Sound(_) = check(&place).await? {
+        if let ItemCheck::Sound(_) = check(&place).await? {
             return Ok(item);
         }
         let _lock = self.lock(recipe, &place).await?;
         match check(&place).await? {
             // Whoever held the lock has made it.
-            Check::Sound(_) => return Ok(item),
-            Check::Missing => {}
-            Check::Damaged(why) => {
+            ItemCheck::Sound(_) => return Ok(item),
+            ItemCheck::Missing => {}
+            ItemCheck::Damaged(why) => {
                 ui::say(format!("! {} is damaged in the cache: {why}. It is removed and built again", recipe.what()));
                 std::fs::remove_dir_all(&place).map_err(io("remove", &place))?;
             }
@@ -288,7 +288,7 @@ fn remove_tree(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-async fn check(place: &Path) -> Result<Check, CacheError> {
+async fn check(place: &Path) -> Result<ItemCheck, CacheError> {
     let place = place.to_owned();
     blocking(move || contents::check(&place)).await
 }

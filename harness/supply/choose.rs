@@ -1,6 +1,6 @@
 //! Registry or packages.
 
-use super::plan::{self, How, IMPATIENT, Step};
+use super::plan::{self, BuildStep, How, IMPATIENT};
 use super::versions::Versions;
 use super::{Cache, Origin, Program, Source, SupplyError};
 use crate::ui;
@@ -38,7 +38,7 @@ pub(super) async fn origin(
     }
 }
 
-async fn all_here(cache: &Cache, steps: &[Step]) -> Result<bool, SupplyError> {
+async fn all_here(cache: &Cache, steps: &[BuildStep]) -> Result<bool, SupplyError> {
     for step in steps {
         if cache.peek(&step.recipe).await?.item.is_none() {
             return Ok(false);

@@ -63,7 +63,7 @@ type Stamps = BTreeMap<String, Stamp>;
 
 /// What the check of an item found.
 #[derive(Debug)]
-pub(super) enum Check {
+pub(super) enum ItemCheck {
     /// It is not there.
     Missing,
     /// All files are what they were when it was made.
@@ -92,12 +92,12 @@ pub(super) fn write(root: &Path, recipe: &Recipe) -> Result<(), CacheError> {
 }
 
 /// Whether the item in `root` is whole.
-pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
+pub(super) fn check(root: &Path) -> Result<ItemCheck, CacheError> {
     if !root.try_exists().map_err(io("read", root))? {
-        return Ok(Check::Missing);
+        return Ok(ItemCheck::Missing);
     }
     let Some(manifest) = read_json::<Contents>(&root.join(MANIFEST)) else {
-        return Ok(Check::Damaged(format!("cannot read {}", root.join(MANIFEST).display())));
+        return Ok(ItemCheck::Damaged(format!("cannot read {}", root.join(MANIFEST).display())));
     };
     let dir = root.join(FILES);
     let mut stamps: Stamps = read_json(&root.join(STAMPS)).unwrap_or_default();
@@ -105,11 +105,11 @@ pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
     for (name, entry) in &manifest.files {
         let path = dir.join(name);
         let Ok(metadata) = path.symlink_metadata() else {
-            return Ok(Check::Damaged(format!("{} is missing", path.display())));
+            return Ok(ItemCheck::Damaged(format!("{} is missing", path.display())));
         };
         if mode(&metadata) != entry.mode {
             let modes = format!("mode {:o}, expected {:o}", mode(&metadata), entry.mode);
-            return Ok(Check::Damaged(format!("{} has {modes}", path.display())));
+            return Ok(ItemCheck::Damaged(format!("{} has {modes}", path.display())));
         }
         let stamp = Stamp::of(&metadata);
         if stamps.get(name) == Some(&stamp) {
@@ -118,7 +118,7 @@ pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
         let sha256 = hash(&path, &metadata)?;
         if sha256 != entry.sha256 {
             let hashes = format!("SHA-256 {sha256}, expected {}", entry.sha256);
-            return Ok(Check::Damaged(format!("{} has {hashes}", path.display())));
+            return Ok(ItemCheck::Damaged(format!("{} has {hashes}", path.display())));
         }
         stamps.insert(name.clone(), stamp);
         hashed = true;
@@ -127,7 +127,7 @@ pub(super) fn check(root: &Path) -> Result<Check, CacheError> {
         // Only saves the next look some time: a cache on a read-only disk works all the same.
         let _ = write_json(&root.join(STAMPS), &stamps);
     }
-    Ok(Check::Sound(manifest))
+    Ok(ItemCheck::Sound(manifest))
 }
 
 /// Paths of all files and links below `dir`, relative to it, sorted.

@@ -18,13 +18,13 @@ pub use image::ImageRef;
 pub use program::Program;
 pub use prune::{Pruned, prune};
 pub use registry::RegistryError;
-pub use status::{ItemStatus, Status, status};
+pub use status::{ItemStatus, SupplyStatus, status};
 pub use versions::{Minor, Versions, VersionsError};
 
 use crate::tool::ToolError;
 use gocache::GoCaches;
-use plan::{How, Step};
-use program::Part;
+use plan::{BuildStep, How};
+use program::Component;
 
 mod addon;
 mod announce;
@@ -295,21 +295,21 @@ fn origin_versions(versions: &Versions, origin: Origin) -> Result<(String, Strin
 /// What one's own build is compared with.
 fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'a str, istio: &'a str) -> &'a str {
     match program.record().part {
-        Part::Istio => istio,
-        Part::Envoy => &versions.packages.envoy.version,
-        Part::Kubernetes | Part::Other => kubernetes,
+        Component::Istio => istio,
+        Component::Envoy => &versions.packages.envoy.version,
+        Component::Kubernetes | Component::Other => kubernetes,
     }
 }
 
 /// Makes what is missing: compiles one after the other (each uses every processor), downloads beside it.
-async fn make_all<'a>(cache: &Cache, steps: &'a [Step]) -> Result<Vec<(&'a Step, Item)>, SupplyError> {
+async fn make_all<'a>(cache: &Cache, steps: &'a [BuildStep]) -> Result<Vec<(&'a BuildStep, Item)>, SupplyError> {
     announce::announce(cache, steps).await?;
     let go = match runs_go(cache, steps).await? {
         true => Some(GoCaches::open(cache)?),
         false => None,
     };
     let (compiled, fetched): (Vec<_>, Vec<_>) = steps.iter().partition(|s| s.how.compiles());
-    let lane = |steps: Vec<&'a Step>| async move {
+    let lane = |steps: Vec<&'a BuildStep>| async move {
         let mut items = Vec::new();
         for step in steps {
             let item = cache.item(&step.recipe, |space| step.how.make(space)).await?;
@@ -331,7 +331,7 @@ async fn make_all<'a>(cache: &Cache, steps: &'a [Step]) -> Result<Vec<(&'a Step,
 }
 
 /// Whether something is missing that Go makes.
-async fn runs_go(cache: &Cache, steps: &[Step]) -> Result<bool, SupplyError> {
+async fn runs_go(cache: &Cache, steps: &[BuildStep]) -> Result<bool, SupplyError> {
     for step in steps.iter().filter(|step| step.how.runs_go()) {
         if cache.peek(&step.recipe).await?.item.is_none() {
             return Ok(true);
@@ -342,7 +342,7 @@ async fn runs_go(cache: &Cache, steps: &[Step]) -> Result<bool, SupplyError> {
 
 /// Downloads the modules of the later builds while the first ones compile. What fails here fails
 /// again in the build, which reports it.
-async fn prefetch(cache: &Cache, steps: &[&Step]) {
+async fn prefetch(cache: &Cache, steps: &[&BuildStep]) {
     let mut missing = Vec::new();
     for step in steps {
         if let (How::Go(build), Ok(cache::Peek { item: None, .. })) = (&step.how, cache.peek(&step.recipe).await) {

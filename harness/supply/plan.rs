@@ -15,7 +15,7 @@ use super::{Origin, SupplyError, envoy};
 
 /// One item of the cache that is needed.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct BuildStep {
     /// All that it depends on.
     pub(super) recipe: Recipe,
     /// The files that it provides, by path in the item.
@@ -81,7 +81,11 @@ pub(super) fn arch() -> &'static str {
 }
 
 /// The items that hold `needed`.
-pub(super) async fn steps(versions: &Versions, origin: Origin, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
+pub(super) async fn steps(
+    versions: &Versions,
+    origin: Origin,
+    needed: &[Program],
+) -> Result<Vec<BuildStep>, SupplyError> {
     match origin {
         Origin::Registry => from_registry(versions, needed, PATIENT).await,
         Origin::Packages => from_packages(versions, needed).await,
@@ -89,7 +93,7 @@ pub(super) async fn steps(versions: &Versions, origin: Origin, needed: &[Program
 }
 
 /// The items that hold `needed`, built from packages.
-async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Step>, SupplyError> {
+async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<BuildStep>, SupplyError> {
     let mut steps = Vec::new();
     for program in needed {
         let (recipe, how) = match program.record().package {
@@ -106,13 +110,13 @@ async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<St
             }
         };
         let provides = BTreeMap::from([(*program, program.name().to_owned())]);
-        steps.push(Step { recipe, provides, how });
+        steps.push(BuildStep { recipe, provides, how });
     }
     steps.extend(from_go(gobuild::builds(versions, &|p| needed.contains(&p))).await?);
     Ok(steps)
 }
 
-async fn from_go(builds: Vec<GoBuild>) -> Result<Vec<Step>, SupplyError> {
+async fn from_go(builds: Vec<GoBuild>) -> Result<Vec<BuildStep>, SupplyError> {
     if builds.is_empty() {
         return Ok(Vec::new());
     }
@@ -120,7 +124,7 @@ async fn from_go(builds: Vec<GoBuild>) -> Result<Vec<Step>, SupplyError> {
     let step = |build: GoBuild| {
         build.check()?;
         let (recipe, provides) = (build.recipe(&go, arch()), build.provides());
-        Ok(Step { recipe, provides, how: How::Go(build) })
+        Ok(BuildStep { recipe, provides, how: How::Go(build) })
     };
     builds.into_iter().map(step).collect()
 }
@@ -135,7 +139,7 @@ pub(super) async fn from_registry(
     versions: &Versions,
     needed: &[Program],
     patience: Duration,
-) -> Result<Vec<Step>, SupplyError> {
+) -> Result<Vec<BuildStep>, SupplyError> {
     let client = Client::new(&registry::mirrors(&versions.registry.mirrors)?, patience)?;
     let (mut steps, mut rest) = (Vec::new(), Vec::new());
     let mut pulls: BTreeMap<ImageRef, Pull> = BTreeMap::new();
@@ -150,7 +154,7 @@ pub(super) async fn from_registry(
     }
     for pull in pulls.into_values() {
         let provides = pull.files.values().map(|p| (*p, p.name().to_owned())).collect();
-        steps.push(Step { recipe: pull.recipe(), provides, how: How::Image(Box::new(pull)) });
+        steps.push(BuildStep { recipe: pull.recipe(), provides, how: How::Image(Box::new(pull)) });
     }
     steps.extend(from_packages(versions, &rest).await?);
     let missing: Vec<_> = rest.iter().filter(|p| !steps.iter().any(|s| s.provides.contains_key(p))).collect();

@@ -15,7 +15,7 @@ pub(super) struct Record {
     /// How it prints its version; `None` for a file that is not a program, or a program that has no version.
     pub(super) version: Option<VersionCommand>,
     /// The part of `versions.yaml` that its version is in.
-    pub(super) part: Part,
+    pub(super) part: Component,
     /// Where it comes from when images are not the source.
     pub(super) package: Package,
     /// The providers' purposes that need it as a file of its own, whatever the source.
@@ -37,7 +37,7 @@ pub(super) struct VersionCommand {
 
 /// The parts of `versions.yaml` that have a version of their own and can be replaced with one's own build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Component {
     Kubernetes,
     Istio,
     Envoy,
@@ -74,7 +74,7 @@ pub(super) enum InNode {
 const NETNS: &[Purpose] = &[Purpose::Netns];
 const KIND: &[Purpose] = &[Purpose::Kind];
 
-const fn go(name: &'static str, part: Part, build: &'static str, package: &'static str) -> Record {
+const fn go(name: &'static str, part: Component, build: &'static str, package: &'static str) -> Record {
     let package = Package::Go { build, package };
     Record { name, version: None, part, package, needed_by: &[], in_node: InNode::No, option: None }
 }
@@ -114,7 +114,7 @@ programs! {
         version: KUBERNETES_VERSION,
         needed_by: NETNS,
         in_node: InNode::KubeadmImage("usr/local/bin/kube-apiserver"),
-        ..go("kube-apiserver", Part::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-apiserver")
+        ..go("kube-apiserver", Component::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-apiserver")
     },
     /// The Kubernetes controller manager.
     KubeControllerManager: Record {
@@ -123,7 +123,7 @@ programs! {
         in_node: InNode::KubeadmImage("usr/local/bin/kube-controller-manager"),
         ..go(
             "kube-controller-manager",
-            Part::Kubernetes,
+            Component::Kubernetes,
             "kubernetes-control",
             "k8s.io/kubernetes/cmd/kube-controller-manager",
         )
@@ -132,53 +132,53 @@ programs! {
     KubeScheduler: Record {
         version: KUBERNETES_VERSION,
         in_node: InNode::KubeadmImage("usr/local/bin/kube-scheduler"),
-        ..go("kube-scheduler", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kube-scheduler")
+        ..go("kube-scheduler", Component::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kube-scheduler")
     },
     /// Implements ClusterIPs on a node.
     KubeProxy: Record {
         version: KUBERNETES_VERSION,
         needed_by: NETNS,
         in_node: InNode::KubeadmImage("usr/local/bin/kube-proxy"),
-        ..go("kube-proxy", Part::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-proxy")
+        ..go("kube-proxy", Component::Kubernetes, "kubernetes-control", "k8s.io/kubernetes/cmd/kube-proxy")
     },
     /// The Kubernetes kubelet.
     Kubelet: Record {
         version: KUBERNETES_VERSION,
         in_node: InNode::Node,
-        ..go("kubelet", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubelet")
+        ..go("kubelet", Component::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubelet")
     },
     /// Sets up a Kubernetes node.
     Kubeadm: Record {
         version: version(&["version", "-o", "short"], ""),
         in_node: InNode::Node,
-        ..go("kubeadm", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubeadm")
+        ..go("kubeadm", Component::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubeadm")
     },
     /// The Kubernetes command line.
     Kubectl: Record {
         version: version(&["version", "--client"], ""),
         needed_by: KIND,
         in_node: InNode::Node,
-        ..go("kubectl", Part::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubectl")
+        ..go("kubectl", Component::Kubernetes, "kubernetes-node", "k8s.io/kubernetes/cmd/kubectl")
     },
     /// The store of the API server.
     Etcd: Record {
         version: version(&["--version"], "etcd Version: "),
         needed_by: NETNS,
         in_node: InNode::KubeadmImage("usr/local/bin/etcd"),
-        ..go("etcd", Part::Other, "etcd", "go.etcd.io/etcd/server/v3")
+        ..go("etcd", Component::Other, "etcd", "go.etcd.io/etcd/server/v3")
     },
     /// The DNS server of a cluster.
     Coredns: Record {
         version: version(&["-version"], "CoreDNS-"),
         needed_by: NETNS,
         in_node: InNode::KubeadmImage("coredns"),
-        ..go("coredns", Part::Other, "coredns", ".")
+        ..go("coredns", Component::Other, "coredns", ".")
     },
     /// kind.
     Kind: Record {
         version: version(&["version"], ""),
         needed_by: KIND,
-        ..go("kind", Part::Other, "kind", "sigs.k8s.io/kind")
+        ..go("kind", Component::Other, "kind", "sigs.k8s.io/kind")
     },
     /// Istio's control plane (istiod).
     PilotDiscovery: Record {
@@ -186,26 +186,26 @@ programs! {
         needed_by: NETNS,
         in_node: InNode::ListedImage,
         option: Some("istiod"),
-        ..go("pilot-discovery", Part::Istio, "istio-control", "istio.io/istio/pilot/cmd/pilot-discovery")
+        ..go("pilot-discovery", Component::Istio, "istio-control", "istio.io/istio/pilot/cmd/pilot-discovery")
     },
     /// The Istio command line. Istio's charts are inside it.
     Istioctl: Record {
         version: version(&["version", "--remote=false", "--short"], ""),
         needed_by: &[Purpose::Netns, Purpose::Kind, Purpose::Mesh],
-        ..go("istioctl", Part::Istio, "istio-control", "istio.io/istio/istioctl/cmd/istioctl")
+        ..go("istioctl", Component::Istio, "istio-control", "istio.io/istio/istioctl/cmd/istioctl")
     },
     /// Runs beside Envoy in every proxy.
     PilotAgent: Record {
         version: ISTIO_VERSION,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
-        ..go("pilot-agent", Part::Istio, "istio-agent", "istio.io/istio/pilot/cmd/pilot-agent")
+        ..go("pilot-agent", Component::Istio, "istio-agent", "istio.io/istio/pilot/cmd/pilot-agent")
     },
     /// The proxy.
     Envoy: Record {
         name: "envoy",
         version: version(&["--version"], "  version: "),
-        part: Part::Envoy,
+        part: Component::Envoy,
         package: Package::Wheel,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
@@ -215,7 +215,7 @@ programs! {
     EnvoyBootstrap: Record {
         name: "envoy-bootstrap",
         version: None,
-        part: Part::Other,
+        part: Component::Other,
         package: Package::IstioSource,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
@@ -225,18 +225,18 @@ programs! {
     Helloworld: Record {
         needed_by: NETNS,
         in_node: InNode::ListedImage,
-        ..go("helloworld", Part::Other, "helloworld", ".")
+        ..go("helloworld", Component::Other, "helloworld", ".")
     },
     /// Holds a pod's namespaces.
     Pause: Record {
         in_node: InNode::KubeadmImage("pause"),
-        ..go("pause", Part::Other, "pause", ".")
+        ..go("pause", Component::Other, "pause", ".")
     },
     /// The Zipkin server: a Java archive.
     Zipkin: Record {
         name: "zipkin",
         version: None,
-        part: Part::Other,
+        part: Component::Other,
         package: Package::Maven,
         needed_by: &[],
         in_node: InNode::No,

@@ -21,14 +21,14 @@ pub struct ItemStatus {
 
 /// Everything that a purpose needs from one origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct SupplyStatus {
     /// Where from.
     pub origin: Origin,
     /// The items, in the order in which they would be made.
     pub items: Vec<ItemStatus>,
 }
 
-impl Status {
+impl SupplyStatus {
     /// Whether nothing is missing.
     pub fn complete(&self) -> bool {
         self.items.iter().all(|i| i.present)
@@ -44,7 +44,7 @@ impl Status {
 ///
 /// # Errors
 /// When versions do not fit together, Go is missing, or the cache cannot be read.
-pub async fn status(purpose: Purpose, origin: Origin, versions: &Versions) -> Result<Status, SupplyError> {
+pub async fn status(purpose: Purpose, origin: Origin, versions: &Versions) -> Result<SupplyStatus, SupplyError> {
     let cache = Cache::open()?;
     let mut items = Vec::new();
     let kind = super::kind_at_hand(purpose, versions).await;
@@ -59,7 +59,7 @@ pub async fn status(purpose: Purpose, origin: Origin, versions: &Versions) -> Re
             last_time: peek.last_time,
         });
     }
-    Ok(Status { origin, items })
+    Ok(SupplyStatus { origin, items })
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
             size: 0,
             last_time: seconds.map(Duration::from_secs),
         };
-        let status = |items: &[ItemStatus]| Status { origin: Origin::Packages, items: items.to_vec() };
+        let status = |items: &[ItemStatus]| SupplyStatus { origin: Origin::Packages, items: items.to_vec() };
         let known = status(&[item(true, None), item(false, Some(5)), item(false, Some(7))]);
         assert_eq!((known.complete(), known.missing_time()), (false, Some(Duration::from_secs(12))));
         assert_eq!(status(&[item(false, None), item(false, Some(7))]).missing_time(), None);

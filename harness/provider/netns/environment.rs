@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::layout::{ClusterLayout, Layout, NodeLayout};
 use super::processes::Files;
-use super::state::State;
+use super::state::EnvironmentState;
 use super::supervise::{Orders, last_lines};
 use super::{Programs, client, host_kubeconfig, namespace, network, processes};
 use crate::journal::{EnvDir, JournalError, Owned, process_start_time, write_private};
@@ -189,7 +189,7 @@ async fn cluster(layout: &ClusterLayout, env: &Path) -> Result<Cluster, Provider
     })
 }
 
-fn still_missing(layout: &Layout, state: &State) -> Option<String> {
+fn still_missing(layout: &Layout, state: &EnvironmentState) -> Option<String> {
     layout.clusters.iter().find_map(|cluster| match state.clusters.get(&cluster.name) {
         None => Some(format!("the supervisor has not started cluster {}", cluster.name)),
         Some(cluster_state) => {
@@ -204,8 +204,8 @@ fn orders(env: &Path) -> Result<Orders, ProviderError> {
     read.map_err(|source| ProviderError::Io { what: format!("cannot read {}", file.display()), source })
 }
 
-fn read_state(env: &Path) -> Result<State, ProviderError> {
-    State::read(env).map_err(|source| ProviderError::Io {
+fn read_state(env: &Path) -> Result<EnvironmentState, ProviderError> {
+    EnvironmentState::read(env).map_err(|source| ProviderError::Io {
         what: format!("cannot read the supervisor's state in {}", env.display()),
         source,
     })

@@ -10,7 +10,7 @@ use crate::journal::write_private;
 
 /// How an environment is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct EnvironmentState {
     /// The clusters, by name.
     pub clusters: BTreeMap<String, ClusterState>,
     /// What runs.
@@ -65,7 +65,7 @@ impl std::fmt::Display for Death {
     }
 }
 
-impl State {
+impl EnvironmentState {
     fn file(env: &Path) -> PathBuf {
         env.join("netns/state.json")
     }
@@ -87,17 +87,17 @@ impl State {
 #[derive(Debug)]
 pub struct Board {
     file: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<EnvironmentState>,
 }
 
 impl Board {
     /// A board for the environment in `env`.
     pub fn new(env: &Path) -> Self {
-        Self { file: State::file(env), state: Mutex::default() }
+        Self { file: EnvironmentState::file(env), state: Mutex::default() }
     }
 
     /// Changes the state and writes it down.
-    pub fn update(&self, change: impl FnOnce(&mut State)) {
+    pub fn update(&self, change: impl FnOnce(&mut EnvironmentState)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         let written = serde_json::to_vec_pretty(&*state).map_err(std::io::Error::from);

@@ -35,7 +35,7 @@ struct Index {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
+struct ImageManifest {
     config: Descriptor,
     layers: Vec<Descriptor>,
 }
@@ -149,7 +149,7 @@ fn layout(folder: &Folder<'_>) -> Result<Vec<Archived>, ContainerImageError> {
     let one = |entry: &Descriptor| {
         folder.blob(&entry.digest)?;
         let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
-        let manifest: Manifest = folder.json(&blob(&entry.digest))?;
+        let manifest: ImageManifest = folder.json(&blob(&entry.digest))?;
         folder.blob(&manifest.config.digest)?;
         let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
         let name = names.iter().find_map(|name| entry.annotations.get(*name));

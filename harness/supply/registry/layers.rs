@@ -27,7 +27,7 @@ pub(in crate::supply) enum LayerError {
 
 /// What is at a path, after all layers so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
+enum Entry {
     Folder,
     /// A file: the layer that has its content, and under which name.
     File {
@@ -38,7 +38,7 @@ enum Node {
 }
 
 /// Paths without leading slash, and what is there.
-type Tree = BTreeMap<String, Node>;
+type Tree = BTreeMap<String, Entry>;
 
 /// Takes files out: path in the image → where to put it. Symbolic links are followed inside the
 /// image; what a higher layer removed is not there.
@@ -119,7 +119,7 @@ fn inside(path: &Path) -> Option<String> {
 
 /// Puts a layer on top: its whiteouts act on the layers below, never on itself.
 fn add_layer(tree: &mut Tree, index: usize, layer: &Path) -> Result<(), LayerError> {
-    let mut added: Vec<(String, Node)> = Vec::new();
+    let mut added: Vec<(String, Entry)> = Vec::new();
     for entry in open(layer)?.entries().map_err(reading(layer))? {
         let entry = entry.map_err(reading(layer))?;
         let name = name_of(&entry, layer)?;
@@ -139,8 +139,8 @@ fn add_layer(tree: &mut Tree, index: usize, layer: &Path) -> Result<(), LayerErr
             Ok(target.to_string_lossy().into_owned())
         };
         let node = match entry.header().entry_type() {
-            EntryType::Directory => Node::Folder,
-            EntryType::Symlink => Node::Link(link()?),
+            EntryType::Directory => Entry::Folder,
+            EntryType::Symlink => Entry::Link(link()?),
             EntryType::Link => {
                 let target = link()?;
                 let escapes = || LayerError::Escapes { layer: layer.to_owned(), path: target.clone() };
@@ -151,14 +151,14 @@ fn add_layer(tree: &mut Tree, index: usize, layer: &Path) -> Result<(), LayerErr
                     None => continue,
                 }
             }
-            kind if kind.is_file() => Node::File { layer: index, name: name.clone() },
+            kind if kind.is_file() => Entry::File { layer: index, name: name.clone() },
             // Devices and pipes: nothing that is asked for.
             _ => continue,
         };
         added.push((name, node));
     }
     for (name, node) in added {
-        if node != Node::Folder {
+        if node != Entry::Folder {
             remove_below(tree, &name);
         }
         tree.insert(name, node);
@@ -187,7 +187,7 @@ fn resolve(tree: &Tree, path: &str) -> Result<(usize, String), LayerError> {
             _ => at.push(part),
         }
         match tree.get(&at.join("/")) {
-            Some(Node::Link(target)) => {
+            Some(Entry::Link(target)) => {
                 links += 1;
                 if links > 40 {
                     return Err(missing("its links form a loop"));
@@ -198,10 +198,10 @@ fn resolve(tree: &Tree, path: &str) -> Result<(usize, String), LayerError> {
                 }
                 todo.extend(parts(target));
             }
-            Some(Node::File { layer, name }) if todo.is_empty() => return Ok((*layer, name.clone())),
-            Some(Node::File { .. }) => return Err(missing("a part of it is a file")),
+            Some(Entry::File { layer, name }) if todo.is_empty() => return Ok((*layer, name.clone())),
+            Some(Entry::File { .. }) => return Err(missing("a part of it is a file")),
             // Folders need no entry of their own.
-            Some(Node::Folder) | None => {}
+            Some(Entry::Folder) | None => {}
         }
     }
     let there: Vec<_> = tree.keys().filter(|k| k.rsplit('/').next() == path.rsplit('/').next()).cloned().collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::fields::{Config, Networking, Node, PlainInt};
+use super::fields::{Config, Networking, NodeConfig, PlainInt};
 use super::patches::Setting;
 use crate::source::{Located, Problem, Source, known};
 
@@ -49,7 +49,7 @@ pub(super) fn networking(file: &Arc<Source>, net: &Networking, problems: &mut Ve
     port(file, net.api_server_port.as_ref(), problems);
 }
 
-pub(super) fn nodes(file: &Arc<Source>, nodes: &[Located<Node>], problems: &mut Vec<Problem>) {
+pub(super) fn nodes(file: &Arc<Source>, nodes: &[Located<NodeConfig>], problems: &mut Vec<Problem>) {
     for node in nodes {
         one_of(file, node.role.as_ref(), "node role", &["", "control-plane", "worker"], problems);
         if let Some(image) = node.image.as_ref().filter(|image| !image.is_empty()) {

@@ -24,7 +24,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub name: Option<Located<String>>,
     #[serde(default, deserialize_with = "or_empty")]
-    pub nodes: Vec<Located<Node>>,
+    pub nodes: Vec<Located<NodeConfig>>,
     #[serde(default, deserialize_with = "or_empty")]
     pub networking: Networking,
     #[serde(default, deserialize_with = "or_empty")]
@@ -43,7 +43,7 @@ pub(super) struct Config {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct Node {
+pub(super) struct NodeConfig {
     #[serde(default)]
     pub role: Option<Located<String>>,
     #[serde(default)]

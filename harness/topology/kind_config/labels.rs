@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Patches;
-use super::fields::Node;
+use super::fields::NodeConfig;
 use crate::source::{Located, Problem, Source};
 use crate::topology::{NodeRole, NodeSpec};
 
 /// The nodes, control planes first, with their labels.
 pub(super) fn nodes(
     file: &Arc<Source>,
-    nodes: &[Located<Node>],
+    nodes: &[Located<NodeConfig>],
     patches: &[Patches],
     problems: &mut Vec<Problem>,
 ) -> Vec<NodeSpec> {
-    let default = [Located::nowhere(Node::default())];
+    let default = [Located::nowhere(NodeConfig::default())];
     let nodes = if nodes.is_empty() { &default } else { nodes }; // as kind does
-    let role = |node: &Node| match node.role.as_ref().map(|role| role.as_str()) {
+    let role = |node: &NodeConfig| match node.role.as_ref().map(|role| role.as_str()) {
         Some("worker") => NodeRole::Worker,
         _ => NodeRole::ControlPlane,
     };

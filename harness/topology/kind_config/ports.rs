@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::KindCluster;
-use super::fields::{Networking, Node};
+use super::fields::{Networking, NodeConfig};
 use crate::source::{Located, Problem, Source};
 
 /// A port of the machine that a kind config asks for by number.
@@ -30,7 +30,7 @@ const ALL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// Those that are written as a number; -1 and 0 are any free port.
-pub(super) fn host_ports(net: &Networking, nodes: &[Located<Node>]) -> Vec<HostPort> {
+pub(super) fn host_ports(net: &Networking, nodes: &[Located<NodeConfig>]) -> Vec<HostPort> {
     let parsed = |written: Option<&Located<String>>, default| written.map_or(Some(default), |w| parse(w, default));
     let mut ports = Vec::new();
     if let Some(port) = &net.api_server_port {

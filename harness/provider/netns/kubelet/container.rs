@@ -55,7 +55,7 @@ pub struct Paths {
 
 /// Which namespaces of a pod a container enters.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct Namespaces<'a> {
     /// The pod's network.
     pub netns: &'a str,
     /// The container whose processes it sees, by its first one; `None`: only its own.
@@ -66,7 +66,7 @@ pub struct Place<'a> {
 ///
 /// # Errors
 /// Why the program could not be started, as the container's first process reports it.
-pub async fn start(meshproof: &Path, place: Place<'_>, start: &Start, paths: Paths) -> Result<Running, String> {
+pub async fn start(meshproof: &Path, place: Namespaces<'_>, start: &Start, paths: Paths) -> Result<Running, String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     std::fs::create_dir_all(&start.root).map_err(io("cannot create the container's folder"))?;
     let spec = serde_json::to_vec(start).map_err(|e| e.to_string())?;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::run::{Place, Run};
+use super::run::{ContainerIndex, Run};
 use super::status::{self, Phase};
 use super::supervise::{Restart, supervise};
 use super::{supported, volumes};
@@ -44,7 +44,7 @@ impl Update {
 
 /// A container's task, and how to stop it.
 struct Handle {
-    place: Place,
+    place: ContainerIndex,
     sidecar: bool,
     stop: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
@@ -121,7 +121,7 @@ fn add_ephemeral(run: &Arc<Run>, handles: &Handles) {
             view.ephemeral.push(shown);
         });
         if refused.is_empty() {
-            launch(run, handles, Place::Ephemeral(index), container, Restart::Never);
+            launch(run, handles, ContainerIndex::Ephemeral(index), container, Restart::Never);
         }
     }
 }
@@ -171,7 +171,7 @@ async fn live(run: &Arc<Run>, handles: &Handles, renewals: &Mutex<Option<JoinHan
             (false, Restart::Never) => Restart::Never,
             (false, _) => Restart::OnFailure,
         };
-        launch(run, handles, Place::Init(index), container, policy);
+        launch(run, handles, ContainerIndex::Init(index), container, policy);
         let over = seen
             .wait_for(|view| match view.init.get(index) {
                 Some(c) if sidecar => c.started,
@@ -186,7 +186,7 @@ async fn live(run: &Arc<Run>, handles: &Handles, renewals: &Mutex<Option<JoinHan
     }
     for (index, container) in spec.containers.into_iter().enumerate() {
         let waits = container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
-        launch(run, handles, Place::Main(index), container, restart);
+        launch(run, handles, ContainerIndex::Main(index), container, restart);
         // The next container starts when this one's postStart hook is over, as the kubelet does it.
         let hooked = |c: &status::ContainerView| c.started || matches!(c.phase, Phase::Ended(_)) || c.last.is_some();
         let startup = |view: &status::View| view.main.get(index).is_none_or(hooked);
@@ -220,9 +220,9 @@ async fn network(run: &Run) -> Result<(), String> {
     volumes::write_etc(&run.folder, &facts, &config.dns).map_err(|e| format!("the pod's files of /etc: {e}"))
 }
 
-fn launch(run: &Arc<Run>, handles: &Handles, place: Place, container: Container, restart: Restart) {
+fn launch(run: &Arc<Run>, handles: &Handles, place: ContainerIndex, container: Container, restart: Restart) {
     let (stop, order) = watch::channel(None);
-    let sidecar = matches!(place, Place::Init(_)) && restart == Restart::Always;
+    let sidecar = matches!(place, ContainerIndex::Init(_)) && restart == Restart::Always;
     let task = tokio::spawn(supervise(run.clone(), place, container, restart, order));
     handles.lock().unwrap_or_else(PoisonError::into_inner).push(Handle { place, sidecar, stop, task });
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Container;
 use kube::runtime::events::EventType;
 
 use super::images::{Image, ImageMap};
-use super::run::{Place, Run};
+use super::run::{ContainerIndex, Run};
 use super::status::Phase;
 use crate::supply::containers::{ContainerImage, Store, StoreSettings};
 use crate::wait;
@@ -74,7 +74,7 @@ fn back_off(failures: u32) -> Duration {
 
 /// The image of a container: pulled if need be, again and again until it is here. The pod's status and events say why it is
 /// not.
-pub async fn image(run: &Run, place: Place, container: &Container) -> Image {
+pub async fn image(run: &Run, place: ContainerIndex, container: &Container) -> Image {
     let images = &run.node.config.images;
     let name = container.image.as_deref().unwrap_or_default();
     let policy = Policy::of(container);

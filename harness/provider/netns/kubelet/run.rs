@@ -142,12 +142,12 @@ impl Run {
     }
 
     /// Changes what is known of one container.
-    pub fn note(&self, place: Place, change: impl FnOnce(&mut ContainerView)) {
+    pub fn note(&self, place: ContainerIndex, change: impl FnOnce(&mut ContainerView)) {
         self.view.send_if_modified(|view| {
             let container = match place {
-                Place::Init(index) => view.init.get_mut(index),
-                Place::Main(index) => view.main.get_mut(index),
-                Place::Ephemeral(index) => view.ephemeral.get_mut(index),
+                ContainerIndex::Init(index) => view.init.get_mut(index),
+                ContainerIndex::Main(index) => view.main.get_mut(index),
+                ContainerIndex::Ephemeral(index) => view.ephemeral.get_mut(index),
             };
             let Some(container) = container else { return false };
             let before = container.clone();
@@ -300,7 +300,7 @@ impl Run {
 
 /// Which container of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ContainerIndex {
     /// An init container or sidecar, by its index.
     Init(usize),
     /// A main container, by its index.

@@ -13,7 +13,7 @@ use super::container::{self, Exit, Paths, Running};
 use super::images::Image;
 use super::inside::{Input, Mount, Start};
 use super::probe::{self, Finding, ProbeTarget, Role};
-use super::run::{Place, Run};
+use super::run::{ContainerIndex, Run};
 use super::status::{Ended, Phase};
 use super::{environment, identity, logs, objects, pull, state, volumes};
 use crate::wait;
@@ -60,7 +60,7 @@ impl BackOff {
 }
 
 /// Runs a container until it has ended for good or is stopped.
-pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restart: Restart, mut stop: Stop) {
+pub async fn supervise(run: Arc<Run>, place: ContainerIndex, container: Container, restart: Restart, mut stop: Stop) {
     let mut back_off = BackOff(0);
     loop {
         let image = tokio::select! {
@@ -99,7 +99,7 @@ pub async fn supervise(run: Arc<Run>, place: Place, container: Container, restar
         }
         let ran = Duration::try_from(ended.finished.duration_since(ended.started)).unwrap_or_default();
         if !restart.after(code) {
-            let completed_init = code == 0 && matches!(place, Place::Init(_));
+            let completed_init = code == 0 && matches!(place, ContainerIndex::Init(_));
             run.note(place, |c| {
                 (c.phase, c.ready, c.started) = (Phase::Ended(ended), completed_init, false);
             });
@@ -138,7 +138,7 @@ async fn ordered(stop: &mut Stop) -> Duration {
     }
 }
 
-async fn start(run: &Run, place: Place, container: &Container, image: &Image) -> Result<Running, String> {
+async fn start(run: &Run, place: ContainerIndex, container: &Container, image: &Image) -> Result<Running, String> {
     let target = target(run, place)?;
     let config = &run.node.config;
     let spec = run.spec();
@@ -179,12 +179,12 @@ async fn start(run: &Run, place: Place, container: &Container, image: &Image) ->
         identity,
     };
     let paths = Paths { folder, state: run.state_file(&container.name), log: run.log_file(&container.name) };
-    container::start(&config.meshproof, container::Place { netns: &run.netns, target }, &start, paths).await
+    container::start(&config.meshproof, container::Namespaces { netns: &run.netns, target }, &start, paths).await
 }
 
 /// The first process of the container whose processes this one shares: an ephemeral container's `targetContainerName`.
-fn target(run: &Run, place: Place) -> Result<Option<u32>, String> {
-    let Place::Ephemeral(index) = place else { return Ok(None) };
+fn target(run: &Run, place: ContainerIndex) -> Result<Option<u32>, String> {
+    let ContainerIndex::Ephemeral(index) = place else { return Ok(None) };
     let named =
         run.ephemeral().get(index).and_then(|c| c.target_container_name.clone()).filter(|name| !name.is_empty());
     let Some(name) = named else { return Ok(None) };
@@ -195,7 +195,7 @@ fn target(run: &Run, place: Place) -> Result<Option<u32>, String> {
 /// From the program's start to its end. `None`: it was stopped, and its end is recorded.
 async fn live(
     run: &Arc<Run>,
-    place: Place,
+    place: ContainerIndex,
     container: &Container,
     mut running: Running,
     stop: &mut Stop,
@@ -289,7 +289,7 @@ fn begin(probes: &mut JoinSet<()>, role: Role, container: &Container, target: &P
 /// The start-up is over: from now on readiness and liveness count.
 fn started(
     run: &Run,
-    place: Place,
+    place: ContainerIndex,
     container: &Container,
     target: &ProbeTarget,
     probes: &mut JoinSet<()>,
