@@ -12,7 +12,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::source::yaml::{self, Node};
+use crate::source::yaml::{self, YamlNode};
 use crate::source::{Located, Problem, Problems, Source, known};
 
 /// Fields, as a file or inline holds them.
@@ -252,7 +252,7 @@ impl Asked {
 struct Read {
     fields: Fields,
     file: Arc<Source>,
-    node: Option<Node>,
+    node: Option<YamlNode>,
     at: std::ops::Range<usize>,
 }
 
