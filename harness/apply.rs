@@ -17,10 +17,12 @@ use kinds::ServedKind;
 mod dry_run;
 mod kinds;
 pub mod manifest;
+mod selection;
 mod written;
 
 pub use dry_run::{DryRun, Refusal, dry_run};
 pub use manifest::{Manifest, Origin, parse};
+pub use selection::Selector;
 pub use written::{Written, read};
 
 /// The field manager of everything that is applied.

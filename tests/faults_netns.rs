@@ -311,9 +311,9 @@ async fn try_one(environment: &Environment, one: &Row) -> (String, Option<String
 /// Brings in the workloads, and waits until the proxies know each other.
 async fn bring_workloads(environment: &Environment, kit: &Kit, file: &Path) {
     let loaded = scenario::load(file).unwrap();
-    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.mesh_options(&environment.topology.istio).0);
+    let mesh = &loaded.mesh_options(&environment.topology.istio).0;
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
-    workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
+    workload::reconcile(clusters, &loaded, mesh, &kit.workloads, owner).await.unwrap();
     let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
     gate::after(settled, Duration::from_secs(60)).await.unwrap();
 }

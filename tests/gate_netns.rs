@@ -157,9 +157,9 @@ async fn workloads(environment: &Environment, kit: &Kit) {
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, text).unwrap();
     let loaded = scenario::load(&file).unwrap();
-    let (workloads, mesh) = (&loaded.scenario.workloads, &loaded.mesh_options(&environment.topology.istio).0);
+    let mesh = &loaded.mesh_options(&environment.topology.istio).0;
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
-    workload::reconcile(clusters, workloads, mesh, &kit.workloads, owner, Path::to_owned).await.unwrap();
+    workload::reconcile(clusters, &loaded, mesh, &kit.workloads, owner).await.unwrap();
     let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
     gate::after(settled, LIMIT).await.unwrap();
 }

@@ -8,7 +8,7 @@ use super::{INPUTS, MISSING};
 use crate::apply;
 use crate::project::plain;
 use crate::redact;
-use crate::scenario::{LoadedScenario, Step, Workload};
+use crate::scenario::LoadedScenario;
 
 /// Copies into `inputs/` of the run's folder: the scenario, the manifests that it names, its topology, and `versions`, each where
 /// it is in the project. What cannot be copied, or contains a Secret, is listed there instead: the run continues without it.
@@ -42,15 +42,7 @@ fn placed(versions: &Path, loaded: &LoadedScenario) -> Vec<(PathBuf, Option<Path
     let inside = |path: &Path| plain(path).strip_prefix(&project).ok().map(Path::to_owned);
     let mut files = vec![(versions.to_owned(), Some("versions.yaml".into()))];
     let scenario = &loaded.scenario;
-    let manifests = scenario.workloads.iter().filter_map(|workload| match &workload.value {
-        Workload::Manifest(manifest) => Some(&manifest.file.value),
-        _ => None,
-    });
-    let applied = scenario.steps.iter().filter_map(|step| match &step.value {
-        Step::Apply(apply) => Some(&apply.file.value),
-        _ => None,
-    });
-    let named: BTreeSet<&PathBuf> = manifests.chain(applied).collect();
+    let named: BTreeSet<&PathBuf> = scenario.files().into_iter().collect();
     let named = named.into_iter().map(|named| {
         let path = loaded.locate(named);
         let place = inside(&path).filter(|_| named.is_relative() && !leaves(&path, &project));

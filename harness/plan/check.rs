@@ -6,13 +6,12 @@ mod steps;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use super::make::Files;
-use crate::apply::{self, Manifest};
+use crate::apply::Manifest;
 use crate::expect::Mistakes;
-use crate::scenario::{Helloworld, LoadedScenario, Located, Scenario, Sleep, Workload, owned};
-use crate::source::{Problem, Problems, Source};
+use crate::scenario::{Helloworld, LoadedScenario, Located, Manifests, Scenario, Sleep, Workload, owned};
+use crate::source::{Problem, Problems};
 use crate::topology::Topology;
 
 /// Checks a scenario against its topology and the names of the catalogue of faults.
@@ -67,23 +66,15 @@ impl<'a> Checks<'a> {
         self.mistakes.cluster(name, name);
     }
 
-    /// A file that the scenario names: it must hold manifests.
-    fn manifests(&mut self, file: &Located<PathBuf>) -> Vec<Manifest> {
-        let named = file.display();
-        let Some(path) = self.loaded.file(file) else {
-            let project = if self.loaded.project == Path::new("") { Path::new(".") } else { &self.loaded.project };
-            let help = format!("searched next to the scenario and in {}", project.display());
-            self.wrong(file, format!("there is no file `{named}`"), help);
-            return Vec::new();
-        };
-        match Source::read(&path).map_err(Problems::from).and_then(|source| apply::read(&source)) {
-            Ok(written) if !written.is_empty() => {
+    /// Objects of a file that the scenario names.
+    fn manifests(&mut self, wanted: Manifests<'_>) -> Vec<Manifest> {
+        match self.loaded.objects(wanted) {
+            Ok(written) => {
                 self.mistakes.problems.extend(written.iter().filter_map(owned::problem));
                 let manifests: Vec<Manifest> = written.into_iter().map(|one| one.manifest).collect();
-                self.files.insert(file.value.clone(), manifests.clone());
+                self.files.insert(wanted.in_words(), manifests.clone());
                 return manifests;
             }
-            Ok(_) => self.wrong(file, format!("`{named}` contains no manifest"), "expected Kubernetes objects in YAML"),
             Err(problems) => self.mistakes.problems.extend(problems),
         }
         Vec::new()

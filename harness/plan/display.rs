@@ -37,8 +37,18 @@ impl fmt::Display for View {
                     writeln!(f, "  {n}. call {} from {} {at}", call.to, call.from)?;
                     self::call(f, call)?;
                 }
-                ActionView::Apply { cluster, file } => {
-                    writeln!(f, "  {n}. apply {} in {cluster} {at}", file.display())?
+                ActionView::Apply { cluster, file, objects } => {
+                    writeln!(f, "  {n}. apply {} in {cluster} {at}", file.display())?;
+                    objects.iter().try_for_each(|object| writeln!(f, "     {object}"))?;
+                }
+                ActionView::Delete { cluster, objects } => {
+                    writeln!(f, "  {n}. delete in {cluster} {at}")?;
+                    objects.iter().try_for_each(|object| writeln!(f, "     {object}"))?;
+                }
+                ActionView::Restart { cluster, what } => writeln!(f, "  {n}. restart {what} in {cluster} {at}")?,
+                ActionView::WaitFor { cluster, object, until, timeout } => {
+                    let timeout = Span(*timeout);
+                    writeln!(f, "  {n}. wait for {object} in {cluster}: {until}, at most {timeout} {at}")?;
                 }
                 ActionView::Scale { version, cluster, replicas } => {
                     writeln!(f, "  {n}. scale helloworld {version} in {cluster} to {} {at}", pods(*replicas))?;

@@ -13,13 +13,14 @@ mod tests;
 mod view;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use check::validate;
 pub use open::{open, open_in};
 pub use view::{PartVersion, View};
 
 use crate::apply::Manifest;
-use crate::scenario::{Call, LoadedScenario, Located, MeshOptions, Scenario};
+use crate::scenario::{Call, LoadedScenario, Located, MeshOptions, Scenario, Until};
 use crate::topology::Topology;
 
 /// What a run of a scenario does.
@@ -55,6 +56,21 @@ pub enum Action {
     Call(Box<PlannedCall>),
     /// Changes something, and waits until every affected proxy has it.
     Change(PlannedChange),
+    /// Waits until an object is as it is to be.
+    Wait(Box<PlannedWait>),
+}
+
+/// What is waited for.
+#[derive(Debug, Clone)]
+pub struct PlannedWait {
+    /// Where the object is.
+    pub cluster: String,
+    /// Enough of it to find it.
+    pub object: Manifest,
+    /// What it is to be.
+    pub until: Until,
+    /// How long that may take.
+    pub timeout: Duration,
 }
 
 /// Calls of one caller to one URL.
@@ -93,6 +109,22 @@ pub enum Change {
         /// What it holds.
         manifests: Vec<Manifest>,
     },
+    /// Objects are deleted.
+    Delete {
+        /// Where.
+        clusters: Vec<String>,
+        /// Enough of each to find it.
+        manifests: Vec<Manifest>,
+    },
+    /// Pods are replaced by new ones.
+    Restart {
+        /// Where.
+        cluster: String,
+        /// Their namespace.
+        namespace: String,
+        /// Which.
+        pods: Restarted,
+    },
     /// A `helloworld` gets another number of pods.
     Scale {
         /// Its version.
@@ -118,6 +150,15 @@ pub enum Change {
         /// The cluster that it broke.
         cluster: String,
     },
+}
+
+/// Pods that are replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restarted {
+    /// Those of a Deployment.
+    Deployment(String),
+    /// Those with these labels.
+    Pods(String),
 }
 
 impl Plan {

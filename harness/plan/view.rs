@@ -6,7 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Action, Change, Plan, PlannedCall, PlannedStep};
+use super::{Action, Change, Plan, PlannedCall, PlannedStep, Restarted};
+use crate::apply::Manifest;
 use crate::expect::Ranges;
 use crate::scenario::{MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
 use crate::topology::{ClusterSpec, IstioSettings, NodeRole, Topology};
@@ -140,6 +141,35 @@ pub enum ActionView {
         cluster: String,
         /// What.
         file: PathBuf,
+        /// Its objects.
+        objects: Vec<String>,
+    },
+    /// Deletes objects.
+    Delete {
+        /// Where.
+        cluster: String,
+        /// What.
+        objects: Vec<String>,
+    },
+    /// Replaces pods by new ones.
+    Restart {
+        /// Where.
+        cluster: String,
+        /// What.
+        what: String,
+    },
+    /// Waits until an object is as it is to be.
+    #[serde(rename = "wait_for")]
+    WaitFor {
+        /// Where.
+        cluster: String,
+        /// Which object.
+        object: String,
+        /// What is waited for.
+        until: String,
+        /// How long that may take.
+        #[serde(serialize_with = "as_people_write_it")]
+        timeout: Duration,
     },
     /// Changes how many pods a `helloworld` has.
     Scale {
@@ -271,8 +301,11 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
         }
         Workload::Manifest(manifest) => WorkloadView {
             cluster: manifest.cluster.value.clone(),
-            namespace: None,
-            what: manifest.file.display().to_string(),
+            namespace: manifest.namespace.as_ref().map(|namespace| namespace.value.clone()),
+            what: match &manifest.selector {
+                Some(selector) => format!("{} ({})", manifest.file.display(), selector.value),
+                None => manifest.file.display().to_string(),
+            },
             pods: None,
             sidecar: true,
             stubs_in: Vec::new(),
@@ -283,10 +316,29 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
 fn step(step: &PlannedStep, ranges: &Ranges) -> StepView {
     let action = match &step.action {
         Action::Call(call) => ActionView::Call(Box::new(self::call(call, ranges))),
+        Action::Wait(wait) => ActionView::WaitFor {
+            cluster: wait.cluster.clone(),
+            object: wait.object.label(),
+            until: wait.until.to_string(),
+            timeout: wait.timeout,
+        },
         Action::Change(planned) => match &planned.change {
-            Change::Apply { clusters, file, .. } => {
-                ActionView::Apply { cluster: clusters.join(", "), file: file.clone() }
-            }
+            Change::Apply { clusters, file, manifests } => ActionView::Apply {
+                cluster: clusters.join(", "),
+                file: file.clone(),
+                objects: manifests.iter().map(Manifest::label).collect(),
+            },
+            Change::Delete { clusters, manifests } => ActionView::Delete {
+                cluster: clusters.join(", "),
+                objects: manifests.iter().map(Manifest::label).collect(),
+            },
+            Change::Restart { cluster, namespace, pods } => ActionView::Restart {
+                cluster: cluster.clone(),
+                what: match pods {
+                    Restarted::Deployment(name) => format!("Deployment {namespace}/{name}"),
+                    Restarted::Pods(selector) => format!("pods {selector} of {namespace}"),
+                },
+            },
             Change::Scale { version, cluster, replicas, .. } => {
                 ActionView::Scale { version: version.clone(), cluster: cluster.clone(), replicas: *replicas }
             }

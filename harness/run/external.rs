@@ -4,7 +4,6 @@
 //! also the mesh. All of it is in the journal before it exists. Everything else is refused by name, before anything is made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -94,9 +93,7 @@ pub(super) fn objects(
     chosen: &Chosen,
 ) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
     let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
-    let (loaded, scenario) = (&chosen.plan.loaded, chosen.plan.scenario());
-    let locate = |named: &Path| loaded.locate(named);
-    workload::objects(&names, &scenario.workloads, &chosen.plan.mesh, &kit.workloads, locate)
+    workload::objects(&names, &chosen.plan.loaded, &chosen.plan.mesh, &kit.workloads)
 }
 
 /// The namespaces among the objects, by cluster.

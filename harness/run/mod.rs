@@ -19,6 +19,7 @@ mod session;
 mod stale;
 mod steps;
 mod undo;
+mod wait_for;
 mod wrong_input;
 
 pub use fault_injection::{FaultInjection, Injection, RunUnderFault};
@@ -89,6 +90,16 @@ pub enum RunError {
     /// Binaries or images could not be had.
     #[error(transparent)]
     Supply(#[from] crate::supply::SupplyError),
+    /// What a step is to delete does not exist.
+    #[error(
+        "cannot delete {object}: it does not exist in {cluster} (see `kubectl get` there: `eval \"$(meshproof env)\"`)"
+    )]
+    NotThere {
+        /// The object.
+        object: String,
+        /// The cluster.
+        cluster: String,
+    },
     /// The mesh could not be installed or changed.
     #[error(transparent)]
     Mesh(#[from] crate::istio::MeshError),

@@ -1,7 +1,6 @@
 //! One scenario on an environment: its workloads, its steps, and putting everything back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Instant;
 
 use super::call_log::CallLog;
@@ -13,16 +12,16 @@ use super::kit::Kit;
 use super::stale::StaleConnections;
 use super::steps::{failed, timings, verdict_of, ways};
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back};
+use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back, wait_for};
 use crate::apply;
 use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
-use crate::plan::{self, Action, PlannedCall, PlannedChange, PlannedStep};
+use crate::plan::{self, Action, PlannedCall, PlannedChange, PlannedStep, Restarted};
 use crate::provider::ProviderName;
 use crate::report::{ScenarioReport, StepReport};
 use crate::verdict::{self, Class, Finding};
 use crate::workload::{self, RunningWorkload};
-use crate::{fault, redact, ui};
+use crate::{fault, istio, redact, ui};
 
 /// What a scenario works on.
 struct ScenarioRun<'a> {
@@ -133,7 +132,7 @@ impl<'a> ScenarioRun<'a> {
         self.put_back().await?;
         task.step("mesh options and workloads");
         let chosen = self.chosen;
-        let (plan, scenario) = (&chosen.plan, chosen.plan.scenario());
+        let plan = &chosen.plan;
         let mut claimed = Claimed::default();
         if self.environment.record.provider == ProviderName::Existing {
             claimed = external::claim(self.environment, self.kit, self.chosen).await?;
@@ -144,14 +143,8 @@ impl<'a> ScenarioRun<'a> {
         }
         self.environment.reconcile_mesh(self.kit, &plan.mesh).await?;
         let owner = &self.environment.record.id;
-        let reconciled = workload::reconcile(
-            &self.environment.clusters,
-            &scenario.workloads,
-            &plan.mesh,
-            &self.kit.workloads,
-            owner,
-            |named: &Path| plan.loaded.locate(named),
-        );
+        let reconciled =
+            workload::reconcile(&self.environment.clusters, &plan.loaded, &plan.mesh, &self.kit.workloads, owner);
         self.running = reconciled.await?;
         claimed.log.add(self.environment, &claimed.namespaces).await?;
         // Pods are ready; now the proxies must know of each other.
@@ -225,6 +218,14 @@ impl<'a> ScenarioRun<'a> {
                 told.control = self.controls.remove(&index);
                 return Ok(());
             }
+            Action::Wait(wait) => {
+                let cluster = self.environment.cluster(&wait.cluster)?;
+                if let Err(missing) = self.patience().within(wait_for::object(cluster, wait)).await? {
+                    let expected = format!("{}: {}, within {:.0?}", wait.object.label(), wait.until, wait.timeout);
+                    told.findings.push(Finding::at(&step.place, "wait_for", Class::Fail, expected, missing));
+                }
+                return Ok(());
+            }
             Action::Change(planned) => planned,
         };
         self.try_before(planned).await?;
@@ -296,6 +297,29 @@ impl<'a> ScenarioRun<'a> {
                     apply::apply(cluster, manifests, Some(&self.environment.record.id)).await?;
                     // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
                     workload::applied(cluster, manifests).await?;
+                }
+            }
+            plan::Change::Delete { clusters: names, manifests } => {
+                before = gate::before(&clusters, Change::in_each(names, manifests)).await?;
+                for name in names {
+                    let cluster = self.environment.cluster(name)?;
+                    self.undo.will_delete(cluster, manifests).await?;
+                    apply::delete(cluster, manifests).await?;
+                }
+            }
+            plan::Change::Restart { cluster, namespace, pods } => {
+                let change = Change::endpoints(namespaces.into_iter().chain([namespace.clone()]));
+                before = gate::before(&clusters, change).await?;
+                let cluster = self.environment.cluster(cluster)?;
+                match pods {
+                    Restarted::Deployment(name) => workload::restart::deployment(cluster, namespace, name).await?,
+                    Restarted::Pods(selector) => workload::restart::pods(cluster, namespace, selector).await?,
+                }
+                if namespace == istio::NAMESPACE {
+                    // It may have been an istiod: its proxies connect again.
+                    if let Err(shut) = gate::connected(&clusters, cluster, self.patience().gate()).await {
+                        return Ok(Err(shut));
+                    }
                 }
             }
             plan::Change::Scale { version, cluster, namespace, replicas } => {

@@ -85,17 +85,22 @@ impl UndoList {
             let cluster_name = cluster.name.clone();
             let undo = match apply::get(cluster, manifest).await? {
                 None => Undo::Delete { cluster: cluster_name, object: plain(&manifest.object)? },
-                Some(mut object) => {
-                    // Server-side apply takes an object without the server's own marks.
-                    object.metadata.managed_fields = None;
-                    object.metadata.resource_version = None;
-                    object.metadata.uid = None;
-                    object.metadata.creation_timestamp = None;
-                    object.metadata.generation = None;
-                    Undo::Restore { cluster: cluster_name, object: plain(&object)? }
-                }
+                Some(object) => Undo::Restore { cluster: cluster_name, object: unmarked(object)? },
             };
             self.push(undo)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down the ways back from deleting `manifests`.
+    ///
+    /// # Errors
+    /// When one does not exist, the cluster does not respond, or the list cannot be written.
+    pub async fn will_delete(&mut self, cluster: &Cluster, manifests: &[Manifest]) -> Result<(), RunError> {
+        for manifest in manifests {
+            let not_there = || RunError::NotThere { object: manifest.label(), cluster: cluster.name.clone() };
+            let object = apply::get(cluster, manifest).await?.ok_or_else(not_there)?;
+            self.push(Undo::Restore { cluster: cluster.name.clone(), object: unmarked(object)? })?;
         }
         Ok(())
     }
@@ -144,6 +149,16 @@ impl UndoList {
         }
         Ok(())
     }
+}
+
+/// Server-side apply takes an object without the server's own marks.
+fn unmarked(mut object: kube::api::DynamicObject) -> Result<Value, JournalError> {
+    object.metadata.managed_fields = None;
+    object.metadata.resource_version = None;
+    object.metadata.uid = None;
+    object.metadata.creation_timestamp = None;
+    object.metadata.generation = None;
+    plain(&object)
 }
 
 fn plain(object: &kube::api::DynamicObject) -> Result<Value, JournalError> {

@@ -2,11 +2,10 @@
 //! clusters are created for the run: kinds that nothing serves, namespaces that nothing creates.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use super::{LoadedScenario, Located, Step, Workload, kinds};
-use crate::apply::{self, Written};
-use crate::source::{Problem, Problems, Source, known};
+use super::{LoadedScenario, Step, Workload, kinds};
+use crate::apply::Written;
+use crate::source::{Problem, Problems, known};
 use crate::topology::Topology;
 
 /// Namespaces that every cluster of an environment has.
@@ -29,17 +28,16 @@ pub struct Batch {
 pub fn batches(loaded: &LoadedScenario, topology: &Topology) -> Result<Vec<Batch>, Problems> {
     let scenario = &loaded.scenario;
     let workloads = scenario.workloads.iter().filter_map(|workload| match &workload.value {
-        Workload::Manifest(manifest) => Some((vec![manifest.cluster.value.clone()], &manifest.file)),
+        Workload::Manifest(manifest) => Some((vec![manifest.cluster.value.clone()], manifest.manifests())),
         _ => None,
     });
     let steps = scenario.steps.iter().filter_map(|step| match &step.value {
-        Step::Apply(apply) => Some((apply.cluster.names(topology), &apply.file)),
+        Step::Apply(apply) => Some((apply.cluster.names(topology), apply.manifests())),
         _ => None,
     });
     let mut batches = Vec::new();
-    for (clusters, file) in workloads.chain(steps) {
-        let file: &Located<PathBuf> = file;
-        let objects = Source::read(&loaded.locate(file)).map_err(Problems::from).and_then(|file| apply::read(&file))?;
+    for (clusters, manifests) in workloads.chain(steps) {
+        let objects = loaded.objects(manifests)?;
         batches.extend(clusters.into_iter().map(|cluster| Batch { cluster, objects: objects.clone() }));
     }
     Ok(batches)
@@ -60,7 +58,10 @@ pub fn namespaces(loaded: &LoadedScenario, topology: &Topology) -> BTreeSet<(Str
                 let places = places.filter(|name| hello.stubs || **name == hello.cluster.value);
                 all.extend(places.map(|name| (name.clone(), hello.namespace.value.clone())));
             }
-            Workload::Manifest(_) => {}
+            Workload::Manifest(manifest) => {
+                let places = topology.clusters.iter().map(|cluster| cluster.name.clone());
+                all.extend(places.filter_map(|name| Some((name, manifest.namespace.as_ref()?.value.clone()))));
+            }
         }
     }
     all

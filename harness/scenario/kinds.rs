@@ -114,7 +114,36 @@ pub(super) fn is_served(api_version: &str, kind: &str) -> bool {
 
 /// Whether objects of the kind lie in a namespace, as far as it is known here.
 pub(super) fn is_namespaced(api_version: &str, kind: &str) -> bool {
-    is_served(api_version, kind) && !CLUSTER_SCOPED.contains(&kind) && !kind.ends_with("PolicyBinding")
+    is_served(api_version, kind) && !is_cluster_scoped(kind)
+}
+
+/// Whether a kind is known to lie in no namespace.
+pub(super) fn is_cluster_scoped(kind: &str) -> bool {
+    CLUSTER_SCOPED.contains(&kind) || kind.ends_with("PolicyBinding")
+}
+
+/// A kind as manifests write it, from any case: `deployment`.
+pub(super) fn spelled(kind: &str) -> Option<&'static str> {
+    let mut all = KINDS.iter().flat_map(|(_, kinds)| kinds.iter().copied());
+    all.find(|known| known.eq_ignore_ascii_case(kind))
+}
+
+/// All kinds that are known.
+pub(super) fn all() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().flat_map(|(_, kinds)| kinds.iter().copied())
+}
+
+/// The API version of a kind that every cluster of an environment serves.
+pub(super) fn api_version(kind: &str) -> Option<String> {
+    let (group, _) = KINDS.iter().find(|(_, kinds)| kinds.contains(&kind))?;
+    let version = match kind {
+        "EnvoyFilter" => "v1alpha3",
+        "ProxyConfig" => "v1beta1",
+        "WasmPlugin" | "TrafficExtension" => "v1alpha1",
+        "HorizontalPodAutoscaler" => "v2",
+        _ => "v1",
+    };
+    Some(if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") })
 }
 
 /// The kinds of a group, to be named where an unknown one is written.

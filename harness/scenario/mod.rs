@@ -7,22 +7,30 @@
 
 mod clusters;
 mod discover;
+mod files;
 pub mod input;
 mod kinds;
 mod load;
 mod mesh;
 pub mod model;
+mod object;
 pub mod owned;
+mod steps;
 pub mod url;
 
+pub use crate::apply::Selector;
 pub use crate::expect::Expect;
 pub use crate::istio::options::{MeshOptions, Mtls, Outbound, Tracing};
 pub use crate::source::{Located, Percent, Span, WorkloadRef};
+pub use crate::topology::settings::Setting;
 pub use clusters::Clusters;
 pub use discover::{Found, discover};
+pub use files::Manifests;
 pub use load::{LoadedScenario, load};
 pub use mesh::Mesh;
 pub use model::*;
+pub use object::ObjectName;
+pub use steps::{Apply, Delete, Restart, Until, WaitFor};
 
 /// The JSON Schema of a scenario file (draft 7, which editors know best); committed at `scenarios/scenario.schema.json`.
 pub fn schema() -> schemars::Schema {

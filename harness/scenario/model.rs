@@ -10,8 +10,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::clusters::Clusters;
+use super::files::Manifests;
 use super::mesh::Mesh;
+use super::steps::{Apply, Delete, Restart, WaitFor};
+use crate::apply::Selector;
 use crate::expect::Expect;
 use crate::source::{Located, Percent, Span, WorkloadRef};
 use crate::stats::DETECT;
@@ -68,6 +70,12 @@ pub struct Sleep {
     /// Whether it joins the mesh (default: yes).
     #[serde(default = "yes")]
     pub sidecar: bool,
+    /// More labels of its pods and its Deployment.
+    #[serde(default)]
+    pub labels: BTreeMap<String, Located<String>>,
+    /// Annotations of its pods.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, Located<String>>,
 }
 
 impl Sleep {
@@ -99,6 +107,12 @@ pub struct Helloworld {
     /// clients there can resolve the name (default: yes).
     #[serde(default = "yes")]
     pub stubs: bool,
+    /// More labels of its pods and its Deployment.
+    #[serde(default)]
+    pub labels: BTreeMap<String, Located<String>>,
+    /// Annotations of its pods.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, Located<String>>,
 }
 
 impl Helloworld {
@@ -118,6 +132,20 @@ pub struct Manifest {
     pub cluster: Located<String>,
     /// The file, relative to the folder that `meshproof` was started in or to the scenario file.
     pub file: Located<PathBuf>,
+    /// The namespace of objects that name none. It is created in every cluster, with sidecar injection. (Default: `default`, as it
+    /// is.)
+    #[serde(default)]
+    pub namespace: Option<Located<String>>,
+    /// Only objects with these labels (as `kubectl -l`; default: all).
+    #[serde(default)]
+    pub selector: Option<Located<Selector>>,
+}
+
+impl Manifest {
+    /// What it applies.
+    pub fn manifests(&self) -> Manifests<'_> {
+        Manifests { file: &self.file, namespace: self.namespace.as_ref(), selector: self.selector.as_ref() }
+    }
 }
 
 /// One step.
@@ -129,8 +157,15 @@ pub enum Step {
     Call(Call),
     /// Apply manifests, and wait until every proxy concerned has them.
     Apply(Apply),
+    /// Delete objects, and wait until every proxy concerned knows it.
+    Delete(Delete),
     /// Change how many pods a `helloworld` has, and wait until every proxy knows.
     Scale(Scale),
+    /// Restart a Deployment's pods, or pods by their labels.
+    Restart(Restart),
+    /// Wait until an object is as it is to be.
+    #[serde(rename = "wait_for")]
+    WaitFor(WaitFor),
     /// Break one named thing (see `meshproof fault list`).
     Fault(FaultStep),
     /// Clear what an earlier `fault` step broke.
@@ -178,7 +213,14 @@ impl Step {
     pub fn in_words(&self) -> String {
         match self {
             Self::Call(call) => format!("call {} → {}", call.from.value, call.to.value),
-            Self::Apply(apply) => format!("apply {} in {}", apply.file.display(), apply.cluster.value),
+            Self::Apply(apply) => format!("apply {} in {}", apply.manifests().in_words(), apply.cluster.value),
+            Self::Delete(delete) => format!("delete {} in {}", delete.in_words(), delete.cluster.value),
+            Self::Restart(restart) => format!("restart {} in {}", restart.in_words(), restart.cluster.value),
+            Self::WaitFor(wait) => {
+                let until = wait.until().map(|until| format!(": {until}")).unwrap_or_default();
+                let object = wait.object.in_namespace(wait.namespace.as_ref());
+                format!("wait for {object} in {}{until}", wait.cluster.value)
+            }
             Self::Scale(s) => {
                 format!("scale helloworld {} in {} to {}", s.version.value, s.cluster.value, s.replicas.value)
             }
@@ -203,16 +245,6 @@ impl Call {
     pub fn timeout(&self) -> Duration {
         self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
     }
-}
-
-/// Apply manifests, and wait until every proxy concerned has them.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Apply {
-    /// Where it is applied: a cluster, a list of clusters, or `primaries`, every cluster that configuration is read from.
-    pub cluster: Located<Clusters>,
-    /// The file, relative to the scenario file's folder or to the folder that `meshproof` was started in.
-    pub file: Located<PathBuf>,
 }
 
 /// Change how many pods a `helloworld` has.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Role, WorkloadError, WorkloadImages};
 use crate::apply::Manifest;
-use crate::scenario::{Helloworld, MeshOptions, Outbound, Sleep};
+use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
 
 /// On every pod template: what injection depends on, so that a change makes new pods with new sidecars.
 pub(super) const INJECTION_ANNOTATION: &str = "meshproof.dev/injection";
@@ -40,8 +40,14 @@ pub(super) struct Expected {
     pub sidecar: Option<bool>,
 }
 
-/// What the user wrote himself, already read: the cluster, and the objects.
-pub(super) type UserManifests = Vec<(String, Vec<Manifest>)>;
+/// What the user wrote in a file of their own.
+pub(super) struct OfUser {
+    /// Where it is applied.
+    pub cluster: String,
+    /// The namespace that the scenario puts it in.
+    pub namespace: Option<String>,
+    pub objects: Vec<Manifest>,
+}
 
 /// The state that all clusters are to be in.
 #[derive(Debug, Default)]
@@ -68,12 +74,13 @@ pub(super) fn desired(
     clusters: &[&str],
     sleeps: &[&Sleep],
     helloworlds: &[&Helloworld],
-    manifests: &UserManifests,
+    manifests: &[OfUser],
     options: &MeshOptions,
     images: &WorkloadImages,
 ) -> Result<Desired, WorkloadError> {
     let of_sleeps = sleeps.iter().filter(|s| s.sidecar).map(|s| s.namespace());
-    let meshed = of_sleeps.chain(helloworlds.iter().map(|h| h.namespace.as_str())).collect();
+    let of_user = manifests.iter().filter_map(|of_user| of_user.namespace.as_deref());
+    let meshed = of_sleeps.chain(helloworlds.iter().map(|h| h.namespace.as_str())).chain(of_user).collect();
     let (objects, expected) = (BTreeMap::new(), Vec::new());
     let mut builder = Builder { clusters, options, images, meshed, objects, expected };
     for sleep in sleeps {
@@ -82,8 +89,13 @@ pub(super) fn desired(
     for helloworld in helloworlds {
         builder.helloworld(helloworld)?;
     }
-    for (cluster, manifests) in manifests {
-        for manifest in manifests {
+    for OfUser { cluster, namespace, objects } in manifests {
+        if let Some(namespace) = namespace.as_deref() {
+            for place in clusters {
+                builder.namespace(place, namespace)?;
+            }
+        }
+        for manifest in objects {
             builder.user(cluster, manifest.clone());
         }
     }
@@ -151,7 +163,8 @@ impl Builder<'_> {
                 "command": ["sleep", "infinity"],
             }],
         });
-        let deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
+        let mut deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
+        add_metadata(&mut deployment, &sleep.labels, &sleep.annotations);
         self.made(cluster, "sleep", deployment)?;
         self.expect(cluster, namespace, name, Role::Sleep, sleep.sidecar);
         Ok(())
@@ -180,7 +193,8 @@ impl Builder<'_> {
                 "readinessProbe": { "tcpSocket": { "port": HELLOWORLD_PORT }, "periodSeconds": 1 },
             }],
         });
-        let deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
+        let mut deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
+        add_metadata(&mut deployment, &hello.labels, &hello.annotations);
         self.made(cluster, "helloworld", deployment)?;
         self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, true);
         Ok(())
@@ -235,6 +249,19 @@ impl Builder<'_> {
     }
 }
 
+type Metadata = BTreeMap<String, Located<String>>;
+
+/// More labels of a Deployment and its pods, and annotations of its pods.
+fn add_metadata(deployment: &mut Value, labels: &Metadata, annotations: &Metadata) {
+    for (key, value) in labels {
+        deployment["metadata"]["labels"][key] = json!(value.value);
+        deployment["spec"]["template"]["metadata"]["labels"][key] = json!(value.value);
+    }
+    for (key, value) in annotations {
+        deployment["spec"]["template"]["metadata"]["annotations"][key] = json!(value.value);
+    }
+}
+
 /// What an object of the user's makes that must have its pods ready.
 pub(super) fn of_user(cluster: &str, manifest: &Manifest) -> Option<Expected> {
     let replicas = manifest.object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
@@ -285,11 +312,17 @@ fn injection(options: &MeshOptions) -> String {
 mod tests {
     use super::*;
     use crate::apply;
-    use crate::scenario::Located;
 
     fn sleep(cluster: &str, sidecar: bool) -> Sleep {
         let at = |s: &str| Located::nowhere(s.to_owned());
-        Sleep { cluster: at(cluster), name: at("sleep"), namespace: None, sidecar }
+        Sleep {
+            cluster: at(cluster),
+            name: at("sleep"),
+            namespace: None,
+            sidecar,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
     }
 
     fn hello(version: &str, cluster: &str, stubs: bool) -> Helloworld {
@@ -300,6 +333,8 @@ mod tests {
             namespace: at("app1"),
             replicas: Located::nowhere(1),
             stubs,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -311,7 +346,7 @@ mod tests {
     }
 
     fn of(sleeps: &[&Sleep], hellos: &[&Helloworld], options: &MeshOptions) -> Desired {
-        desired(&["cluster1", "cluster2"], sleeps, hellos, &Vec::new(), options, &images()).unwrap()
+        desired(&["cluster1", "cluster2"], sleeps, hellos, &[], options, &images()).unwrap()
     }
 
     fn labels(desired: &Desired, cluster: &str) -> Vec<String> {
@@ -377,7 +412,8 @@ mod tests {
         let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\n\
             spec: {template: {metadata: {labels: {a: b}}, spec: {x: y}}}\n---\n\
             apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {x: y}\n";
-        let manifests = vec![("cluster2".to_owned(), apply::parse("f.yaml", text).unwrap())];
+        let objects = apply::parse("f.yaml", text).unwrap();
+        let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
         let options = MeshOptions::default();
         let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images()).unwrap();
         assert_eq!(desired.expected.len(), 1);
@@ -393,7 +429,8 @@ mod tests {
         let text = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s, namespace: n}\nspec: {replicas: 3}\n---\n\
             apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d, namespace: n}\n---\n\
             apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
-        let manifests = vec![("cluster2".to_owned(), apply::parse("f.yaml", text).unwrap())];
+        let objects = apply::parse("f.yaml", text).unwrap();
+        let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
         let desired = desired(&["cluster2"], &[], &[], &manifests, &MeshOptions::default(), &images()).unwrap();
         let makers: Vec<_> = desired.expected.into_iter().map(|e| (e.namespace, e.maker)).collect();
         let expected = [
@@ -411,5 +448,32 @@ mod tests {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["image"], "hello:2");
         assert_eq!(container["env"], json!([{ "name": "SERVICE_VERSION", "value": "v3" }]));
+    }
+
+    #[test]
+    fn labels_and_annotations_are_added_and_the_selector_stays() {
+        let mut sleep = sleep("cluster1", true);
+        let at = |s: &str| Located::nowhere(s.to_owned());
+        sleep.labels.insert("team".into(), at("a"));
+        sleep.annotations.insert("traffic.sidecar.istio.io/excludeOutboundPorts".into(), at("443"));
+        let desired = of(&[&sleep], &[], &MeshOptions::default());
+        let metadata = template(&desired, "cluster1", "sleep");
+        assert_eq!((&metadata["labels"]["team"], &metadata["labels"]["app"]), (&json!("a"), &json!("sleep")));
+        assert_eq!(metadata["annotations"]["traffic.sidecar.istio.io/excludeOutboundPorts"], "443");
+        assert!(metadata["annotations"].get(INJECTION_ANNOTATION).is_some());
+        let deployment = desired.objects["cluster1"].iter().find(|m| m.kind() == "Deployment").unwrap();
+        assert_eq!(deployment.object.data["spec"]["selector"]["matchLabels"], json!({ "app": "sleep" }));
+    }
+
+    #[test]
+    fn a_namespace_that_the_scenario_gives_is_created_everywhere_with_injection() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: sample}\n";
+        let objects = apply::parse("f.yaml", text).unwrap();
+        let manifests = [OfUser { cluster: "cluster2".into(), namespace: Some("sample".into()), objects }];
+        let options = MeshOptions::default();
+        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images()).unwrap();
+        assert_eq!(labels(&desired, "cluster1"), ["Namespace sample"]);
+        let namespace = &desired.objects["cluster2"][0].object.metadata;
+        assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "enabled");
     }
 }

@@ -4,7 +4,6 @@
 //! runs. Names are fixed: the Deployment of a `sleep` has its name, that of a `helloworld` is `helloworld-<version>`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
@@ -18,16 +17,18 @@ use thiserror::Error;
 use crate::apply::{self, ApplyError, Manifest, Reason};
 pub use crate::observe::PodInfo;
 use crate::provider::{Cluster, PodRef};
-use crate::scenario::{Located, MeshOptions, Workload};
+use crate::scenario::{LoadedScenario, MeshOptions, Workload};
+use crate::source::Problems;
 use crate::ui;
 use crate::wait::WaitError;
-use desired::{Desired, Expected, desired};
+use desired::{Desired, Expected, OfUser, desired};
 pub use inventory::namespace as inventory_namespace;
 use inventory::{Item, Items};
 
 mod desired;
 mod inventory;
 mod ready;
+pub mod restart;
 
 /// How long a cluster may take to answer where its answer can be done without.
 const LOOK: Duration = Duration::from_secs(3);
@@ -85,13 +86,8 @@ pub enum WorkloadError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// A manifest of the user's could not be read.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Problems),
     /// There is no image at all for `helloworld`.
     #[error("no image for helloworld {version} (hint: `meshproof supply` builds it)")]
     NoImage {
@@ -157,21 +153,19 @@ impl WorkloadError {
 }
 
 /// Brings every cluster to what `workloads` says under the options `mesh`: applies what is wanted, deletes what an earlier
-/// scenario left, and waits until every wanted pod is ready and no other is left. `owner` is the environment's identifier;
-/// `locate` finds a manifest's file from the path that the scenario names.
+/// scenario left, and waits until every wanted pod is ready and no other is left. `owner` is the environment's identifier.
 ///
 /// # Errors
 /// [`WorkloadError`]: the first thing that cannot be, with Kubernetes' reason.
 pub async fn reconcile(
     clusters: &[Cluster],
-    workloads: &[Located<Workload>],
+    loaded: &LoadedScenario,
     mesh: &MeshOptions,
     images: &WorkloadImages,
     owner: &str,
-    locate: impl Fn(&Path) -> PathBuf,
 ) -> Result<Vec<RunningWorkload>, WorkloadError> {
     let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
-    let desired = describe(&names, workloads, mesh, images, locate)?;
+    let desired = describe(&names, loaded, mesh, images)?;
     let desired = &desired;
     let each = clusters.iter().map(|cluster| async move {
         let task = ui::begin(format!("workloads: {}", cluster.name), None);
@@ -188,37 +182,34 @@ pub async fn reconcile(
 /// When a manifest of the user's cannot be read.
 pub fn objects(
     clusters: &[&str],
-    workloads: &[Located<Workload>],
+    loaded: &LoadedScenario,
     mesh: &MeshOptions,
     images: &WorkloadImages,
-    locate: impl Fn(&Path) -> PathBuf,
 ) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
-    Ok(describe(clusters, workloads, mesh, images, locate)?.objects)
+    Ok(describe(clusters, loaded, mesh, images)?.objects)
 }
 
 fn describe(
     clusters: &[&str],
-    workloads: &[Located<Workload>],
+    loaded: &LoadedScenario,
     mesh: &MeshOptions,
     images: &WorkloadImages,
-    locate: impl Fn(&Path) -> PathBuf,
 ) -> Result<Desired, WorkloadError> {
     let (mut sleeps, mut helloworlds, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
-    for workload in workloads {
+    for workload in &*loaded.scenario.workloads {
         match &workload.value {
             Workload::Sleep(sleep) => sleeps.push(sleep),
             Workload::Helloworld(helloworld) => helloworlds.push(helloworld),
             Workload::Manifest(manifest) => {
-                manifests.push((manifest.cluster.value.clone(), read(&locate(&manifest.file))?));
+                manifests.push(OfUser {
+                    cluster: manifest.cluster.value.clone(),
+                    namespace: manifest.namespace.as_ref().map(|namespace| namespace.value.clone()),
+                    objects: loaded.objects(manifest.manifests())?.into_iter().map(|one| one.manifest).collect(),
+                });
             }
         }
     }
     desired(clusters, &sleeps, &helloworlds, &manifests, mesh, images)
-}
-
-fn read(path: &Path) -> Result<Vec<Manifest>, WorkloadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::File { path: path.to_owned(), source })?;
-    Ok(apply::parse(&path.display().to_string(), &text)?)
 }
 
 async fn reconcile_one(

@@ -16,7 +16,7 @@ use crate::observe::readiness::{Readiness, pods_ready, readiness};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll, WaitError};
 
-const LIMIT: Duration = Duration::from_secs(180);
+pub(super) const LIMIT: Duration = Duration::from_secs(180);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until every Deployment of `expected` in `cluster` has exactly its pods, ready and with or without a sidecar as it
@@ -101,7 +101,7 @@ pub(super) async fn gone(cluster: &Cluster, deleted: &[Manifest]) -> Result<(), 
 }
 
 /// The failure itself, or the time-out with what Kubernetes warned of.
-async fn finish<T>(
+pub(super) async fn finish<T>(
     waited: Result<T, WaitError<WorkloadError>>,
     cluster: &Cluster,
     namespaces: &BTreeSet<String>,

@@ -1,5 +1,7 @@
 //! The head of a scenario and its workloads.
 
+use std::collections::BTreeMap;
+
 use super::{Checks, repeated};
 use crate::scenario::{Helloworld, Located, Manifest, Sleep, Workload};
 use crate::source::known;
@@ -62,6 +64,8 @@ pub(super) fn check(checks: &mut Checks<'_>) {
 fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
     checks.cluster(&sleep.cluster);
     word(checks, &sleep.name, "name");
+    check_metadata(checks, &sleep.labels, true);
+    check_metadata(checks, &sleep.annotations, false);
     if let Some(namespace) = &sleep.namespace {
         word(checks, namespace, "namespace");
     }
@@ -70,14 +74,40 @@ fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
 fn check_helloworld(checks: &mut Checks<'_>, hello: &Helloworld) {
     checks.cluster(&hello.cluster);
     word(checks, &hello.version, "version");
+    check_metadata(checks, &hello.labels, true);
+    check_metadata(checks, &hello.annotations, false);
     word(checks, &hello.namespace, "namespace");
     checks.mistakes.versions.insert(hello.version.value.clone());
+}
+
+/// Labels or annotations beside those that meshproof sets.
+fn check_metadata(checks: &mut Checks<'_>, metadata: &BTreeMap<String, Located<String>>, labels: bool) {
+    for (key, value) in metadata {
+        let owned = key.starts_with("meshproof.dev/") || labels && ["app", "version"].contains(&key.as_str());
+        if owned {
+            checks.wrong(value, format!("meshproof sets `{key}` itself"), "use another key");
+        } else if labels && key == "sidecar.istio.io/inject" {
+            checks.wrong(value, format!("`{key}` is set by `sidecar`"), "write `sidecar: true` or `sidecar: false`");
+        } else if labels && !is_label_value(value) {
+            let what = format!("`{}` is not the value of a label", value.value);
+            checks.wrong(value, what, "expected at most 63 letters, digits, dashes, dots and underscores");
+        }
+    }
+}
+
+fn is_label_value(value: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    value.len() <= 63 && value.chars().all(inside) && ends(value.chars().next()) && ends(value.chars().next_back())
 }
 
 /// A manifest gives the versions that its pods are labelled with.
 fn check_manifest(checks: &mut Checks<'_>, manifest: &Manifest) {
     checks.cluster(&manifest.cluster);
-    for object in checks.manifests(&manifest.file) {
+    if let Some(namespace) = &manifest.namespace {
+        word(checks, namespace, "namespace");
+    }
+    for object in checks.manifests(manifest.manifests()) {
         let data = &object.object.data;
         let labels = data.pointer("/spec/template/metadata/labels/version").and_then(|version| version.as_str());
         let own = object.object.metadata.labels.as_ref().and_then(|labels| labels.get("version")).map(String::as_str);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Checks;
 use crate::expect::Caller;
-use crate::scenario::{Apply, Call, Clusters, FaultStep, Located, Mtls, Scale, Step, url};
+use crate::scenario::{
+    Apply, Call, Clusters, Delete, FaultStep, Located, Mtls, ObjectName, Restart, Scale, Step, WaitFor, url,
+};
 use crate::source::known;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
@@ -19,6 +21,9 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         match &step.value {
             Step::Call(call) => check_call(checks, call, changed),
             Step::Apply(apply) => check_apply(checks, apply),
+            Step::Delete(delete) => check_delete(checks, delete),
+            Step::Restart(restart) => check_restart(checks, restart),
+            Step::WaitFor(wait) => check_wait_for(checks, wait),
             Step::Scale(scale) => check_scale(checks, scale),
             Step::Fault(fault) => {
                 check_fault(checks, fault);
@@ -45,7 +50,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
                 }
             }
         }
-        changed |= !matches!(step.value, Step::Call(_));
+        changed |= !matches!(step.value, Step::Call(_) | Step::WaitFor(_));
     }
 }
 
@@ -66,7 +71,54 @@ fn check_clusters(checks: &mut Checks<'_>, clusters: &Located<Clusters>) {
 
 fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
     check_clusters(checks, &apply.cluster);
-    checks.manifests(&apply.file);
+    checks.manifests(apply.manifests());
+}
+
+fn check_delete(checks: &mut Checks<'_>, delete: &Delete) {
+    check_clusters(checks, &delete.cluster);
+    let which = "write `object: KIND/NAME`, or `file` with the objects";
+    match (&delete.object, &delete.file) {
+        (Some(object), Some(file)) => {
+            checks.conflict(object, file, "`object` and `file` both say what is deleted", which);
+        }
+        (None, None) => checks.wrong(&delete.cluster, "what is to be deleted is missing", which),
+        (Some(object), None) => check_object(checks, object),
+        (None, Some(_)) => drop(delete.manifests().map(|manifests| checks.manifests(manifests))),
+    }
+    if let (Some(selector), None) = (&delete.selector, &delete.file) {
+        checks.wrong(selector, "`selector` chooses objects of a `file`", "remove it, or name the file");
+    }
+}
+
+fn check_object(checks: &mut Checks<'_>, object: &Located<ObjectName>) {
+    if object.api_version().is_none() {
+        let what = format!("unknown kind `{}`", object.kind);
+        checks.wrong(object, what, known(&object.kind, "kinds", ObjectName::kinds()));
+    }
+}
+
+fn check_restart(checks: &mut Checks<'_>, restart: &Restart) {
+    checks.cluster(&restart.cluster);
+    let which = "write `deployment: NAME`, or `pods` with a label selector";
+    match (&restart.deployment, &restart.pods) {
+        (Some(deployment), Some(pods)) => {
+            checks.conflict(deployment, pods, "`deployment` and `pods` both say what is restarted", which);
+        }
+        (None, None) => checks.wrong(&restart.cluster, "what is to be restarted is missing", which),
+        _ => {}
+    }
+}
+
+fn check_wait_for(checks: &mut Checks<'_>, wait: &WaitFor) {
+    checks.cluster(&wait.cluster);
+    check_object(checks, &wait.object);
+    if wait.until().is_none() {
+        let help = "write one of `condition: Available`, `exists: true`, or `field` and `value`";
+        checks.wrong(&wait.object, "what is to be waited for is missing, or there is more than one thing", help);
+    }
+    if let Some(timeout) = wait.timeout.as_ref().filter(|_| wait.timeout().is_zero()) {
+        checks.wrong(timeout, "a wait that may take no time always fails", "expected a length of time such as 30s");
+    }
 }
 
 fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
