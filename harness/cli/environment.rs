@@ -80,6 +80,7 @@ fn running(record: &EnvRecord) -> Vec<RunningCluster> {
             role: match &spec.role {
                 Role::Primary => "primary".to_owned(),
                 Role::Remote { served_by } => format!("remote of {served_by}"),
+                Role::Machines { joins } => format!("machines that join {joins}"),
                 Role::External { config } => format!("external control plane of {config}"),
             },
             network: spec.network.clone(),

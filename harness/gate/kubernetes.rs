@@ -7,10 +7,12 @@ use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use super::GateError;
+use crate::observe::entries::{self, Entry};
 use crate::observe::kube_error;
 use crate::observe::pods::{is_ending, is_ready, selects};
 use crate::observe::readiness::unsettled;
@@ -68,16 +70,22 @@ async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<(Vec<Offered
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let all = ListParams::default();
-    let (services, slices, pods, deployments) =
+    let listed = async {
         tokio::try_join!(services.list(&all), slices.list(&all), pods.list(&all), deployments.list(&all))
-            .map_err(kube_error(cluster, "list services, endpoint slices, pods and deployments"))?;
+            .map_err(kube_error(cluster, "list services, endpoint slices, pods and deployments"))
+    };
+    let ((services, slices, pods, deployments), entries) =
+        tokio::try_join!(listed, entries::of_namespace(cluster, namespace))?;
     let mut unsettled: Vec<String> = deployments.items.iter().filter_map(|d| unsettled(d, &pods.items)).collect();
     let mut offered = Vec::new();
     for service in &services.items {
         let of_service: Vec<&EndpointSlice> = slices.items.iter().filter(|s| is_of(s, service)).collect();
         unsettled.extend(endpoint_slices(service, &of_service, &pods.items));
-        offered.push(offer(service, &of_service, &pods.items));
+        let mut offer = offer(service, &of_service, &pods.items);
+        outside(&mut offer, service, &entries);
+        offered.push(offer);
     }
+    unsettled.extend(entries.iter().filter_map(Entry::unsettled));
     Ok((offered, unsettled))
 }
 
@@ -108,6 +116,25 @@ fn offer(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> OfferedS
     let has_address = !matches!(address, "" | "None");
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
     OfferedService { namespace, name, has_address, ready, labels }
+}
+
+/// Adds the endpoints outside Kubernetes: a Service selects healthy WorkloadEntries as it selects ready pods.
+fn outside(offer: &mut OfferedService, service: &Service, entries: &[Entry]) {
+    let spec = service.spec.as_ref();
+    let Some(selector) = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()) else { return };
+    let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
+    // Of a port by its name, the entry has the number: it is the Service's own, if the entry does not say.
+    let ports: Vec<u16> = ports
+        .filter_map(|port| match &port.target_port {
+            Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+            _ => u16::try_from(port.port).ok(),
+        })
+        .collect();
+    for entry in entries.iter().filter(|e| e.healthy == Some(true) && selects(selector, &e.labels)) {
+        let Some(address) = entry.address else { continue };
+        offer.ready.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
+        offer.labels.insert(address, entry.labels.clone());
+    }
 }
 
 fn ready_addresses(slice: &EndpointSlice) -> Vec<IpAddr> {

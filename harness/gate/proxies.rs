@@ -80,7 +80,10 @@ pub(super) async fn list(clusters: &[Cluster]) -> Result<Pods, GateError> {
     let all = try_join_all(clusters.iter().map(pods::with_proxy)).await?;
     let of_cluster = |(cluster, pods): (&Cluster, Vec<Pod>)| {
         let cluster = cluster.clone();
-        pods.into_iter().map(move |pod| (key(&cluster.name, &pods::proxy_id(&pod)), (cluster.clone(), pod)))
+        let key = move |pod: &Pod, cluster: &Cluster| {
+            key(pods::mesh_cluster(pod).unwrap_or(&cluster.name), &pods::proxy_id(pod))
+        };
+        pods.into_iter().map(move |pod| (key(&pod, &cluster), (cluster.clone(), pod)))
     };
     Ok(clusters.iter().zip(all).flat_map(of_cluster).collect())
 }

@@ -45,9 +45,11 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
     let mesh = &prepared.mesh;
     let topology = &mesh.topology;
     let phases = Phases::default();
+    // Machines join when workloads run on them.
     let pairs: Vec<(&ClusterSpec, &Cluster)> = topology
         .clusters
         .iter()
+        .filter(|spec| !matches!(spec.role, Role::Machines { .. }))
         .map(|s| Ok((s, cluster_named(clusters, &s.name)?)))
         .collect::<Result<_, MeshError>>()?;
 
@@ -158,7 +160,7 @@ async fn pieces(
     let manifests = prepared.manifests.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
     let manifests = match &spec.role {
         Role::Remote { served_by } => remote::at_address(manifests, node_address(cluster_named(clusters, served_by)?)?),
-        Role::Primary | Role::External { .. } => manifests.to_vec(),
+        Role::Primary | Role::External { .. } | Role::Machines { .. } => manifests.to_vec(),
     };
     let (mut definitions, mut rest): (Vec<_>, Vec<_>) =
         manifests.into_iter().partition(|m| m.kind() == "CustomResourceDefinition");

@@ -23,6 +23,7 @@ pub mod found;
 pub mod gateway;
 pub mod injection;
 mod install;
+pub mod machine;
 pub mod options;
 pub mod own_log;
 mod prepare;
@@ -96,6 +97,14 @@ pub enum MeshError {
         what: &'static str,
         /// What came back.
         source: Box<kube::Error>,
+    },
+    /// The files for a machine could not be written or read.
+    #[error("files of `istioctl x workload entry configure` for {name}: {source}")]
+    Files {
+        /// The machine's workload.
+        name: String,
+        /// What the operating system said.
+        source: std::io::Error,
     },
     /// The topology names a cluster that is not among the running ones.
     #[error("cluster {cluster} of the topology is not running (running: {running})")]

@@ -33,7 +33,8 @@ pub struct Prepared {
 pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshInputs) -> Result<Prepared, MeshError> {
     let trust_of_all = Trust::generate(topology.clusters.iter().map(|c| (c.name.as_str(), c.mesh.root.as_str())))?;
     let trust = &trust_of_all;
-    let generated = topology.clusters.iter().map(|spec| async move {
+    let installed = topology.clusters.iter().filter(|spec| !matches!(spec.role, Role::Machines { .. }));
+    let generated = installed.map(|spec| async move {
         Ok::<_, MeshError>((spec.name.clone(), of_cluster(topology, spec, options, inputs, Some(trust)).await?))
     });
     let gateways = topology.clusters.iter().filter(|spec| spec.gateway).map(|spec| async move {
@@ -100,7 +101,7 @@ pub(super) async fn of_cluster(
 fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {
     match &spec.role {
         Role::Primary | Role::External { .. } => primary::operator(topology, spec, options, inputs),
-        Role::Remote { .. } => {
+        Role::Remote { .. } | Role::Machines { .. } => {
             let config = topology.config_readers(&spec.name).next().is_some();
             remote::operator(spec, config, options.istio.revision.clone(), inputs)
         }

@@ -406,8 +406,8 @@ pub(crate) struct ShardEndpoint {
     health_status: i32,
 }
 
-/// `HealthStatus` of an endpoint that is ready (`pilot/pkg/model/service.go`).
-const HEALTHY: i32 = 1;
+/// `HealthStatus` of an endpoint that is ready (`pilot/pkg/model/service.go`); that of a WorkloadEntry is not set at all.
+const HEALTHY: [i32; 2] = [1, 0];
 
 impl Shards {
     /// The healthy endpoints of a Kubernetes Service in one cluster, by address.
@@ -415,7 +415,7 @@ impl Shards {
         let shards =
             self.0.get(host).and_then(|by_namespace| by_namespace.get(namespace)).and_then(|s| s.shards.as_ref());
         let shard = shards.and_then(|shards| shards.get(&format!("Kubernetes/{cluster}")));
-        let healthy = shard.into_iter().flatten().flatten().filter(|e| e.health_status == HEALTHY);
+        let healthy = shard.into_iter().flatten().flatten().filter(|e| HEALTHY.contains(&e.health_status));
         let addresses = healthy.flat_map(|endpoint| {
             let addresses = endpoint.addresses.iter().flatten().filter_map(|a| a.parse().ok());
             addresses.map(move |ip| (SocketAddr::new(ip, endpoint.endpoint_port), endpoint))

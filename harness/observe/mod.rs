@@ -18,6 +18,7 @@
 pub mod access_log;
 pub(crate) mod admin;
 pub mod counters;
+pub(crate) mod entries;
 pub(crate) mod envoy;
 pub(crate) mod held;
 pub(crate) mod istiod;

@@ -83,6 +83,16 @@ pub(crate) fn proxy_id(pod: &Pod) -> String {
     format!("{}.{}", pod.name_any(), pod.namespace().unwrap_or_default())
 }
 
+/// The cluster that its proxy belongs to, by its environment; `None`: the file that a machine joins with says.
+pub(crate) fn mesh_cluster(pod: &Pod) -> Option<&str> {
+    let spec = pod.spec.as_ref()?;
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let proxy = all.find(|c| c.name == PROXY)?;
+    // The last one wins: the webhook appends those of the URL that it was called at.
+    let mut variables = proxy.env.iter().flatten().filter(|v| v.name == "ISTIO_META_CLUSTER_ID");
+    variables.next_back()?.value.as_deref()
+}
+
 /// Whether a label selector selects an object with these labels.
 pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -7,6 +7,7 @@ use super::RunError;
 use super::record::EnvRecord;
 use super::settings::{Existing, Settings};
 use crate::istio::MeshInputs;
+use crate::istio::machine::Joining;
 use crate::journal::{EnvDir, state_root};
 use crate::provider::{Cluster, ProviderName, existing, kind, netns};
 use crate::supply::containers::{ContainerImageError, Store, StoreSettings};
@@ -232,6 +233,16 @@ impl Kit {
             stock_envoy: self.supplied.origin == Origin::Packages,
             owner: environment.to_owned(),
         })
+    }
+
+    /// What workloads on machines join the mesh with. In existing clusters there are none.
+    ///
+    /// # Errors
+    /// When istioctl is not in the supply.
+    pub fn joining(&self, topology: &Topology) -> Result<Joining, RunError> {
+        let has_machines = topology.clusters.iter().any(|spec| topology.joined_by(&spec.name).is_some());
+        let istioctl = if has_machines { self.supplied.program(Program::Istioctl)?.to_owned() } else { PathBuf::new() };
+        Ok(Joining { istioctl, image: format!("{}/proxyv2:{}", self.hub, self.tag), topology: topology.clone() })
     }
 
     /// Makes the clusters of a topology.

@@ -143,8 +143,10 @@ impl<'a> ScenarioRun<'a> {
         }
         self.environment.reconcile_mesh(self.kit, &plan.mesh).await?;
         let owner = &self.environment.record.id;
+        let joining = self.kit.joining(&self.environment.topology)?;
+        let clusters = &self.environment.clusters;
         let reconciled =
-            workload::reconcile(&self.environment.clusters, &plan.loaded, &plan.mesh, &self.kit.workloads, owner);
+            workload::reconcile(clusters, &plan.loaded, &plan.mesh, &self.kit.workloads, &joining, owner);
         self.running = reconciled.await?;
         claimed.log.add(self.environment, &claimed.namespaces).await?;
         // Pods are ready; now the proxies must know of each other.
@@ -325,7 +327,9 @@ impl<'a> ScenarioRun<'a> {
             plan::Change::Scale { version, cluster, namespace, replicas } => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
                 let cluster = self.environment.cluster(cluster)?;
-                workload::scale(cluster, namespace, version, *replicas).await?;
+                let joined = self.environment.topology.joined_by(&cluster.name).map(|c| c.name.clone());
+                let joined = joined.map(|name| self.environment.cluster(&name)).transpose()?;
+                workload::scale(cluster, namespace, version, *replicas, joined).await?;
             }
             plan::Change::Fault { name, cluster } => {
                 // A fault comes back when its effect is there: it has a gate of its own.

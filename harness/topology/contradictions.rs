@@ -12,6 +12,7 @@ type Named<'a> = (&'a Located<String>, &'a Entry);
 pub(super) fn of(file: &Arc<Source>, read: &File) -> Vec<Problem> {
     let clusters: Vec<Named<'_>> = read.clusters.iter().collect();
     let mut problems = roles(file, &clusters);
+    problems.extend(machines(file, &clusters));
     problems.extend(meshes(file, read, &clusters));
     problems.extend(federation(file, &clusters));
     problems.extend(gateways(file, &clusters));
@@ -72,9 +73,37 @@ fn find<'a>(clusters: &[Named<'a>], name: &str) -> Option<Named<'a>> {
     clusters.iter().find(|(n, _)| n.value == name).copied()
 }
 
-/// Whether proxies run in it: not beside an external control plane.
-fn has_proxies(cluster: Named<'_>) -> bool {
-    served_by(cluster).is_some() || config(cluster).is_none()
+/// Whether its pods get proxies: not beside an external control plane, and machines bring their own.
+fn has_proxies((name, entry): Named<'_>) -> bool {
+    entry.joins.is_none() && (served_by((name, entry)).is_some() || config((name, entry)).is_none())
+}
+
+/// Machines join a primary, on its network, and are nothing else.
+fn machines(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, entry) in clusters.iter().copied() {
+        let Some(joined) = &entry.joins else { continue };
+        let others = [("served_by", &entry.served_by), ("config", &entry.config), ("gateway", &entry.gateway)];
+        let others = others.into_iter().chain([("mesh", &entry.mesh), ("root", &entry.root)]);
+        for (key, value) in others.chain([("trust_domain", &entry.trust_domain)]) {
+            if let Some(value) = value {
+                let what =
+                    format!("the machines in {} join {}: `{key}` says nothing about them", name.value, joined.value);
+                problems
+                    .push(Problem::with(file, value, what).also(joined, "joined here").help(format!("remove `{key}`")));
+            }
+        }
+        let Some(cluster) = find(clusters, joined) else { continue };
+        if cluster.1.joins.is_some() || config(cluster).is_some() || served_by(cluster).is_some() {
+            let what = format!("{} runs no istiod with which machines could register", joined.value);
+            problems.push(Problem::with(file, joined, what).help("name a primary"));
+        } else if cluster.1.network() != entry.network() {
+            let what = format!("{} is on another network than {}", name.value, joined.value);
+            let help = format!("write `network: {}`: gateways to machines are not supported", cluster.1.network());
+            problems.push(Problem::with(file, joined, what).help(help));
+        }
+    }
+    problems
 }
 
 fn roles(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
@@ -136,7 +165,8 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Proble
         }
     }
     let mesh = |entry: &Entry| entry.mesh.as_ref().map(|mesh| mesh.value.clone());
-    let istiods: Vec<Named<'_>> = clusters.iter().copied().filter(|c| served_by(*c).is_none()).collect();
+    let runs_istiod = |c: &Named<'_>| served_by(*c).is_none() && c.1.joins.is_none();
+    let istiods: Vec<Named<'_>> = clusters.iter().copied().filter(runs_istiod).collect();
     for (i, (name, entry)) in istiods.iter().enumerate() {
         let Some((first, theirs)) = istiods[..i].iter().find(|(_, e)| mesh(e) == mesh(entry)) else { continue };
         for (key, of) in trust {
@@ -165,7 +195,7 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Proble
 
 fn gateways(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (name, entry) in clusters.iter().copied().filter(|c| !has_proxies(*c)) {
+    for (name, entry) in clusters.iter().copied().filter(|c| !has_proxies(*c) && c.1.joins.is_none()) {
         if let Some(gateway) = &entry.gateway {
             let what = format!("{} has no proxies, so it cannot have a gateway", name.value);
             let help = "its istiod serves other clusters only: write `gateway` for those";

@@ -46,6 +46,9 @@ pub(super) struct Entry {
     /// Of a primary, its own name or nothing. `control_plane` is what it was called.
     #[serde(default, alias = "control_plane")]
     pub served_by: Option<Located<String>>,
+    /// The cluster whose mesh its machines join.
+    #[serde(default)]
+    pub joins: Option<Located<String>>,
     #[serde(default)]
     pub config: Option<Located<String>>,
     #[serde(default)]

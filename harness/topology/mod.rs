@@ -80,6 +80,12 @@ pub enum Role {
         /// The cluster that the configuration is read from.
         config: String,
     },
+    /// Machines outside Kubernetes, as far as the mesh knows: no istiod reads this cluster, nothing is installed in it, and each
+    /// of its workloads joins the mesh of another cluster by a WorkloadGroup there.
+    Machines {
+        /// That cluster, whose istiod serves their proxies.
+        joins: String,
+    },
 }
 
 /// A mesh, and what its proxies trust.
@@ -110,12 +116,12 @@ impl Default for MeshSpec {
 impl ClusterSpec {
     /// Whether an istiod runs in it.
     pub fn runs_istiod(&self) -> bool {
-        !matches!(self.role, Role::Remote { .. })
+        matches!(self.role, Role::Primary | Role::External { .. })
     }
 
-    /// Whether proxies run in it: everywhere but beside an external control plane.
+    /// Whether its pods get proxies: not beside an external control plane, and machines bring their own.
     pub fn has_proxies(&self) -> bool {
-        !matches!(self.role, Role::External { .. })
+        matches!(self.role, Role::Primary | Role::Remote { .. })
     }
 
     /// The name of the cluster whose istiod serves its proxies; `None`: it has no proxies.
@@ -123,6 +129,7 @@ impl ClusterSpec {
         match &self.role {
             Role::Primary => Some(&self.name),
             Role::Remote { served_by } => Some(served_by),
+            Role::Machines { joins } => Some(joins),
             Role::External { .. } => None,
         }
     }
@@ -131,7 +138,7 @@ impl ClusterSpec {
     pub fn reads_config_from(&self) -> Option<&str> {
         match &self.role {
             Role::Primary => Some(&self.name),
-            Role::Remote { .. } => None,
+            Role::Remote { .. } | Role::Machines { .. } => None,
             Role::External { config } => Some(config),
         }
     }
@@ -196,6 +203,14 @@ impl Topology {
     /// The clusters whose services and endpoints the istiod in `istiod` reads: all clusters with proxies of its mesh.
     pub fn read_by<'a>(&'a self, istiod: &'a ClusterSpec) -> impl Iterator<Item = &'a ClusterSpec> {
         self.clusters.iter().filter(|c| c.has_proxies() && c.mesh.id == istiod.mesh.id)
+    }
+
+    /// The cluster whose mesh the machines of `cluster` join; `None`: it has none.
+    pub fn joined_by(&self, cluster: &str) -> Option<&ClusterSpec> {
+        match &self.cluster(cluster)?.role {
+            Role::Machines { joins } => self.cluster(joins),
+            _ => None,
+        }
     }
 
     /// The clusters that configuration is read from: where rules are applied.

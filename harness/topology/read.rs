@@ -75,6 +75,9 @@ impl Topology {
 
 fn role(name: &str, entry: &Entry) -> Role {
     let other = |named: &Option<Located<String>>| named.as_ref().map(|n| n.value.clone()).filter(|n| n != name);
+    if let Some(joins) = other(&entry.joins) {
+        return Role::Machines { joins };
+    }
     match (other(&entry.served_by), other(&entry.config)) {
         (Some(served_by), _) => Role::Remote { served_by },
         (None, Some(config)) => Role::External { config },
@@ -86,7 +89,7 @@ fn role(name: &str, entry: &Entry) -> Role {
 fn mesh(read: &File, cluster: &str) -> MeshSpec {
     let entry = |name: &str| read.clusters.iter().find(|(n, _)| n.as_str() == name).map(|(_, entry)| entry);
     let own = entry(cluster);
-    let istiod = own.and_then(|e| e.served_by.as_ref()).and_then(|name| entry(name));
+    let istiod = own.and_then(|e| e.served_by.as_ref().or(e.joins.as_ref())).and_then(|name| entry(name));
     let said = |of: fn(&Entry) -> &Option<Located<String>>| {
         let said = [own, istiod].into_iter().flatten().find_map(|entry| of(entry).as_ref());
         said.map(|value| value.value.clone())
@@ -153,7 +156,7 @@ fn check_names(file: &Arc<Source>, read: &File) -> Vec<Problem> {
             let what = format!("unknown kind of gateway `{}`", gateway.value);
             problems.push(Problem::with(file, gateway, what).help(known(gateway, "kinds of gateway", ["east-west"])));
         }
-        for named in entry.served_by.iter().chain(&entry.config) {
+        for named in entry.served_by.iter().chain(&entry.config).chain(&entry.joins) {
             if !clusters.keys().any(|name| name.value == named.value) {
                 let what = format!("unknown cluster `{}`", named.value);
                 let help = known(named, "clusters", clusters.keys().map(|name| name.as_str()));

@@ -299,6 +299,14 @@ clusters:
     "topology.yaml",
     "purpose: p\nclusters:\n  cluster1: { trusts: [mesh1, mehs2, mesh2] }\n  cluster2: { mesh: mesh2 }\n"
 )]
+#[case::machines_that_are_something_else(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: { gateway: east-west }\n  cluster2: { joins: cluster3, gateway: east-west }\n  cluster3: { served_by: cluster1 }\n"
+)]
+#[case::machines_on_another_network(
+    "topology.yaml",
+    "purpose: p\nclusters:\n  cluster1: {}\n  cluster2: { joins: cluster1, network: network2 }\n"
+)]
 #[case::no_clusters("topology.yaml", "purpose: p\ntrust_domain: cluster.local\nclusters: {}\n")]
 fn mistakes_are_reported_all_at_once_with_their_places(#[case] file: &str, #[case] text: &str) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();

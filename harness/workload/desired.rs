@@ -1,12 +1,14 @@
 //! What is to be in each cluster, by what a scenario says runs there. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Role, WorkloadError, WorkloadImages};
 use crate::apply::Manifest;
+use crate::istio::machine::Machine;
 use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
 
 /// On every pod template: what injection depends on, so that a change makes new pods with new sidecars.
@@ -54,6 +56,21 @@ pub(super) struct OfUser {
 pub(super) struct Desired {
     pub objects: BTreeMap<String, Vec<Manifest>>,
     pub expected: Vec<Expected>,
+    /// The workloads on machines, with the cluster that has them.
+    pub machines: Vec<(String, Machine)>,
+}
+
+/// A cluster whose workloads are machines that join another cluster's mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Machines {
+    pub cluster: String,
+    /// The cluster that they join.
+    pub joins: String,
+    /// Where they reach the istiod of that cluster.
+    pub istiod: IpAddr,
+    pub network: String,
+    /// The image with `pilot-agent` and Envoy.
+    pub image: String,
 }
 
 /// The key of an object in its cluster: kind, namespace, name.
@@ -63,10 +80,12 @@ struct Builder<'a> {
     clusters: &'a [&'a str],
     options: &'a MeshOptions,
     images: &'a WorkloadImages,
+    joining: &'a [Machines],
     /// Namespaces that some meshed workload runs in: they are the same in every cluster.
     meshed: BTreeSet<&'a str>,
     objects: BTreeMap<String, BTreeMap<Key, Manifest>>,
     expected: Vec<Expected>,
+    machines: Vec<(String, Machine)>,
 }
 
 /// The objects of every cluster and the Deployments to wait for.
@@ -77,12 +96,13 @@ pub(super) fn desired(
     manifests: &[OfUser],
     options: &MeshOptions,
     images: &WorkloadImages,
+    joining: &[Machines],
 ) -> Result<Desired, WorkloadError> {
     let of_sleeps = sleeps.iter().filter(|s| s.sidecar).map(|s| s.namespace());
     let of_user = manifests.iter().filter_map(|of_user| of_user.namespace.as_deref());
     let meshed = of_sleeps.chain(helloworlds.iter().map(|h| h.namespace.as_str())).chain(of_user).collect();
-    let (objects, expected) = (BTreeMap::new(), Vec::new());
-    let mut builder = Builder { clusters, options, images, meshed, objects, expected };
+    let (objects, expected, machines) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let mut builder = Builder { clusters, options, images, joining, meshed, objects, expected, machines };
     for sleep in sleeps {
         builder.sleep(sleep)?;
     }
@@ -100,7 +120,7 @@ pub(super) fn desired(
         }
     }
     let objects = builder.objects.into_iter().map(|(c, o)| (c, o.into_values().collect())).collect();
-    Ok(Desired { objects, expected: builder.expected })
+    Ok(Desired { objects, expected: builder.expected, machines: builder.machines })
 }
 
 impl Builder<'_> {
@@ -165,6 +185,7 @@ impl Builder<'_> {
         });
         let mut deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
         add_metadata(&mut deployment, &sleep.labels, &sleep.annotations);
+        self.machine(cluster, &mut deployment, None)?;
         self.made(cluster, "sleep", deployment)?;
         self.expect(cluster, namespace, name, Role::Sleep, sleep.sidecar);
         Ok(())
@@ -195,8 +216,34 @@ impl Builder<'_> {
         });
         let mut deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
         add_metadata(&mut deployment, &hello.labels, &hello.annotations);
+        self.machine(cluster, &mut deployment, Some(HELLOWORLD_PORT))?;
         self.made(cluster, "helloworld", deployment)?;
         self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, true);
+        Ok(())
+    }
+
+    /// Makes the pods of a Deployment machines, if they are in a cluster of such: each joins a group in the other cluster.
+    fn machine(&mut self, cluster: &str, deployment: &mut Value, health: Option<u16>) -> Result<(), WorkloadError> {
+        let Some(joining) = self.joining.iter().find(|machines| machines.cluster == cluster) else { return Ok(()) };
+        let text = |path: &str| deployment.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let labels = deployment.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+        let machine = Machine {
+            joins: joining.joins.clone(),
+            name: text("/metadata/name"),
+            namespace: text("/metadata/namespace"),
+            account: text("/spec/template/spec/serviceAccountName"),
+            labels: serde_json::from_value(labels).unwrap_or_default(),
+            network: joining.network.clone(),
+            health,
+        };
+        machine.add_to(&mut deployment["spec"]["template"], &joining.image, joining.istiod);
+        // Its identity is one of the cluster that it joins.
+        let metadata = json!({ "name": machine.account, "namespace": machine.namespace });
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
+        self.namespace(&joining.joins, &machine.namespace)?;
+        self.made(&joining.joins, "account of a machine", account)?;
+        self.add(&joining.joins, machine.group()?);
+        self.machines.push((cluster.to_owned(), machine));
         Ok(())
     }
 
@@ -346,7 +393,7 @@ mod tests {
     }
 
     fn of(sleeps: &[&Sleep], hellos: &[&Helloworld], options: &MeshOptions) -> Desired {
-        desired(&["cluster1", "cluster2"], sleeps, hellos, &[], options, &images()).unwrap()
+        desired(&["cluster1", "cluster2"], sleeps, hellos, &[], options, &images(), &[]).unwrap()
     }
 
     fn labels(desired: &Desired, cluster: &str) -> Vec<String> {
@@ -415,7 +462,7 @@ mod tests {
         let objects = apply::parse("f.yaml", text).unwrap();
         let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
         let options = MeshOptions::default();
-        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images()).unwrap();
+        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images(), &[]).unwrap();
         assert_eq!(desired.expected.len(), 1);
         let objects = &desired.objects["cluster2"];
         assert_eq!(objects[1].object.data, json!({ "spec": { "x": "y" } }));
@@ -431,7 +478,7 @@ mod tests {
             apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
         let objects = apply::parse("f.yaml", text).unwrap();
         let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
-        let desired = desired(&["cluster2"], &[], &[], &manifests, &MeshOptions::default(), &images()).unwrap();
+        let desired = desired(&["cluster2"], &[], &[], &manifests, &MeshOptions::default(), &images(), &[]).unwrap();
         let makers: Vec<_> = desired.expected.into_iter().map(|e| (e.namespace, e.maker)).collect();
         let expected = [
             ("n".to_owned(), Maker::Controller("StatefulSet".into(), Some(3))),

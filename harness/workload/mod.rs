@@ -15,18 +15,21 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::apply::{self, ApplyError, Manifest, Reason};
+use crate::istio::MeshError;
+use crate::istio::machine::Joining;
 pub use crate::observe::PodInfo;
 use crate::provider::{Cluster, PodRef};
 use crate::scenario::{LoadedScenario, MeshOptions, Workload};
 use crate::source::Problems;
 use crate::ui;
 use crate::wait::WaitError;
-use desired::{Desired, Expected, OfUser, desired};
+use desired::{Desired, Expected, Machines, OfUser, desired};
 pub use inventory::namespace as inventory_namespace;
 use inventory::{Item, Items};
 
 mod desired;
 mod inventory;
+mod machines;
 mod ready;
 pub mod restart;
 
@@ -88,6 +91,9 @@ pub enum WorkloadError {
     /// A manifest of the user's could not be read.
     #[error(transparent)]
     File(#[from] Problems),
+    /// A machine cannot join the mesh.
+    #[error(transparent)]
+    Mesh(#[from] Box<MeshError>),
     /// There is no image at all for `helloworld`.
     #[error("no image for helloworld {version} (hint: `meshproof supply` builds it)")]
     NoImage {
@@ -146,6 +152,12 @@ pub enum WorkloadError {
     },
 }
 
+impl From<MeshError> for WorkloadError {
+    fn from(error: MeshError) -> Self {
+        Self::Mesh(Box::new(error))
+    }
+}
+
 impl WorkloadError {
     fn kube(cluster: &Cluster, what: &'static str, source: kube::Error) -> Self {
         Self::Kube { cluster: cluster.name.clone(), what, source: Box::new(source) }
@@ -162,18 +174,31 @@ pub async fn reconcile(
     loaded: &LoadedScenario,
     mesh: &MeshOptions,
     images: &WorkloadImages,
+    joining: &Joining,
     owner: &str,
 ) -> Result<Vec<RunningWorkload>, WorkloadError> {
     let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
-    let desired = describe(&names, loaded, mesh, images)?;
-    let desired = &desired;
-    let each = clusters.iter().map(|cluster| async move {
-        let task = ui::begin(format!("workloads: {}", cluster.name), None);
-        let running = reconcile_one(cluster, desired, owner).await?;
-        task.done();
-        Ok::<_, WorkloadError>(running)
-    });
-    Ok(try_join_all(each).await?.concat())
+    let joins = machines::of(joining, clusters)?;
+    let desired = &describe(&names, loaded, mesh, images, &joins)?;
+    let each = |machines: bool| {
+        let is_machines = |cluster: &&Cluster| joins.iter().any(|m| m.cluster == cluster.name);
+        let chosen = clusters.iter().filter(move |cluster| is_machines(cluster) == machines);
+        try_join_all(chosen.map(|cluster| async move {
+            let task = ui::begin(format!("workloads: {}", cluster.name), None);
+            let running = reconcile_one(cluster, desired, owner).await?;
+            task.done();
+            Ok::<_, WorkloadError>(running)
+        }))
+    };
+    let mut running = each(false).await?.concat();
+    if !joins.is_empty() {
+        // What they join must be there first.
+        machines::files(joining, desired, clusters, owner).await?;
+        let on_machines = each(true).await?.concat();
+        machines::registered(desired, &on_machines, clusters).await?;
+        running.extend(on_machines);
+    }
+    Ok(running)
 }
 
 /// The objects that [`reconcile`] brings into each cluster, besides the namespace of its own ([`inventory_namespace`]).
@@ -186,7 +211,7 @@ pub fn objects(
     mesh: &MeshOptions,
     images: &WorkloadImages,
 ) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
-    Ok(describe(clusters, loaded, mesh, images)?.objects)
+    Ok(describe(clusters, loaded, mesh, images, &[])?.objects)
 }
 
 fn describe(
@@ -194,6 +219,7 @@ fn describe(
     loaded: &LoadedScenario,
     mesh: &MeshOptions,
     images: &WorkloadImages,
+    joins: &[Machines],
 ) -> Result<Desired, WorkloadError> {
     let (mut sleeps, mut helloworlds, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
     for workload in &*loaded.scenario.workloads {
@@ -209,7 +235,7 @@ fn describe(
             }
         }
     }
-    desired(clusters, &sleeps, &helloworlds, &manifests, mesh, images)
+    desired(clusters, &sleeps, &helloworlds, &manifests, mesh, images, joins)
 }
 
 async fn reconcile_one(
@@ -305,7 +331,8 @@ pub async fn namespaces(clusters: &[Cluster], owner: &str) -> Result<BTreeSet<St
     }
 }
 
-/// Changes how many pods the `helloworld` of `version` has, and waits until it has exactly those, ready.
+/// Changes how many pods the `helloworld` of `version` has, and waits until it has exactly those, ready. Of machines, `joined` is
+/// the cluster that they join: the same for their WorkloadEntries there.
 ///
 /// # Errors
 /// [`WorkloadError`] when there is no such workload, or it does not come to run.
@@ -314,13 +341,18 @@ pub async fn scale(
     namespace: &str,
     version: &str,
     replicas: u32,
+    joined: Option<&Cluster>,
 ) -> Result<Vec<PodInfo>, WorkloadError> {
     let name = desired::deployment_of(version);
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let params = PatchParams { field_manager: Some(apply::MANAGER.into()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
     api.patch(&name, &params, &patch).await.map_err(|e| WorkloadError::kube(cluster, "scale helloworld", e))?;
-    ready::scaled(cluster, namespace, &name).await
+    let pods = ready::scaled(cluster, namespace, &name).await?;
+    if let Some(joined) = joined {
+        machines::entries(joined, namespace, &name, &pods).await?;
+    }
+    Ok(pods)
 }
 
 /// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
