@@ -313,7 +313,8 @@ async fn bring_workloads(environment: &Environment, kit: &Kit, file: &Path) {
     let loaded = scenario::load(file).unwrap();
     let mesh = &loaded.mesh_options(&environment.topology.istio).0;
     let (clusters, owner) = (&environment.clusters, &environment.record.id);
-    workload::reconcile(clusters, &loaded, mesh, &kit.workloads, owner).await.unwrap();
+    let joining = kit.joining(&environment.topology).unwrap();
+    workload::reconcile(clusters, &loaded, mesh, &kit.workloads, &joining, owner).await.unwrap();
     let settled = gate::before(clusters, Change::endpoints(["app1"])).await.unwrap();
     gate::after(settled, Duration::from_secs(60)).await.unwrap();
 }
