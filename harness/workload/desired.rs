@@ -518,7 +518,7 @@ mod tests {
         let objects = apply::parse("f.yaml", text).unwrap();
         let manifests = [OfUser { cluster: "cluster2".into(), namespace: Some("sample".into()), objects }];
         let options = MeshOptions::default();
-        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images()).unwrap();
+        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images(), &[]).unwrap();
         assert_eq!(labels(&desired, "cluster1"), ["Namespace sample"]);
         let namespace = &desired.objects["cluster2"][0].object.metadata;
         assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "enabled");
