@@ -1,15 +1,20 @@
-//! The caller's proxy holds the endpoints of every cluster, and they are healthy.
+//! istiod has read the ready pods behind the service, and the caller's proxy holds the endpoints that istiod intends for it.
+//!
+//! Which of them it intends is istiod's decision (`exportTo`, `internalTrafficPolicy`, `clusterLocal`, networks): an endpoint that
+//! it leaves out is named, and whether the caller should have it is for the expectation to say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Pod, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::expected::{Gateway, Serving, expected, serving};
 use super::facts::Facts;
 use super::live::Plane;
-use super::rung::{Broken, Check, Checked, within};
+use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
+use crate::observe::istiod::Shards;
+use crate::observe::pods::{is_ready, proxy_id};
 use crate::observe::snapshot::Host;
 
 /// Envoy's name for a service's port, or one subset of it.
@@ -29,13 +34,15 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let name = envoy_cluster(scene.question.to.port, "", service, namespace);
     let command = scene.ask_envoy(&home.cluster, &proxy.pod, "clusters?format=json");
     let mut climbed = Checked {
-        expected: "the ready pods behind the service, of every cluster".into(),
+        expected:
+            "istiod has read every ready pod behind the service, and the caller has the endpoints that istiod intends"
+                .into(),
         command: Some(format!("{command} | grep '{}'", name.replace('|', "."))),
         parts: Vec::new(),
     };
     let Some(hosts) = proxy.hosts(&name) else {
         climbed.parts.push(Check::from(Broken {
-            expected: format!("{} holds {name}", proxy.pod.name),
+            expected: format!("{} has {name}", proxy.pod.name),
             observed: "it has no such cluster: no service of that name and port, or one that is not exported to it"
                 .into(),
             command,
@@ -49,106 +56,131 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         climbed.parts.push(Check::Unseen("no control plane is running".into()));
         return climbed;
     };
-    let namespaces = BTreeSet::from([namespace.clone()]);
-    let watched = plane_reads(scene, plane);
-    let all = join_all(watched.iter().map(|facts| async {
-        within(format!("services and pods of {}", facts.name()), serving(&facts.cluster, &namespaces)).await
-    }));
-    let (mut seen, mut silent) = (Vec::new(), false);
-    for answer in all.await {
-        match answer {
-            Ok(serving) => seen.push(serving),
-            Err(why) => {
-                silent = true;
-                climbed.parts.push(Check::Unseen(why));
-            }
+    let ready = ready(scene, plane);
+    let host = format!("{service}.{namespace}.svc.cluster.local");
+    match within("endpoints that istiod has read", plane.plane.shards(0)).await {
+        Err(why) => climbed.parts.push(Check::Unseen(why)),
+        Ok(shards) => {
+            climbed.parts.extend(unread(&ready, &shards, &host, namespace).into_iter().map(|(address, of)| {
+                Check::from(Broken {
+                    expected: format!("istiod of {} has read endpoint {address} of {of}", plane.cluster),
+                    observed: "it has not".into(),
+                    command: scene.ask_istiod(
+                        &plane.plane.cluster,
+                        plane.reads.first().map(|(pod, _)| pod),
+                        "debug/endpointShardz",
+                    ),
+                    fix: "see istiod's log, and that the ports of the service have the same name in every cluster"
+                        .into(),
+                })
+            }))
         }
     }
-    let wanted = wanted(scene, plane, &seen, &name).await;
-    climbed.parts.extend(told(wanted.as_ref(), &hosts, silent, |expected, observed| Broken {
-        expected: format!("{} ({}) {expected}", proxy.pod.name, home.name()),
-        observed,
-        command: command.clone(),
-        fix: "see whether istiod has it (debug/endpointz) and has pushed it; `outlierDetection` of a DestinationRule ejects what \
-              fails"
-            .into(),
-    }));
+    let broken = |expected: String, observed: String| {
+        Check::from(Broken {
+            expected: format!("{} ({}) {expected}", proxy.pod.name, home.name()),
+            observed,
+            command: command.clone(),
+            fix: "see whether the proxy accepts what istiod pushes; `outlierDetection` of a DestinationRule ejects what fails"
+                .into(),
+        })
+    };
+    match intended(scene, plane, &name).await {
+        Err(why) => climbed.parts.push(Check::Unseen(why)),
+        Ok(intended) => climbed.parts.extend(judge(&intended, &ready, &hosts).into_iter().map(|judged| match judged {
+            Ok(holds) => Check::Holds(holds),
+            Err((expected, observed)) => broken(expected, observed),
+        })),
+    }
     climbed
 }
 
-/// The rung's parts; `wanted` is `None` where nobody knows what the proxy should hold, which is not the same as nothing.
-fn told(
-    wanted: Option<&BTreeMap<SocketAddr, String>>,
-    hosts: &[Host],
-    silent: bool,
-    broken: impl Fn(String, String) -> Broken,
-) -> Vec<Check> {
-    let Some(wanted) = wanted else {
-        let why = "nobody knows which endpoints there should be: the service has no selector, or no address of its own (headless)";
-        return vec![Check::Unseen(why.into())];
-    };
-    let part = |judged| match judged {
-        Ok(holds) => Check::Holds(holds),
-        Err((expected, observed)) => Check::from(broken(expected, observed)),
-    };
-    judge(wanted, hosts, silent).into_iter().map(part).collect()
-}
-
-/// The clusters that a control plane reads, its own ahead.
-fn plane_reads<'a>(scene: &'a Scene<'_>, plane: &Plane) -> Vec<&'a Facts> {
+/// The ready pods' addresses of the called port, with their cluster: of the clusters that an istiod reads.
+fn ready(scene: &Scene<'_>, plane: &Plane) -> BTreeMap<SocketAddr, String> {
     let reads: BTreeSet<&str> =
         plane.reads.iter().filter_map(|(_, r)| r.as_ref().ok()).flatten().map(|r| r.id.as_str()).collect();
-    scene.facts.iter().filter(|f| f.name() == plane.cluster || reads.contains(f.name())).collect()
+    let is_read = |facts: &Facts| facts.name() == plane.cluster || reads.contains(facts.name());
+    let servers = scene.servers().into_iter().filter(|s| is_read(s.facts) && is_ready(s.pod));
+    servers
+        .filter_map(|server| Some((address(server.pod, &port(scene, server.facts)?)?, server.facts.name().to_owned())))
+        .collect()
 }
 
-/// The endpoints that the caller should hold, each with where it is; `None`: nobody knows.
-async fn wanted(
-    scene: &Scene<'_>,
-    plane: &Plane,
-    seen: &[Serving],
-    name: &str,
-) -> Option<BTreeMap<SocketAddr, String>> {
-    let network = seen.iter().find(|s| s.cluster == scene.home().name()).map_or("", |s| s.network.as_str());
-    let gateways: Vec<Gateway> = if seen.iter().all(|s| s.network == network) {
-        Vec::new()
-    } else {
-        match plane.plane.pods.first() {
-            Some(istiod) => {
-                within("gateways", istiod.json::<Option<_>>("/debug/networkz")).await.ok().flatten().unwrap_or_default()
-            }
-            None => Vec::new(),
+/// The called port of the service in one cluster; `None`: it has none there, or it is headless, which nothing balances.
+fn port(scene: &Scene<'_>, facts: &Facts) -> Option<ServicePort> {
+    let spec = facts.service.as_ref().ok()?.as_ref()?.spec.as_ref()?;
+    let ports = spec.ports.as_ref().filter(|_| spec.cluster_ip.as_deref() != Some("None"))?;
+    ports.iter().find(|port| port.port == i32::from(scene.question.to.port)).cloned()
+}
+
+/// The address of a pod at a port of a Service.
+pub(super) fn address(pod: &Pod, port: &ServicePort) -> Option<SocketAddr> {
+    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let number = match &port.target_port {
+        None => port.port,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(name)) => {
+            let containers = &pod.spec.as_ref()?.containers;
+            let mut ports = containers.iter().flat_map(|c| c.ports.iter().flatten());
+            ports.find(|p| p.name.as_deref() == Some(name))?.container_port
         }
     };
-    let seen: Vec<&Serving> = seen.iter().collect();
-    expected(&seen, network, &gateways).remove(name)
+    Some(SocketAddr::new(ip, number.try_into().ok()?))
+}
+
+/// The ready endpoints that istiod has not read.
+fn unread<'a>(
+    ready: &'a BTreeMap<SocketAddr, String>,
+    shards: &Shards,
+    host: &str,
+    namespace: &str,
+) -> Vec<(&'a SocketAddr, &'a String)> {
+    ready.iter().filter(|(address, of)| !shards.healthy(host, namespace, of).contains_key(address)).collect()
+}
+
+/// The endpoints that istiod intends for the caller's proxy.
+async fn intended(scene: &Scene<'_>, plane: &Plane, name: &str) -> Answer<BTreeSet<SocketAddr>> {
+    let id = scene.caller_pod().map(proxy_id).unwrap_or_default();
+    let home = scene.home().name();
+    let connected =
+        plane.connected.as_ref().map_err(Clone::clone)?.iter().find(|(_, c)| c.id == id && c.cluster == home);
+    let Some((istiod, connected)) = connected else { return Err(format!("istiod does not list {id} as connected")) };
+    let intended = within("what istiod intends", plane.plane.intended(*istiod, &connected.connection)).await?;
+    intended
+        .endpoints(name)
+        .ok_or_else(|| "istiod sends no endpoints of it: a headless service, or one of a DNS name".into())
 }
 
 /// What holds, or what was expected and what is; one for each endpoint.
-fn judge(wanted: &BTreeMap<SocketAddr, String>, hosts: &[Host], silent: bool) -> Vec<Result<String, (String, String)>> {
+fn judge(
+    intended: &BTreeSet<SocketAddr>,
+    ready: &BTreeMap<SocketAddr, String>,
+    hosts: &[Host],
+) -> Vec<Result<String, (String, String)>> {
     let held = |address: &SocketAddr| hosts.iter().find(|h| h.address == *address);
+    let of = |address: &SocketAddr| ready.get(address).map_or("no pod of these clusters", String::as_str);
     let list = || {
         let held: Vec<String> = hosts
             .iter()
             .map(|h| format!("{}{}", h.address, h.unhealthy.as_ref().map(|w| format!(" ({w})")).unwrap_or_default()))
             .collect();
-        if held.is_empty() { "it holds none".to_owned() } else { format!("it holds {}", held.join(", ")) }
+        if held.is_empty() { "it has none".to_owned() } else { format!("it has {}", held.join(", ")) }
     };
-    let mut judged: Vec<_> = wanted
+    let mut judged: Vec<_> = intended
         .iter()
-        .map(|(address, of)| match held(address) {
-            Some(Host { unhealthy: None, .. }) => Ok(format!("{address} ({of})")),
+        .map(|address| match held(address) {
+            Some(Host { unhealthy: None, .. }) => Ok(format!("{address} ({})", of(address))),
             Some(Host { unhealthy: Some(why), .. }) => {
-                Err((format!("sends requests to {address} ({of})"), format!("it does not: {why}")))
+                Err((format!("sends requests to {address} ({})", of(address)), format!("it does not: {why}")))
             }
-            None => Err((format!("holds {address} ({of})"), list())),
+            None => Err((format!("has {address} ({})", of(address)), list())),
         })
         .collect();
-    let stale = hosts.iter().filter(|h| h.unhealthy.is_none() && !wanted.contains_key(&h.address));
-    // Whose cluster does not answer may be there all the same.
+    let stale = hosts.iter().filter(|h| h.unhealthy.is_none() && !intended.contains(&h.address));
+    judged.extend(stale.map(|h| Err((format!("has no endpoint {}, which istiod does not intend", h.address), list()))));
+    let left_out = ready.iter().filter(|(address, _)| !intended.contains(address) && held(address).is_none());
     judged.extend(
-        stale
-            .filter(|_| !silent)
-            .map(|host| Err((format!("holds no endpoint {}, behind which no ready pod is", host.address), list()))),
+        left_out.map(|(address, of)| Ok(format!("not for this caller, by istiod's decision: {address} ({of})"))),
     );
     judged
 }
@@ -157,6 +189,7 @@ fn judge(wanted: &BTreeMap<SocketAddr, String>, hosts: &[Host], silent: bool) ->
 mod tests {
     use super::*;
     use rstest::rstest;
+    use serde_json::json;
 
     fn host(address: &str, unhealthy: Option<&str>) -> Host {
         Host {
@@ -168,37 +201,43 @@ mod tests {
         }
     }
 
+    const ONE: &str = "10.10.0.3:5000";
+    const TWO: &str = "10.20.0.2:5000";
+
     #[rstest]
-    #[case::whole(&[("10.10.0.3:5000", None), ("10.20.0.2:5000", None)], false, None)]
-    #[case::one_lacks(&[("10.10.0.3:5000", None)], false, Some("it holds 10.10.0.3:5000"))]
-    #[case::none(&[], false, Some("it holds none"))]
-    #[case::ejected(&[("10.10.0.3:5000", None), ("10.20.0.2:5000", Some("ejected"))], false, Some("it does not: ejected"))]
-    #[case::stale(
-        &[("10.10.0.3:5000", None), ("10.20.0.2:5000", None), ("10.20.0.9:5000", None)], false,
-        Some("it holds 10.10.0.3:5000, 10.20.0.2:5000, 10.20.0.9:5000")
-    )]
-    #[case::of_a_silent_cluster(&[("10.10.0.3:5000", None), ("10.20.0.2:5000", None), ("10.30.0.9:5000", None)], true, None)]
-    fn endpoints_are_compared_with_ready_pods(
+    #[case::whole(&[ONE, TWO], &[(ONE, None), (TWO, None)], None)]
+    #[case::one_missing(&[ONE, TWO], &[(ONE, None)], Some("it has 10.10.0.3:5000"))]
+    #[case::none(&[ONE, TWO], &[], Some("it has none"))]
+    #[case::ejected(&[ONE, TWO], &[(ONE, None), (TWO, Some("ejected"))], Some("it does not: ejected"))]
+    #[case::stale(&[ONE], &[(ONE, None), (TWO, None)], Some("it has 10.10.0.3:5000, 10.20.0.2:5000"))]
+    #[case::left_out_by_istiod(&[ONE], &[(ONE, None)], None)]
+    #[case::a_gateway(&[ONE, "172.18.0.3:15443"], &[(ONE, None), ("172.18.0.3:15443", None)], None)]
+    fn what_the_proxy_has_is_compared_with_what_istiod_intends(
+        #[case] intended: &[&str],
         #[case] held: &[(&str, Option<&str>)],
-        #[case] silent: bool,
         #[case] expected: Option<&str>,
     ) {
         let of = |address: &str, cluster: &str| (address.parse().unwrap(), cluster.to_owned());
-        let wanted = BTreeMap::from([of("10.10.0.3:5000", "cluster1"), of("10.20.0.2:5000", "cluster2")]);
+        let ready = BTreeMap::from([of(ONE, "cluster1"), of(TWO, "cluster2")]);
+        let intended = intended.iter().map(|address| address.parse().unwrap()).collect();
         let hosts: Vec<Host> = held.iter().map(|(address, why)| host(address, *why)).collect();
-        let judged = judge(&wanted, &hosts, silent);
+        let judged = judge(&intended, &ready, &hosts);
         let observed = judged.into_iter().find_map(Result::err).map(|(_, observed)| observed);
         assert_eq!(observed.as_deref(), expected);
     }
 
-    /// A service without a selector, or a headless one: somebody else keeps its endpoints, or nobody does.
     #[test]
-    fn endpoints_that_nobody_knows_are_not_stale() {
-        let broken = |expected, observed| Broken { expected, observed, command: String::new(), fix: String::new() };
-        let held = [host("10.10.0.3:5000", None)];
-        let parts = told(None, &held, false, broken);
-        assert!(matches!(parts.as_slice(), [Check::Unseen(why)] if why.starts_with("nobody knows")), "{parts:?}");
-        let parts = told(Some(&BTreeMap::new()), &held, false, broken);
-        assert!(matches!(parts.as_slice(), [Check::Broken(_)]), "{parts:?}");
+    fn a_ready_pod_that_istiod_has_not_read_is_found() {
+        let of = |address: &str, cluster: &str| (address.parse().unwrap(), cluster.to_owned());
+        let ready = BTreeMap::from([of(ONE, "cluster1"), of(TWO, "cluster2")]);
+        let endpoint =
+            |ip: &str, health: i32| json!([{ "Addresses": [ip], "EndpointPort": 5000, "HealthStatus": health }]);
+        let host = "helloworld.app1.svc.cluster.local";
+        let shards = |second: i32| -> Shards {
+            let shards = json!({ "Kubernetes/cluster1": endpoint("10.10.0.3", 1), "Kubernetes/cluster2": endpoint("10.20.0.2", second) });
+            serde_json::from_value(json!({ host: { "app1": { "Shards": shards } } })).unwrap()
+        };
+        assert!(unread(&ready, &shards(1), host, "app1").is_empty());
+        assert_eq!(unread(&ready, &shards(2), host, "app1").len(), 1);
     }
 }

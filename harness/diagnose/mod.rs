@@ -44,7 +44,6 @@ mod callee;
 mod configuration;
 mod control_plane;
 mod endpoints;
-mod expected;
 mod facts;
 mod gateway;
 mod injection;

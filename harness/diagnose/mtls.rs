@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
-use super::expected::address;
+use super::endpoints::address;
 use super::routing::choose;
 use super::rung::{Broken, Check, Checked};
 use super::scene::{Scene, Server};

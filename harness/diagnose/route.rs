@@ -7,7 +7,6 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
-use super::expected::in_full;
 use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Check, Checked, within};
@@ -195,6 +194,12 @@ fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[
             None => format!("apply a VirtualService for the service where its control plane reads it ({others})"),
         },
     })
+}
+
+/// A host as a rule in `namespace` means it: a short name is one of the rule's own namespace.
+/// <https://istio.io/latest/docs/reference/config/networking/destination-rule/#DestinationRule>
+fn in_full(host: &str, namespace: &str) -> String {
+    if host.contains(['.', '*']) { host.to_owned() } else { format!("{host}.{namespace}.svc.cluster.local") }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! brought to lower case without underscores. Numbers are compared as the 32-bit floats that most of them are.
 //! Versions, times and nonces are not part of a resource here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -44,6 +45,16 @@ pub struct Intended {
     pub version: Option<Version>,
     /// The resources.
     pub held: Held,
+}
+
+impl Intended {
+    /// The healthy endpoints of an Envoy cluster, where istiod sends its endpoints.
+    pub fn endpoints(&self, cluster: &str) -> Option<BTreeSet<SocketAddr>> {
+        let resource = self.held.get(&(ResourceKind::Endpoints, cluster.to_owned()))?;
+        let facts: BTreeMap<String, Value> = serde_json::from_str(&resource.text).unwrap_or_default();
+        let healthy = facts.into_iter().filter(|(_, facts)| facts.get("health") == Some(&json!("HEALTHY")));
+        Some(healthy.filter_map(|(address, _)| short_address(&address).parse().ok()).collect())
+    }
 }
 
 /// Version of a push: when istiod began it, and how many there were before.
