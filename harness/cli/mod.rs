@@ -22,6 +22,7 @@ use crate::supply::{Minor, Overrides, Program, Source};
 use crate::topology::Topology;
 
 mod capsule;
+mod check;
 mod doctor;
 mod environment;
 mod exec;
@@ -30,6 +31,7 @@ mod hidden;
 mod look;
 mod new;
 mod prove;
+mod role;
 mod run;
 mod shell;
 mod supply;
@@ -92,6 +94,10 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Find the first broken rung between a workload and a service.
     Why(why::WhyArgs),
+    /// Check a whole mesh that exists, every cluster and every pair of clusters. Changes nothing.
+    Check(check::CheckArgs),
+    /// Print the read-only role that `why` and `check` need, for `kubectl apply -f -`.
+    Role(role::RoleArgs),
     /// Print the logs of a workload of a kept environment.
     Logs(exec::LogsArgs),
     /// The catalogue of faults; break and clear one in a kept environment.
@@ -234,6 +240,8 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,
         Command::Why(args) => why::main(args).await,
+        Command::Check(args) => check::main(args).await,
+        Command::Role(args) => role::main(&args),
         Command::Logs(args) => exec::logs(args).await,
         Command::Fault(args) => fault::main(args).await,
         // Told apart before there was a runtime.

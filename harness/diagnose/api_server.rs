@@ -13,16 +13,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.planes();
     // Where no cluster says that it has a control plane, one that says nothing may have it.
     let own: Vec<&Facts> = if planes.is_empty() { scene.facts.iter().collect() } else { planes.clone() };
-    let own = own.into_iter().map(|plane| match plane.silent() {
-        None => Check::Holds(format!("that of {} responds to this machine", plane.name())),
-        Some(why) => Check::from(Broken {
-            expected: format!("the API server of {} responds", plane.name()),
-            observed: why.to_owned(),
-            command: scene.kubectl(&plane.cluster, "get --raw /livez"),
-            fix: format!("start the API server of {}, or fix the route to it", plane.name()),
-        }),
-    });
-    let mut parts: Vec<Check> = own.collect();
+    let mut parts: Vec<Check> = own.into_iter().map(|plane| self::own(scene, plane)).collect();
     let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
     parts.extend(join_all(pairs.map(|(plane, read)| reach(scene, plane, read))).await);
     let command =
@@ -30,11 +21,28 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     Checked { expected: "istiod reaches every API server".into(), command, parts }
 }
 
+/// Whether an API server responds to this machine.
+pub(super) fn own(scene: &Scene<'_>, facts: &Facts) -> Check {
+    match facts.silent() {
+        None => Check::Holds(format!("that of {} responds to this machine", facts.name())),
+        // It responds, but not to this user: nothing is known of the cluster, which is not the cluster's failure.
+        Some(why) if ["(HTTP 401)", "(HTTP 403)"].iter().any(|code| why.contains(code)) => {
+            Check::Unseen(format!("{why}; `meshproof role` prints the rights that are needed"))
+        }
+        Some(why) => Check::from(Broken {
+            expected: format!("the API server of {} responds", facts.name()),
+            observed: why.to_owned(),
+            command: scene.kubectl(&facts.cluster, "get --raw /livez"),
+            fix: format!("start the API server of {}, or fix the route to it", facts.name()),
+        }),
+    }
+}
+
 fn istiod(plane: &Facts) -> Option<crate::provider::PodAt> {
     plane.istiod_pods().into_iter().filter(|p| is_ready(p)).find_map(place)
 }
 
-async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
+pub(super) async fn reach(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Check {
     let what = format!("the API server of {}", read.name());
     let Some(at) = istiod(plane) else { return Check::Unseen(format!("no istiod in {} to test from", plane.name())) };
     let Some((server, certain)) = server(&read.cluster, server_of(plane, read.name())) else {

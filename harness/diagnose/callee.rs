@@ -18,6 +18,13 @@ pub struct Callee {
     pub tls: bool,
 }
 
+impl Callee {
+    /// Where nothing is called: a whole mesh is checked.
+    pub(super) fn of_nothing() -> Self {
+        Self { url: String::new(), host: String::new(), port: 0, path: String::new(), tls: false }
+    }
+}
+
 impl FromStr for Callee {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

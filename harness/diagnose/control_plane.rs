@@ -1,7 +1,7 @@
 //! The control planes run and answer.
 
 use super::facts::Facts;
-use super::live::Deaf;
+use super::live::{Deaf, Plane};
 use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::istio::NAMESPACE;
@@ -13,32 +13,49 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let mut parts: Vec<Check> = planes.iter().map(|facts| of(scene, facts)).collect();
     for plane in scene.running_planes().await {
         let Some(facts) = scene.named(&plane.cluster) else { continue };
-        for (pod, answer) in &plane.reads {
-            parts.push(match answer {
-                Ok(_) => Check::Holds(format!("istiod {} responds", pod.name)),
-                Err(Deaf::NoWayIn(why)) => Check::Unseen(why.clone()),
-                Err(Deaf::Silent(why)) => Check::from(Broken {
-                    expected: format!("istiod {} of {} responds on its debug port", pod.name, facts.name()),
-                    observed: why.clone(),
-                    command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),
-                    fix: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} rollout restart deployment istiod")),
-                }),
-            });
-        }
+        parts.extend(answers(scene, facts, plane));
     }
     if planes.is_empty() {
-        parts.push(match scene.facts.iter().find_map(Facts::silent) {
-            Some(why) => Check::Unseen(why.to_owned()),
-            None => Check::from(Broken {
-                expected: format!("a Deployment istiod in {NAMESPACE} of one of the clusters"),
-                observed: "no cluster has one".into(),
-                command: scene.kubectl(&scene.home().cluster, &format!("-n {NAMESPACE} get deployments")),
-                fix: "install the mesh, or name the cluster with its control plane as well".into(),
-            }),
-        });
+        parts.push(nobody(scene, scene.home()));
     }
     let command = planes.first().map(|f| scene.kubectl(&f.cluster, &format!("-n {NAMESPACE} get pods -l app=istiod")));
     Checked { expected: "istiod is running, ready and responds".into(), command, parts }
+}
+
+/// That no cluster has a control plane, or that one may have it which cannot be read.
+pub(super) fn nobody(scene: &Scene<'_>, facts: &Facts) -> Check {
+    match scene.facts.iter().find_map(Facts::silent) {
+        Some(why) => Check::Unseen(why.to_owned()),
+        None => Check::from(Broken {
+            expected: format!("a Deployment istiod in {NAMESPACE} of one of the clusters"),
+            observed: "no cluster has one".into(),
+            command: scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} get deployments")),
+            fix: "install the mesh, or name the cluster with its control plane as well".into(),
+        }),
+    }
+}
+
+/// The control plane of one cluster: its pods, and what each answers.
+pub(super) async fn of_one(scene: &Scene<'_>, facts: &Facts) -> Vec<Check> {
+    let mut parts = vec![of(scene, facts)];
+    let planes = scene.running_planes().await.iter().filter(|plane| plane.cluster == facts.name());
+    parts.extend(planes.flat_map(|plane| answers(scene, facts, plane)));
+    parts
+}
+
+/// Whether each istiod of a control plane answers.
+fn answers(scene: &Scene<'_>, facts: &Facts, plane: &Plane) -> Vec<Check> {
+    let each = plane.reads.iter().map(|(pod, answer)| match answer {
+        Ok(_) => Check::Holds(format!("istiod {} responds", pod.name)),
+        Err(Deaf::NoWayIn(why)) => Check::Unseen(why.clone()),
+        Err(Deaf::Silent(why)) => Check::from(Broken {
+            expected: format!("istiod {} of {} responds on its debug port", pod.name, facts.name()),
+            observed: why.clone(),
+            command: scene.ask_istiod(&facts.cluster, Some(pod), "debug/clusterz"),
+            fix: scene.kubectl(&facts.cluster, &format!("-n {} rollout restart deployment istiod", facts.system)),
+        }),
+    });
+    each.collect()
 }
 
 fn of(scene: &Scene<'_>, facts: &Facts) -> Check {

@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use kube::Client;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
 
 use super::rung::{Answer, within};
 use crate::apply::Reason;
@@ -14,6 +13,8 @@ use crate::provider::Cluster;
 /// One cluster, and what its API server says.
 pub(super) struct Facts {
     pub cluster: Cluster,
+    /// The control plane's namespace.
+    pub system: String,
     /// Pods of the control plane's namespace.
     pub system_pods: Answer<Vec<Pod>>,
     /// The control plane's Deployment.
@@ -43,17 +44,20 @@ impl Facts {
     /// Asks `cluster` about itself and the service of that name and namespace.
     pub async fn of(cluster: &Cluster, service: &str, namespace: &str) -> Self {
         let client = &cluster.client;
+        let found = control_plane(cluster).await;
+        let system_name =
+            found.as_ref().ok().and_then(|d| d.as_ref()?.namespace()).unwrap_or_else(|| NAMESPACE.to_owned());
+        let system_name = system_name.as_str();
         let all = ListParams::default();
-        let system = |what: &'static str| format!("{} of {NAMESPACE} in {}", what, cluster.name);
+        let system = |what: &'static str| format!("{} of {system_name} in {}", what, cluster.name);
         let own = |what: &'static str| format!("{what} of {namespace} in {}", cluster.name);
         let remote_label = ListParams::default().labels("istio/multiCluster=true");
-        let (system_pods, istiod, istiod_service, system_namespace, remote_secrets, cacerts, own_facts) = tokio::join!(
-            list::<Pod>(system("pods"), client, NAMESPACE, &all),
-            list::<Deployment>(system("deployments"), client, NAMESPACE, &all),
-            list::<Service>(system("services"), client, NAMESPACE, &all),
-            namespace_of(cluster, NAMESPACE),
-            list::<Secret>(system("remote secrets"), client, NAMESPACE, &remote_label),
-            get::<Secret>(system("secrets"), client, NAMESPACE, trust::SECRET),
+        let (system_pods, istiod_service, system_namespace, remote_secrets, cacerts, own_facts) = tokio::join!(
+            list::<Pod>(system("pods"), client, system_name, &all),
+            list::<Service>(system("services"), client, system_name, &all),
+            namespace_of(cluster, system_name),
+            list::<Secret>(system("remote secrets"), client, system_name, &remote_label),
+            get::<Secret>(system("secrets"), client, system_name, trust::SECRET),
             async {
                 tokio::join!(
                     namespace_of(cluster, namespace),
@@ -64,11 +68,12 @@ impl Facts {
             }
         );
         let (namespace, service, pods, deployments) = own_facts;
-        let (istiod, istiod_service) = (istiod.map(of_istiod), istiod_service.map(of_istiod));
+        let istiod_service = istiod_service.map(of_istiod);
         Self {
             cluster: cluster.clone(),
+            system: system_name.to_owned(),
             system_pods,
-            istiod,
+            istiod: found,
             istiod_service,
             system_namespace,
             remote_secrets,
@@ -85,6 +90,13 @@ impl Facts {
         &self.cluster.name
     }
 
+    /// The version of its own istiod, by its image's tag.
+    pub fn istiod_version(&self) -> Option<String> {
+        let spec = self.istiod.as_ref().ok()?.as_ref()?.spec.template.spec.as_ref()?;
+        let image = spec.containers.iter().find_map(|container| container.image.as_deref())?;
+        image.split('@').next()?.rsplit_once(':').map(|(_, tag)| tag.to_owned())
+    }
+
     /// Why its API server said nothing at all; `None`: it answers.
     pub fn silent(&self) -> Option<&str> {
         self.system_namespace.as_ref().err().map(String::as_str)
@@ -99,6 +111,28 @@ impl Facts {
     /// Whether it runs a control plane of its own, or is meant to.
     pub fn has_plane(&self) -> bool {
         matches!(self.istiod, Ok(Some(_))) || !self.istiod_pods().is_empty()
+    }
+}
+
+/// The Deployment of istiod, in whichever namespace: one without a revision first.
+async fn control_plane(cluster: &Cluster) -> Answer<Option<Deployment>> {
+    let api: Api<Deployment> = Api::all(cluster.client.clone());
+    let labelled = ListParams::default().labels("app=istiod");
+    let what = format!("deployments of {}", cluster.name);
+    let listed = within(what, async { api.list(&labelled).await.map_err(|e| Reason(&e).to_string()) }).await;
+    match listed {
+        Ok(listed) => {
+            let mut all = listed.items;
+            all.retain(|d| d.labels().get("app").is_some_and(|app| app == ISTIOD));
+            all.sort_by_key(|d| (d.name_any() != ISTIOD, d.namespace().as_deref() != Some(NAMESPACE)));
+            Ok(all.into_iter().next())
+        }
+        // This user may see its own namespaces only.
+        Err(why) if why.contains("(HTTP 403)") => {
+            let what = format!("deployments of {NAMESPACE} in {}", cluster.name);
+            list(what, &cluster.client, NAMESPACE, &ListParams::default()).await.map(of_istiod)
+        }
+        Err(why) => Err(why),
     }
 }
 

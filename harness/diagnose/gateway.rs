@@ -77,6 +77,27 @@ fn unknown(
     })
 }
 
+/// Whether the istiod of `plane` knows a gateway of the network of `other`.
+pub(super) async fn is_known(scene: &Scene<'_>, plane: &Facts, other: &Facts) -> Check {
+    let planes = scene.running_planes().await;
+    let Some(running) = planes.iter().find(|running| running.cluster == plane.name()) else {
+        return Check::Unseen(format!("no istiod of {} is ready", plane.name()));
+    };
+    let known = match within("the gateways that istiod has read", running.plane.gateways()).await {
+        Ok(known) => known,
+        Err(why) => return Check::Unseen(why),
+    };
+    let network = scene.network(other);
+    match known.iter().find(|gateway| gateway.network == network) {
+        Some(gateway) => Check::Holds(format!("{network} at {}:{}", gateway.addr, gateway.port)),
+        None => {
+            let pod = running.reads.first().map(|(pod, _)| pod);
+            let command = scene.ask_istiod(&plane.cluster, pod, "debug/networkz");
+            unknown(scene, plane, other, &network, &known, &command)
+        }
+    }
+}
+
 fn is_gateway(pod: &Pod) -> bool {
     label(pod, "istio") == Some("eastwestgateway")
 }

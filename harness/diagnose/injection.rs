@@ -41,7 +41,7 @@ fn webhooks_by_hand(scene: &Scene<'_>, facts: &Facts) -> String {
 }
 
 /// Lets the API server call the webhook for a pod that it does not store.
-async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
+pub(super) async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
     let name = facts.name();
     if let Some(why) = facts.silent() {
         return Check::Unseen(why.to_owned());
@@ -55,6 +55,16 @@ async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
         }
     })
     .await;
+    if let Ok(Err(refused)) = &tried
+        && refused.contains("cannot create resource")
+    {
+        // A user who may only read sees the webhook's configuration, at least.
+        let hook = within("webhooks", async { Ok::<_, String>(injection::webhook(&facts.cluster).await) }).await;
+        match hook.unwrap_or_default() {
+            hook if hook.contains("caBundle empty") => {}
+            hook => return Check::Unseen(format!("a dry run of injection in {name}: {refused} ({hook})")),
+        }
+    }
     let hook = match &tried {
         Ok(Ok(true)) => return Check::Holds(format!("new pods of {name} get one")),
         _ => within("webhooks", async { Ok::<_, String>(injection::webhook(&facts.cluster).await) }).await,

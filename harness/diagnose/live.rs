@@ -1,14 +1,16 @@
 //! What proxies and istiods report, and the calls themselves: kept, so that each is asked once.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use futures::future::join_all;
 use kube::ResourceExt;
 use tokio::sync::OnceCell;
 
 use super::facts::Facts;
-use super::rung::{Answer, PATIENCE, within};
+use super::rung::{Answer, Check, PATIENCE, within};
 use crate::apply::Reason;
 use crate::expect::Observations;
-use crate::observe::NAMESPACE;
 use crate::observe::admin::{Admin, AdminError};
 use crate::observe::istiod::{self, Connected, ControlPlane, DEBUG_PORT, ReadCluster};
 use crate::observe::pods::is_ready;
@@ -22,6 +24,21 @@ pub(super) struct Live {
     pub(super) servers: OnceCell<Vec<(usize, Answer<ProxySnapshot>)>>,
     pub(super) planes: OnceCell<Vec<Plane>>,
     pub(super) calls: OnceCell<Answer<Observations>>,
+    reviewed: tokio::sync::Mutex<Tokens>,
+}
+
+/// What is known of each token, by the cluster that it is for.
+type Tokens = BTreeMap<(String, String), Arc<OnceCell<Reviewed>>>;
+
+/// What an API server says about a remote secret's token: its refusal, or what its user may read.
+pub(super) type Reviewed = Answer<Result<Check, String>>;
+
+impl Live {
+    /// What is known of a token for that cluster, or the place to write it.
+    pub(super) async fn reviewed(&self, cluster: &str, token: &str) -> Arc<OnceCell<Reviewed>> {
+        let mut all = self.reviewed.lock().await;
+        Arc::clone(all.entry((cluster.to_owned(), token.to_owned())).or_default())
+    }
 }
 
 /// A control plane that runs.
@@ -55,7 +72,7 @@ pub(super) async fn plane(facts: &Facts) -> Option<Plane> {
     let ready = facts.istiod_pods().into_iter().filter(|p| is_ready(p));
     let pods: Vec<Admin> = ready
         .map(|pod| {
-            let pod = PodRef { namespace: NAMESPACE.to_owned(), name: pod.name_any() };
+            let pod = PodRef { namespace: facts.system.clone(), name: pod.name_any() };
             Admin::new(&facts.cluster, pod, DEBUG_PORT)
         })
         .collect();

@@ -12,6 +12,7 @@
 //! | `facts` | what the API servers say, asked once |
 //! | `scene` | who calls whom, over which control planes |
 //! | `names` | whether the clusters are given under their mesh's names |
+//! | `mesh` | the lower rungs for a whole mesh, without a call |
 //! | `live` | what proxies and istiods report, asked once |
 //! | `ask` | asks them |
 //! | `by_hand` | commands for people, as the provider needs them |
@@ -48,6 +49,7 @@ mod facts;
 mod gateway;
 mod injection;
 mod live;
+pub mod mesh;
 mod mtls;
 mod name;
 mod names;
@@ -56,6 +58,7 @@ mod pod_probe;
 mod pod_to_pod;
 mod remote_secret;
 mod request;
+pub mod role;
 mod route;
 mod routing;
 mod rung;
@@ -173,6 +176,11 @@ pub async fn climb(question: &Question<'_>) -> Result<Ladder, DiagnoseError> {
     drop(looks);
     rungs.extend(LADDER[rungs.len()..].iter().map(|(id, name, _)| rung::not_reached(*id, name)));
     Ok(Ladder { rungs, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// The name of a rung in words.
+fn name_of(id: RungId) -> &'static str {
+    LADDER.iter().find(|(of, ..)| *of == id).map_or("", |(_, name, _)| name)
 }
 
 #[cfg(test)]

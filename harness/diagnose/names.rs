@@ -20,11 +20,18 @@ pub(super) async fn check(all: &[Facts]) -> Result<(), DiagnoseError> {
 }
 
 /// What the mesh calls a cluster: its own istiod, or the sidecar that a pod would get there. `None`: nobody says.
-async fn own_name(facts: &Facts) -> Option<String> {
+pub(super) async fn own_name(facts: &Facts) -> Option<String> {
     let name = match &facts.istiod {
         Err(_) => return None,
         Ok(Some(istiod)) => cluster_id(istiod)?,
-        Ok(None) => within("a sidecar", injection::cluster_name(&facts.cluster)).await.ok()??,
+        Ok(None) => {
+            let by_webhook =
+                within("the webhook", injection::cluster_name_by_webhook(&facts.cluster)).await.ok().flatten();
+            match by_webhook {
+                Some(name) => name,
+                None => within("a sidecar", injection::cluster_name(&facts.cluster)).await.ok()??,
+            }
+        }
     };
     Some(name).filter(|name| !name.is_empty())
 }

@@ -47,7 +47,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     Checked { expected: "a valid token that may read, at the right server".into(), command, parts }
 }
 
-async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Check> {
+pub(super) async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Check> {
     let (watcher, watched) = (plane.name(), read.name());
     if let Err(why) = &plane.remote_secrets {
         return vec![Check::Unseen(why.clone())];
@@ -95,13 +95,21 @@ async fn one(scene: &Scene<'_>, plane: &Facts, read: &Facts) -> Vec<Check> {
         let why = read.silent().unwrap_or("the remote secret has no token: its user cannot be checked");
         return vec![Check::Unseen(why.to_owned())];
     };
-    let (ca, user) = tokio::join!(authority(read, endpoint.certificate_authority_data.as_deref()), review(read, token));
+    // The secrets of several control planes for one cluster often have one token.
+    let reviewed = scene.live.reviewed(watched, &token).await;
+    let user = reviewed.get_or_init(|| async {
+        match review(read, token).await? {
+            Err(refused) => Ok(Err(refused)),
+            Ok(user) => Ok(Ok(rights(scene, read, user).await)),
+        }
+    });
+    let (ca, user) = tokio::join!(authority(read, endpoint.certificate_authority_data.as_deref()), user);
     let mut parts = Vec::new();
     parts.extend(ca.err().map(|observed| broken(format!("the remote secret trusts the CA of {watched}"), observed)));
-    match user {
+    match user.clone() {
         Err(why) => parts.push(Check::Unseen(why)),
         Ok(Err(refused)) => parts.push(broken(format!("a token that {watched} accepts"), refused)),
-        Ok(Ok(user)) => parts.push(rights(scene, read, user).await),
+        Ok(Ok(rights)) => parts.push(rights),
     }
     parts
 }

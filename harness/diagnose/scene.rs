@@ -80,6 +80,13 @@ impl<'a> Scene<'a> {
         Ok(Self { question, facts, caller, service, live: Live::default() })
     }
 
+    /// A whole mesh, without a call: clusters that were asked already, of which there is at least one.
+    pub fn of_mesh(question: &'a Question<'a>, facts: Vec<Facts>) -> Self {
+        let (deployment, pods) = (Err("nothing is called".to_owned()), Vec::new());
+        let caller = Caller { cluster: 0, namespace: "default".to_owned(), deployment, pods };
+        Self { question, facts, caller, service: None, live: Live::default() }
+    }
+
     /// The caller's cluster.
     pub fn home(&self) -> &Facts {
         &self.facts[self.caller.cluster]

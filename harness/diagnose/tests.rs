@@ -79,15 +79,14 @@ async fn what_is_not_there_cannot_be_climbed_from() {
 async fn clusters_are_given_under_their_mesh_s_names() {
     let with_id = |given: &str, id: &str| {
         let container = json!({ "name": "discovery", "env": [{ "name": "CLUSTER_ID", "value": id }] });
-        let istiod = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "istiod" },
+        let istiod = json!({ "metadata": { "name": "istiod", "namespace": "mesh", "labels": { "app": "istiod" } },
             "spec": { "selector": {}, "template": { "spec": { "containers": [container] } } } });
-        let path = "/apis/apps/v1/namespaces/istio-system/deployments";
-        let istiod = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [istiod] });
         let sleep =
             json!({ "metadata": { "name": "sleep", "namespace": "app1" }, "spec": { "selector": {}, "template": {} } });
-        let all = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [sleep] });
+        let all =
+            json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [sleep, istiod] });
         let answer = |value: serde_json::Value| axum::routing::get(move || async { axum::Json(value) });
-        served_by(given, Router::new().route(path, answer(istiod)).route("/apis/apps/v1/deployments", answer(all)))
+        served_by(given, Router::new().route("/apis/apps/v1/deployments", answer(all)))
     };
     let told = climbed(&[with_id("east", "cluster1")], "sleep@east").await.unwrap_err().to_string();
     assert_eq!(told, "the mesh calls `east` `cluster1`: give its context as `--context cluster1=…`");

@@ -86,6 +86,26 @@ pub async fn cluster_name(cluster: &Cluster) -> Result<Option<String>, MeshError
     Ok(try_once(cluster).await?.map(|sidecar| sidecar.cluster))
 }
 
+/// What the mesh calls `cluster`, by the path at which its API server calls the webhook of an istiod in another cluster
+/// (`/inject/cluster/cluster2/net/network2`); `None`: the path does not say.
+///
+/// # Errors
+/// When the webhooks cannot be read.
+pub async fn cluster_name_by_webhook(cluster: &Cluster) -> Result<Option<String>, MeshError> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let list = api.list(&ListParams::default().labels("app=sidecar-injector")).await;
+    let list = list.map_err(|source| MeshError::kube(cluster, "read the injection webhook", source))?;
+    let hooks = list.items.into_iter().flat_map(|c| c.webhooks.unwrap_or_default());
+    let mut paths = hooks.filter_map(|hook| hook.client_config.url.or(hook.client_config.service?.path));
+    Ok(paths.find_map(|path| name_in(&path).map(str::to_owned)))
+}
+
+fn name_in(path: &str) -> Option<&str> {
+    let rest = path.split_once("/inject/")?.1;
+    let rest = rest.strip_prefix("cluster/").or_else(|| Some(rest.split_once("/cluster/")?.1))?;
+    rest.split('/').next().filter(|name| !name.is_empty())
+}
+
 /// What is missing in the webhook's configuration, for the message of a time-out.
 pub async fn webhook(cluster: &Cluster) -> String {
     let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
@@ -181,6 +201,15 @@ mod tests {
             dns_capture: false,
         };
         assert_eq!(sidecar(&pod(place)), Some(expected));
+    }
+
+    #[rstest]
+    #[case("/inject/cluster/cluster2/net/network2", Some("cluster2"))]
+    #[case("https://192.0.2.7:15017/inject/cluster/west", Some("west"))]
+    #[case("/inject/net/network2/cluster/cluster2", Some("cluster2"))]
+    #[case("/inject", None)]
+    fn a_remote_s_name_is_in_its_webhook_s_path(#[case] path: &str, #[case] expected: Option<&str>) {
+        assert_eq!(name_in(path), expected);
     }
 
     #[test]

@@ -117,6 +117,14 @@ pub struct ExecOutput {
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// An API server's answer, without the debug form that kube adds to it.
+fn refusal(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (HTTP {})", status.message, status.code),
+        other => other.to_string(),
+    }
+}
+
 /// Why a provider could not do what it was asked.
 #[derive(Debug, Error)]
 pub enum ProviderError {
@@ -124,7 +132,7 @@ pub enum ProviderError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// The API server refused the request, or did not respond.
-    #[error("cluster {cluster}: {what}: {source}")]
+    #[error("cluster {cluster}: {what}: {}", refusal(source))]
     Kube {
         /// The cluster.
         cluster: String,

@@ -7,6 +7,7 @@ mod html;
 mod json;
 mod junit;
 mod markdown;
+pub mod mesh_check;
 pub mod model;
 pub mod terminal;
 

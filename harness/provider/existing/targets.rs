@@ -169,7 +169,8 @@ fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result
     let Some((path, found)) = contexts().find(|(_, c)| c.name == context) else {
         let known: Vec<&str> = contexts().map(|(_, c)| c.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(format!("no context `{context}` for {cluster} (known: {known})"));
+        let of = if cluster == context { String::new() } else { format!(" for {cluster}") };
+        return Err(format!("no context `{context}`{of} (known: {known})"));
     };
     let empty = |what: &str| format!("context `{context}` for {cluster} refers to no {what} in {}", path.display());
     let inner = found.context.as_ref().ok_or_else(|| empty("cluster"))?;
