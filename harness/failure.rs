@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_reports_are_told() {
+    fn all_reports_are_reported() {
         let mut failure = Failure::from(miette::miette!("one"));
         failure.0.push(miette::miette!("two"));
         let text = failure.to_string();

@@ -39,11 +39,11 @@ fn meshproof(project: &Path, state: &Path, args: &[&str]) -> Output {
 
 /// Asserts exit code 4, and that each place with its words is shown.
 fn refused(output: &Output, expected: &[(&str, &str)]) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(4), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{printed}");
     for (place, words) in expected {
-        assert!(told.contains(&format!("[{place}]")), "{place} is not underlined:\n{told}");
-        assert!(told.contains(words), "`{words}` is not said:\n{told}");
+        assert!(printed.contains(&format!("[{place}]")), "{place} is not underlined:\n{printed}");
+        assert!(printed.contains(words), "`{words}` is not said:\n{printed}");
     }
 }
 
@@ -157,8 +157,8 @@ fn what_clusters_accept_passes() {
     }
     let (project, state) = (project(), tempfile::tempdir().unwrap());
     let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "passes"]);
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}");
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}");
 }
 
 /// kind itself, from PATH or the supply.
@@ -186,8 +186,8 @@ fn kind_accepts(kind: &Path, config: &str) -> (bool, String) {
         .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    (told.contains("Creating cluster"), told)
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    (printed.contains("Creating cluster"), printed)
 }
 
 /// What kind accepts is read, and what it refuses is refused.
@@ -241,11 +241,11 @@ fn kind_configs_are_read_as_kind_reads_them() {
         std::fs::write(topology.join("topology.yaml"), text).unwrap();
         std::fs::write(topology.join("cluster1.yaml"), &config).unwrap();
         let read = Topology::load(folder.path(), "t");
-        let (accepted, told) = kind_accepts(&kind, &config);
+        let (accepted, printed) = kind_accepts(&kind, &config);
         assert_eq!(
             read.is_ok(),
             accepted,
-            "{config}\nkind: {told}\nmeshproof: {:?}",
+            "{config}\nkind: {printed}\nmeshproof: {:?}",
             read.err().map(|e| e.to_string())
         );
     }

@@ -13,7 +13,7 @@ use std::process::Command;
 const BINARY: &str = env!("CARGO_BIN_EXE_meshproof");
 
 #[test]
-fn mistakes_are_told_with_their_place_and_the_next_step() {
+fn mistakes_are_reported_with_their_place_and_the_next_step() {
     let state = tempfile::tempdir().unwrap();
     let cases = trycmd::TestCases::new();
     cases.case("tests/cli/*.trycmd");
@@ -50,12 +50,12 @@ fn refused(args: &[&str], environment: (&str, &str), as_nobody: bool, change: im
     command.arg("run").args(args).arg("scenario.yaml").current_dir(&project);
     command.env("XDG_STATE_HOME", state.path()).env(environment.0, environment.1);
     let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(4), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{printed}");
     assert!(output.stdout.is_empty(), "standard output is for results");
     nothing_begun(state.path());
     assert!(!project.join("target").exists(), "there is nothing to report");
-    told
+    printed
 }
 
 /// Replaces a text in a file that holds it.
@@ -80,31 +80,31 @@ fn copy(from: &Path, to: &Path) {
 const NOTHING: fn(&Path) = |_| {};
 
 #[test]
-fn an_engine_that_does_not_answer_is_told_first() {
+fn an_engine_that_does_not_answer_is_reported_first() {
     let dead = ("DOCKER_HOST", "unix:///nonexistent/docker.sock");
-    let told = refused(&["--provider", "kind"], dead, false, NOTHING);
+    let printed = refused(&["--provider", "kind"], dead, false, NOTHING);
     let both = ["the container engine does not respond", "docker is missing"];
-    assert!(both.iter().any(|what| told.contains(what)) && told.contains("help: "), "{told}");
+    assert!(both.iter().any(|what| printed.contains(what)) && printed.contains("help: "), "{printed}");
 }
 
 #[test]
-fn netns_without_roots_rights_is_told_first() {
-    let told = refused(&["--provider", "netns"], ("HOME", "/nonexistent"), true, NOTHING);
-    assert!(told.contains("rights: user ") && told.contains("run the same command with sudo"), "{told}");
+fn netns_without_roots_rights_is_reported_first() {
+    let printed = refused(&["--provider", "netns"], ("HOME", "/nonexistent"), true, NOTHING);
+    assert!(printed.contains("rights: user ") && printed.contains("run the same command with sudo"), "{printed}");
 }
 
 #[test]
-fn a_pair_that_istio_does_not_support_is_told_at_its_place() {
-    let told = refused(&["--provider", "netns"], ("HOME", "/nonexistent"), false, |project| {
+fn a_pair_that_istio_does_not_support_is_reported_at_its_place() {
+    let printed = refused(&["--provider", "netns"], ("HOME", "/nonexistent"), false, |project| {
         replace(&project.join("versions.yaml"), "  kubernetes-minor: \"", "  kubernetes-minor: \"9");
         replace(&project.join("versions.yaml"), "\n  kubernetes: v1.", "\n  kubernetes: v1.9");
     });
-    assert_eq!(told.matches("does not support Kubernetes").count(), 2, "{told}");
-    assert!(told.contains("[versions.yaml:") && told.contains("help: `support` in this file"), "{told}");
+    assert_eq!(printed.matches("does not support Kubernetes").count(), 2, "{printed}");
+    assert!(printed.contains("[versions.yaml:") && printed.contains("help: `support` in this file"), "{printed}");
 }
 
 #[test]
-fn a_port_that_is_in_use_is_told_first() {
+fn a_port_that_is_in_use_is_reported_first() {
     // It is asked before the ports are looked at.
     if !Command::new("docker").arg("version").output().is_ok_and(|o| o.status.success()) {
         eprintln!("skipped: no container engine answers");
@@ -112,10 +112,10 @@ fn a_port_that_is_in_use_is_told_first() {
     }
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let told = refused(&["--provider", "kind"], ("HOME", "/nonexistent"), false, |project| {
+    let printed = refused(&["--provider", "kind"], ("HOME", "/nonexistent"), false, |project| {
         let mapping = format!("  - extraPortMappings: [{{ containerPort: 80, hostPort: {port} }}]");
         replace(&project.join("kind-configs/vpn/cluster2.yaml"), "  - role: control-plane", &mapping);
     });
-    assert!(told.contains(&format!("port {port} of this machine is in use")), "{told}");
-    assert!(told.contains("[kind-configs/vpn/cluster2.yaml:10:"), "{told}");
+    assert!(printed.contains(&format!("port {port} of this machine is in use")), "{printed}");
+    assert!(printed.contains("[kind-configs/vpn/cluster2.yaml:10:"), "{printed}");
 }

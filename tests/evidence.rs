@@ -256,16 +256,16 @@ async fn a_failed_run_leaves_evidence_without_secrets_and_can_be_repeated() {
     let chosen = selection.open(&project).unwrap();
 
     let (folder, report) = run(settings(project.clone(), &state), &chosen[0]).await;
-    let told: &ScenarioReport = &report.scenarios[0];
-    assert_eq!(told.class(), Class::Fail, "{told:#?}");
-    for one in &told.evidence {
+    let scenario: &ScenarioReport = &report.scenarios[0];
+    assert_eq!(scenario.class(), Class::Fail, "{scenario:#?}");
+    for one in &scenario.evidence {
         assert!(folder.join(&one.path).is_file(), "{one:?}");
     }
-    assert!(!told.evidence.is_empty());
-    let bundle = files(&evidence::folder(&folder, &told.name));
+    assert!(!scenario.evidence.is_empty());
+    let bundle = files(&evidence::folder(&folder, &scenario.name));
     assert_whole(&bundle);
 
-    let environment = state.join(told.environment.as_ref().unwrap());
+    let environment = state.join(scenario.environment.as_ref().unwrap());
     let secrets = secrets(&environment).await;
     for holder in
         ["secret cacerts key ca-key.pem", "istio-remote-secret-cluster2", "key token", "client-key-data", ".key"]

@@ -229,9 +229,9 @@ async fn wrong(environment: &Environment, cluster: &str, rules: Rules, effect: &
         }
         GateSays(words) => {
             let rules = of(Rules::V2Only);
-            let told = change(environment, &rules, true, Duration::from_secs(4)).await;
+            let seen = change(environment, &rules, true, Duration::from_secs(4)).await;
             apply::delete(&environment.clusters[0], &rules).await.unwrap();
-            match told {
+            match seen {
                 Err(error) if error.to_string().contains(words) => None,
                 other => Some(format!("the gate said: {other:?}")),
             }
@@ -282,10 +282,10 @@ async fn try_one(environment: &Environment, one: &Row) -> (String, Option<String
     let rung = first_broken(environment, *rules).await;
     if injected.is_ok() {
         // What the mesh survives may have a broken rung for a moment: proxies come back one after the other.
-        if let Some(told) = fault::find(name).unwrap().rung
-            && rung != Some(told)
+        if let Some(seen) = fault::find(name).unwrap().rung
+            && rung != Some(seen)
         {
-            wrongs.push(format!("the first broken rung was {rung:?}, not {told:?}"));
+            wrongs.push(format!("the first broken rung was {rung:?}, not {seen:?}"));
         }
         wrongs.extend(wrong(environment, cluster, *rules, effect, &seen).await);
         let again = fault::inject(&environment.dir, world, name, cluster).await;

@@ -30,8 +30,8 @@ fn green(root: &Path) -> (Duration, String) {
     let started = Instant::now();
     let output = run(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stdout).unwrap();
-    let id = told.lines().find_map(|line| line.strip_prefix("environment ")?.split(' ').next()).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let id = printed.lines().find_map(|line| line.strip_prefix("environment ")?.split(' ').next()).unwrap();
     (started.elapsed(), id.to_owned())
 }
 

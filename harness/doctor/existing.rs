@@ -30,10 +30,10 @@ async fn mesh(existing: &Existing, topology: &Topology) -> Finding {
         Err(error) => return Finding::bad("mesh", error.to_string(), "scenarios test it", ""),
     };
     let mesh = Mesh { topology: topology.clone(), owner: String::new(), revision: None };
-    told(found::find(&mesh, &clusters).await, existing.install_mesh)
+    finding(found::find(&mesh, &clusters).await, existing.install_mesh)
 }
 
-fn told(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
+fn finding(found: Result<FoundMesh, MeshError>, install: bool) -> Finding {
     match found {
         Ok(found) if install => Finding::bad(
             "mesh",
@@ -82,6 +82,6 @@ mod tests {
         #[case] install: bool,
         #[case] expected: Severity,
     ) {
-        assert_eq!(told(found, install).severity, expected);
+        assert_eq!(finding(found, install).severity, expected);
     }
 }

@@ -23,11 +23,11 @@ pub(super) async fn look(settings: &Settings, provider: ProviderName, versions: 
         seen.push(supply::status(purpose, *origin, versions).await);
     }
     let complete = seen.iter().flatten().any(SupplyStatus::complete);
-    (complete, told(provider, seen))
+    (complete, finding_of(provider, seen))
 }
 
 /// Of several origins, the first that is complete; else the last, which is the one that a machine without a registry takes.
-fn told(provider: ProviderName, seen: Vec<Result<SupplyStatus, SupplyError>>) -> Finding {
+fn finding_of(provider: ProviderName, seen: Vec<Result<SupplyStatus, SupplyError>>) -> Finding {
     if let Some(status) = seen.iter().flatten().find(|status| status.complete()) {
         let bytes: u64 = status.items.iter().map(|item| item.size).sum();
         let gib = bytes as f64 / f64::from(1u32 << 30);
@@ -82,14 +82,14 @@ mod tests {
     #[test]
     fn a_complete_origin_is_enough() {
         let seen = vec![status(Origin::Registry, false), status(Origin::Packages, true)];
-        let finding = told(ProviderName::Netns, seen);
+        let finding = finding_of(ProviderName::Netns, seen);
         assert_eq!(finding.severity, Severity::Good);
         assert_eq!(finding.found, "complete for netns, from packages (1.0 GiB)");
     }
 
     #[test]
     fn what_is_missing_is_named_with_what_it_took() {
-        let finding = told(ProviderName::Kind, vec![status(Origin::Packages, false)]);
+        let finding = finding_of(ProviderName::Kind, vec![status(Origin::Packages, false)]);
         assert_eq!(finding.severity, Severity::Warning);
         assert_eq!(finding.found, "missing: etcd v3.6.8");
         assert!(finding.why.contains("37 s last time") && finding.fix == "meshproof supply --for kind", "{finding:?}");
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn no_go_is_a_warning_since_a_registry_may_have_it_all() {
         let no_go = Err(SupplyError::NoGo(std::io::ErrorKind::NotFound.into()));
-        let finding = told(ProviderName::Netns, vec![no_go]);
+        let finding = finding_of(ProviderName::Netns, vec![no_go]);
         assert_eq!(finding.severity, Severity::Warning);
         assert!(finding.found.contains("needs Go"), "{finding:?}");
     }

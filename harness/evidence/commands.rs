@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_programs_of_the_scenario_s_time_are_told() {
+    fn only_programs_of_the_scenario_s_time_are_reported() {
         let line = |second: u32, fields: &str| {
             format!(
                 r#"{{"timestamp":"2026-01-31T12:00:{second:02}.5Z","level":"DEBUG","fields":{fields},"target":"meshproof::tool"}}"#

@@ -181,24 +181,24 @@ fn goals(route: &Value) -> Vec<String> {
 
 /// What two snapshots of a proxy have in common and where they differ, in the order of the later one: `  same`, `- gone`, `+ new`.
 pub fn difference(before: &[String], after: &[String]) -> Vec<String> {
-    let mut told: Vec<String> =
+    let mut lines: Vec<String> =
         before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}")).collect();
-    told.extend(after.iter().map(|line| format!("{} {line}", if before.contains(line) { ' ' } else { '+' })));
+    lines.extend(after.iter().map(|line| format!("{} {line}", if before.contains(line) { ' ' } else { '+' })));
     // Changes are grouped by what they are about.
-    told.sort_by(|a, b| key(a).cmp(&key(b)));
-    told
+    lines.sort_by(|a, b| key(a).cmp(&key(b)));
+    lines
 }
 
 /// Kind, in the order of a request's path, then name, then the old before the new.
-fn key(told: &str) -> (usize, &str, u8) {
-    let mark = match told.as_bytes()[0] {
+fn key(line: &str) -> (usize, &str, u8) {
+    let mark = match line.as_bytes()[0] {
         b'-' => 0,
         b'+' => 1,
         _ => 2,
     };
     let kind =
-        ["route", "cluster", "endpoint", "listener"].iter().position(|kind| told[2..].starts_with(kind)).unwrap_or(4);
-    let words = told[2..].match_indices(' ').nth(1).map_or(&told[2..], |(at, _)| &told[2..2 + at]);
+        ["route", "cluster", "endpoint", "listener"].iter().position(|kind| line[2..].starts_with(kind)).unwrap_or(4);
+    let words = line[2..].match_indices(' ').nth(1).map_or(&line[2..], |(at, _)| &line[2..2 + at]);
     (kind, words, mark)
 }
 
@@ -330,7 +330,7 @@ mod tests {
     #[rstest]
     #[case::by_envoy(false)]
     #[case::by_istiod(true)]
-    fn only_what_concerns_the_call_is_told(#[case] istiod: bool) {
+    fn only_what_concerns_the_call_is_reported(#[case] istiod: bool) {
         let concern = concern(&dump(istiod), &target());
         let lines = concern.lines.join("\n");
         insta::allow_duplicates! {

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_gone_is_told() {
+    fn a_folder_that_is_gone_is_reported() {
         let found = logs(Path::new("/no/such/folder"));
         assert!(found.files.is_empty() && found.missing[0].contains("/no/such/folder"), "{:?}", found.missing);
     }

@@ -137,25 +137,26 @@ mod tests {
     #[test]
     fn without_a_change_there_is_nothing_to_compare_with() {
         let report = &sample::run().scenarios[0];
-        let told = difference(report, &planned(), &[snapshot("at-the-end", "outbound|5000||h")]).unwrap();
-        assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → outbound|5000||h"]);
-        assert!(told.about.contains("nothing was changed"));
+        let shown = difference(report, &planned(), &[snapshot("at-the-end", "outbound|5000||h")]).unwrap();
+        assert_eq!(shown.proxies[0].1, ["  route 5000 helloworld prefix / → outbound|5000||h"]);
+        assert!(shown.about.contains("nothing was changed"));
     }
 
     #[test]
-    fn a_change_that_did_not_arrive_is_told_by_the_call_that_it_was_for() {
+    fn a_change_that_did_not_arrive_is_reported_by_the_call_that_it_was_for() {
         let mut report = sample::run().scenarios[1].clone();
         report.steps.truncate(1);
         let mut calls = planned().to_vec();
         // A later call to somewhere else is not what the change was for.
         calls.push(Planned { step: 2, url: "http://other.app1:80/".into(), ..calls[0].clone() });
         report.steps[0].error = Some("time is over".into());
-        let told = difference(&report, &calls, &[snapshot("before-step-1", "a"), snapshot("at-the-end", "a")]).unwrap();
-        assert_eq!(told.proxies[0].1, ["  route 5000 helloworld prefix / → a"]);
+        let shown =
+            difference(&report, &calls, &[snapshot("before-step-1", "a"), snapshot("at-the-end", "a")]).unwrap();
+        assert_eq!(shown.proxies[0].1, ["  route 5000 helloworld prefix / → a"]);
     }
 
     #[test]
-    fn an_environment_that_never_came_up_is_told_with_its_error() {
+    fn an_environment_that_never_came_up_is_reported_with_its_error() {
         let report = &sample::run().scenarios[3];
         let page = text(report, &None, &[], &[]);
         assert!(page.starts_with("# BROKEN: dns capture\n\n\n    cluster2: etcd ended with 1"), "{page}");

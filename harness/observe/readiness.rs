@@ -207,7 +207,7 @@ mod tests {
     #[case::said(json!({ "terminated": { "exitCode": 3, "message": "no such flag\n" } }), false,
         "container sleep: ended with exit code 3 and printed:\nno such flag\n")]
     #[case::slow(running(), false, "container sleep: running, not ready")]
-    fn the_reason_is_told(#[case] state: Value, #[case] never: bool, #[case] expected: &str) {
+    fn the_reason_is_reported(#[case] state: Value, #[case] never: bool, #[case] expected: &str) {
         let status = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1 });
         match readiness(&deployment(1, status), &[pod("a", false, state)]) {
             Readiness::Never(why) => assert!(never && why.contains(expected), "{why}"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_crashes_again_and_again_is_told_with_its_last_words() {
+    fn a_container_that_crashes_again_and_again_is_reported_with_its_last_words() {
         let mut crashing =
             pod("a", false, json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 20 s" } }));
         let status = &mut crashing.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0];
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_fails_is_told_though_there_is_no_pod() {
+    fn a_webhook_that_fails_is_reported_though_there_is_no_pod() {
         let status = json!({ "observedGeneration": 1, "conditions": [{ "type": "ReplicaFailure", "status": "True",
             "message": "failed calling webhook: x509: certificate signed by unknown authority" }] });
         let readiness = readiness(&deployment(1, status), &[]);

@@ -148,12 +148,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn endpoints_are_told_with_version_cluster_and_mutual_tls() {
+    fn endpoints_are_reported_with_version_cluster_and_mutual_tls() {
         let hosts = recorded().hosts(HELLO).unwrap();
-        let told: Vec<String> =
+        let names: Vec<String> =
             hosts.iter().map(|h| format!("{} {:?} {:?} {}", h.address, h.version, h.cluster, h.takes_mtls)).collect();
         assert_eq!(
-            told,
+            names,
             [
                 r#"10.10.0.3:5000 Some("v1") Some("cluster1") true"#,
                 r#"10.20.0.2:5000 Some("v2") Some("cluster2") true"#

@@ -51,13 +51,14 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Fault) -> (Cell, b
     loop {
         let injection =
             FaultInjection { fault: fault.name.into(), clusters: clusters.clone(), survivable: fault.rung.is_none() };
-        let told = session.run_with(chosen, &injection).await.unwrap_or_else(|error| RunUnderFault {
+        let result = session.run_with(chosen, &injection).await.unwrap_or_else(|error| RunUnderFault {
             report: ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() },
             injection: Injection::NotTried,
             put_back: Ok(()),
         });
-        let mut cell = judge(fault.name, expected(fault, &chosen.plan.scenario().steps, &told.report), blind, &told);
-        let cleared = told.put_back.is_ok() && told.injection != Injection::NotTried;
+        let mut cell =
+            judge(fault.name, expected(fault, &chosen.plan.scenario().steps, &result.report), blind, &result);
+        let cleared = result.put_back.is_ok() && result.injection != Injection::NotTried;
         let seconds = missed.as_ref().map_or(0.0, |cell| cell.seconds) + cell.seconds;
         if let Some(earlier) = missed.take().filter(|_| cell.outcome == Outcome::DoesNotApply) {
             cell = earlier;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::text::{bad, short, told};
+use super::text::{bad, short, summary};
 use super::{Cell, Column, Matrix, Outcome};
 use crate::report::terminal::word;
 use crate::report::{page, seconds, versions};
@@ -23,7 +23,7 @@ pub fn html(matrix: &Matrix) -> String {
         }
         @for (column, cell) in bad(matrix) { (trouble(column, cell)) }
         @for column in matrix.scenarios.iter().filter(|c| !c.is_good() && c.cells.is_empty()) {
-            section class="card trouble fail" { h2 { span.fail { "✗ " } (column.name) } p { (told(column)) } }
+            section class="card trouble fail" { h2 { span.fail { "✗ " } (column.name) } p { (summary(column)) } }
         }
         @if !nobody.is_empty() { p { "Caught by none of these scenarios: " (nobody.join(", ")) "." } }
         (table(matrix))
@@ -84,7 +84,7 @@ fn scenario(matrix: &Matrix, index: usize, column: &Column) -> Markup {
         h2 id={ "s" (index) } { span class=(if column.is_good() { "pass" } else { "fail" }) { (mark) } " " (column.name) }
         div.card {
             p { (column.purpose) }
-            p.soft { code { (column.file) } ", " (seconds(column.seconds)) ": " (told(column)) }
+            p.soft { code { (column.file) } ", " (seconds(column.seconds)) ": " (summary(column)) }
             @for (row, cell) in column.cells.iter().enumerate() {
                 div.cell id={ "s" (index) "f" (row) } {
                     b class=(class(cell.outcome)) { (cell.outcome.mark()) " " (cell.outcome.word()) } " · " b { (cell.fault) }

@@ -27,9 +27,9 @@ pub fn expected(fault: &Fault, steps: &[Located<Step>], report: &ScenarioReport)
 
 /// Judges a scenario that ran with a fault in it, by the rung that must be the first broken one and, if the scenario says that
 /// it is blind to the fault, the reason.
-pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &RunUnderFault) -> Cell {
-    let report = &told.report;
-    let (outcome, why) = match (&told.injection, &told.put_back) {
+pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, result: &RunUnderFault) -> Cell {
+    let report = &result.report;
+    let (outcome, why) = match (&result.injection, &result.put_back) {
         (Injection::NotTried, _) => (Outcome::Failed, format!("no step was reached: {}", report.headline())),
         (Injection::Failed { cluster, why }, _) => {
             (Outcome::Failed, format!("it could not be injected in {cluster}: {why}"))
@@ -45,7 +45,7 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, told: &
         }
         (Injection::Done { .. }, Ok(())) => in_force(expected, blind, report),
     };
-    let (cluster, step, class, rung) = match &told.injection {
+    let (cluster, step, class, rung) = match &result.injection {
         Injection::Done { cluster, step, .. } => {
             (Some(cluster.clone()), Some(*step), Some(report.class()), first_broken(report).map(|r| r.rung))
         }
@@ -72,7 +72,7 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
         (Class::Fail | Class::Broken, None) => match first_broken(report) {
             Some(rung) if rung.rung == expected => (Outcome::Caught, report.headline()),
             other => {
-                let told = |rung: &Rung| {
+                let in_words = |rung: &Rung| {
                     let value = |value: &Option<String>| value.clone().unwrap_or_default();
                     format!(
                         "{} (expected: {}; actual: {})",
@@ -81,7 +81,7 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
                         value(&rung.observed)
                     )
                 };
-                let named = other.map_or("none".to_owned(), told);
+                let named = other.map_or("none".to_owned(), in_words);
                 let expected = rung_name(expected);
                 (Outcome::WrongRung, format!("first broken rung: {named}, expected {expected}; {}", report.headline()))
             }

@@ -63,8 +63,8 @@ fn a_fault_in_force(
     #[case] blind: Option<&str>,
     #[case] outcome: Outcome,
 ) {
-    let told = RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
-    let cell = judge("a-fault", expected, blind, &told);
+    let result = RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
+    let cell = judge("a-fault", expected, blind, &result);
     assert_eq!((cell.outcome, cell.class, cell.rung), (outcome, Some(class), rung), "{}", cell.why);
     assert_eq!(cell.cluster.as_deref(), Some("cluster2"));
 }
@@ -82,8 +82,8 @@ fn a_fault_that_was_not_in_force_is_never_caught(
     #[case] outcome: Outcome,
     #[case] words: &str,
 ) {
-    let told = RunUnderFault { report: ran(class, NAME), injection, put_back };
-    let cell = judge("a-fault", NAME, None, &told);
+    let result = RunUnderFault { report: ran(class, NAME), injection, put_back };
+    let cell = judge("a-fault", NAME, None, &result);
     assert_eq!(cell.outcome, outcome);
     assert!(cell.why.contains(words), "{}", cell.why);
 }
@@ -105,8 +105,8 @@ fn the_scenarios_own_faults_count(#[case] last: usize, #[case] fault: &str, #[ca
     assert_eq!(expected(crate::fault::find(fault).unwrap(), &scenario.steps, &report), rung);
 }
 
-fn cell(fault: &str, told: RunUnderFault, expected: Option<RungId>, blind: Option<&str>) -> Cell {
-    judge(fault, expected, blind, &told)
+fn cell(fault: &str, result: RunUnderFault, expected: Option<RungId>, blind: Option<&str>) -> Cell {
+    judge(fault, expected, blind, &result)
 }
 
 /// Two scenarios against five faults, one cell of most kinds.
@@ -119,7 +119,7 @@ fn sample() -> Matrix {
         row("route-missing", Some(RungId::NodeRoute)),
         row("istiod-restarts", None),
     ];
-    let told = |class, rung| RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
+    let ended = |class, rung| RunUnderFault { report: ran(class, rung), injection: done(), put_back: Ok(()) };
     let refused = || RunUnderFault {
         report: ran(Class::Pass, None),
         injection: Injection::Never(BTreeMap::from([("cluster1".into(), "no rule has weights".into())])),
@@ -137,18 +137,18 @@ fn sample() -> Matrix {
     };
     let blind = Some("no rule is applied");
     let good = vec![
-        cell("stub-service-missing", told(Class::Fail, NAME), NAME, None),
-        cell("istiod-down", told(Class::Pass, None), Some(RungId::ControlPlane), blind),
+        cell("stub-service-missing", ended(Class::Fail, NAME), NAME, None),
+        cell("istiod-down", ended(Class::Pass, None), Some(RungId::ControlPlane), blind),
         cell("weights-differ", refused(), Some(RungId::Route), None),
-        cell("route-missing", told(Class::Fail, Some(RungId::NodeRoute)), Some(RungId::NodeRoute), None),
-        cell("istiod-restarts", told(Class::Pass, None), None, None),
+        cell("route-missing", ended(Class::Fail, Some(RungId::NodeRoute)), Some(RungId::NodeRoute), None),
+        cell("istiod-restarts", ended(Class::Pass, None), None, None),
     ];
     let bad = vec![
-        cell("stub-service-missing", told(Class::Pass, None), NAME, None),
-        cell("istiod-down", told(Class::Fail, Some(RungId::ControlPlane)), Some(RungId::ControlPlane), blind),
+        cell("stub-service-missing", ended(Class::Pass, None), NAME, None),
+        cell("istiod-down", ended(Class::Fail, Some(RungId::ControlPlane)), Some(RungId::ControlPlane), blind),
         cell("weights-differ", refused(), Some(RungId::Route), None),
-        cell("route-missing", told(Class::Fail, Some(RungId::Trust)), Some(RungId::NodeRoute), None),
-        cell("istiod-restarts", told(Class::Fail, NAME), None, None),
+        cell("route-missing", ended(Class::Fail, Some(RungId::Trust)), Some(RungId::NodeRoute), None),
+        cell("istiod-restarts", ended(Class::Fail, NAME), None, None),
     ];
     Matrix {
         schema: SCHEMA,

@@ -51,7 +51,7 @@ pub fn terminal(matrix: &Matrix) -> String {
     }
     text.push('\n');
     for (index, column) in matrix.scenarios.iter().enumerate() {
-        let _ = writeln!(text, "{:>3} {}: {}", index + 1, painted(BOLD, &column.name), told(column));
+        let _ = writeln!(text, "{:>3} {}: {}", index + 1, painted(BOLD, &column.name), summary(column));
     }
     let _ = writeln!(text, "\n{}", painted(DIM, legend()));
     for (column, cell) in bad(matrix) {
@@ -79,7 +79,7 @@ pub(super) fn bad(matrix: &Matrix) -> impl Iterator<Item = (&Column, &Cell)> {
 }
 
 /// A column's counts, and what it came to without a fault if that is not a pass.
-pub(super) fn told(column: &Column) -> String {
+pub(super) fn summary(column: &Column) -> String {
     let counts = Outcome::ALL.into_iter().map(|outcome| (column.count(outcome), outcome.word()));
     let mut parts: Vec<String> = counts.filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let without = [("without a fault", column.before), ("without a fault again", column.after)];

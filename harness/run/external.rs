@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_does_not_fit_a_mesh_that_is_there_is_told() {
+    fn all_that_does_not_fit_a_mesh_that_is_there_is_reported() {
         let text = "
 name: n
 purpose: p

@@ -135,13 +135,13 @@ impl Session {
         if entered.is_ok() {
             self.ask_about_input().await;
         }
-        let told = if let Err(error) = entered {
-            let mut told = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
-            told.seconds = started.elapsed().as_secs_f64();
+        let report = if let Err(error) = entered {
+            let mut report = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
+            report.seconds = started.elapsed().as_secs_f64();
             let keeping = keeping(self.kit.as_ref());
-            self.keep_evidence(&keeping, &mut witness, &mut told).await;
+            self.keep_evidence(&keeping, &mut witness, &mut report).await;
             self.leave().await;
-            told
+            report
         } else if let (Some(environment), Some(kit), true) = (&mut self.environment, &self.kit, self.refused.is_empty())
         {
             scenario::run(environment, kit, chosen, &keeping(Some(kit))).await
@@ -150,7 +150,7 @@ impl Session {
             ScenarioReport { error, ..scenario::begun(chosen) }
         };
         let at = self.report.scenarios.len();
-        self.report.scenarios.push(told);
+        self.report.scenarios.push(report);
         &self.report.scenarios[at]
     }
 
@@ -222,16 +222,16 @@ impl Session {
     }
 
     /// Writes down why no environment came up for a scenario.
-    async fn keep_evidence(&self, keeping: &Keeping, witness: &mut Witness, told: &mut ScenarioReport) {
-        told.evidence = match &self.half_made {
+    async fn keep_evidence(&self, keeping: &Keeping, witness: &mut Witness, report: &mut ScenarioReport) {
+        report.evidence = match &self.half_made {
             Some(half) => {
                 let clusters = half.clusters().await;
                 let (running, namespaces, calls) = (&[], &BTreeSet::new(), Vec::new());
                 let folder = Some(half.dir.path());
                 let scene = Scene { clusters: &clusters, running, namespaces, calls, folder };
-                evidence::keep(keeping, witness, Some(scene), told).await
+                evidence::keep(keeping, witness, Some(scene), report).await
             }
-            None => evidence::keep(keeping, witness, None, told).await,
+            None => evidence::keep(keeping, witness, None, report).await,
         };
     }
 
@@ -258,9 +258,9 @@ impl Session {
         self.leave_half_made().await;
         let Some(mut environment) = self.environment.take() else { return };
         let id = environment.record.id.clone();
-        if let Some(told) = self.report.environments.last_mut() {
+        if let Some(report) = self.report.environments.last_mut() {
             for cluster in &environment.clusters {
-                told.memory.extend(cluster.memory().await.map(|bytes| (cluster.name.clone(), bytes)));
+                report.memory.extend(cluster.memory().await.map(|bytes| (cluster.name.clone(), bytes)));
             }
         }
         let passed = self.report.scenarios.iter().all(|s| s.class() == Class::Pass);

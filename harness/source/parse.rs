@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_a_file_is_told_once_and_in_order() {
+    fn every_mistake_of_a_file_is_reported_once_and_in_order() {
         let text = "\
 nam: x
 count: many
@@ -312,7 +312,7 @@ parts:
 
         /// However many parts are wrong, each is reported, whatever surrounds it.
         #[test]
-        fn each_wrong_part_is_told(good in prop::collection::vec(any::<(bool, bool)>(), 1..12)) {
+        fn each_wrong_part_is_reported(good in prop::collection::vec(any::<(bool, bool)>(), 1..12)) {
             let mut text = String::from("name: x\nparts:\n");
             for (good, flow) in &good {
                 let size = if *good { "3" } else { "small" };

@@ -206,7 +206,7 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(io("open", &path))?;
-        let mut told = false;
+        let mut announced = false;
         let taken = wait::until(format!("another process to build {}", recipe.what()), PATIENCE, LOOK, || {
             let look = match file.try_lock() {
                 Ok(()) => Poll::Ready(()),
@@ -215,8 +215,8 @@ impl Cache {
                     let mut holder = String::new();
                     let _ = (&file).read_to_string(&mut holder);
                     let holder = holder.split_whitespace().next().map(|p| format!(" {p}")).unwrap_or_default();
-                    if !told {
-                        told = true;
+                    if !announced {
+                        announced = true;
                         ui::say(format!("… {} is being built by process{holder}; waiting for it", recipe.what()));
                     }
                     Poll::NotYet(format!("process{holder} has the lock of {}", path.display()))

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_that_is_missing_is_told_only_if_it_is_known() {
+    fn the_time_that_is_missing_is_reported_only_if_it_is_known() {
         let item = |present, seconds: Option<u64>| ItemStatus {
             what: String::new(),
             present,

@@ -474,13 +474,13 @@ mod tests {
     #[case::unknown_istio("istio-minor: \"1.30\"", "istio-minor: \"1.12\"", "Istio 1.12 is not in versions.yaml")]
     #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
     #[case::listed_twice("names: [registry.k8s.io/pause]", "names: [registry.k8s.io/etcd]", "listed twice")]
-    fn a_mistake_is_told_with_its_position(#[case] from: &str, #[case] to: &str, #[case] what: &str) {
+    fn a_mistake_is_reported_with_its_position(#[case] from: &str, #[case] to: &str, #[case] what: &str) {
         let line = BUILT_IN[..BUILT_IN.find(from).unwrap()].matches('\n').count() + 1;
         let file = Source::new("versions.yaml", BUILT_IN.replace(from, to));
         let error = Versions::parse(&file).unwrap_err();
         let VersionsError::Wrong(problems) = error else { panic!("{error}") };
-        let told: Vec<_> = problems.iter().map(|p| (p.position().map_or(0, |(line, _)| line), p.what())).collect();
-        assert!(told.iter().any(|(at, said)| *at == line && said.contains(what)), "line {line}: {told:?}");
+        let found: Vec<_> = problems.iter().map(|p| (p.position().map_or(0, |(line, _)| line), p.what())).collect();
+        assert!(found.iter().any(|(at, said)| *at == line && said.contains(what)), "line {line}: {found:?}");
     }
 
     #[test]

@@ -176,9 +176,9 @@ fn labels_of_nodes_come_from_their_field_or_from_a_patch_that_replaces_it() {
                 nodeRegistration: { kubeletExtraArgs: { node-labels: \"ingress-ready=true,topology.kubernetes.io/region=east\" } }\n";
     let source = crate::source::Source::new("cluster1.yaml", format!("{HEADER}{text}"));
     let nodes = kind_config::read(source, "cluster1").unwrap().nodes;
-    let told: Vec<String> = nodes.iter().map(|node| format!("{:?} {:?}", node.role, node.labels)).collect();
+    let shown: Vec<String> = nodes.iter().map(|node| format!("{:?} {:?}", node.role, node.labels)).collect();
     assert_eq!(
-        told,
+        shown,
         [
             r#"ControlPlane {"ingress-ready": "true", "topology.kubernetes.io/region": "east"}"#,
             r#"Worker {"zone": "a"}"#
@@ -199,8 +199,8 @@ fn what_only_kind_does_is_found_at_its_place() {
     let mut vpn = Topology::load(&kind_configs(), "vpn").unwrap();
     vpn.clusters[1].kind_config = config;
     let problems = vpn.only_on_kind(Path::new("kind-configs"), "netns");
-    let told: Vec<String> = problems.iter().map(|p| format!("{}: {p}", p.place())).collect();
-    insta::assert_snapshot!(told.join("\n"));
+    let shown: Vec<String> = problems.iter().map(|p| format!("{}: {p}", p.place())).collect();
+    insta::assert_snapshot!(shown.join("\n"));
     assert!(
         Topology::load(&kind_configs(), "vpn").unwrap().only_on_kind(Path::new("kind-configs"), "netns").is_empty()
     );

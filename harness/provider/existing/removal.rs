@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_a_namespace_is_told_in_kubernetes_words() {
+    fn what_holds_a_namespace_is_reported_in_kubernetes_words() {
         let words = "Some resources are remaining: pods. has 1 resource instances";
         let namespace = object(json!({ "metadata": { "name": "app1" }, "status": { "conditions": [
             { "type": "NamespaceContentRemaining", "status": "True", "message": words },

@@ -76,7 +76,7 @@ mod tests {
     #[case(true, false, 34, None, 0)]
     #[case(true, false, 35, None, 1)]
     #[case(false, false, 37, Some(true), 1)]
-    fn what_the_machine_lacks_is_told_to_the_kubelet(
+    fn what_the_machine_lacks_is_reported_to_the_kubelet(
         #[case] sys_resource: bool,
         #[case] cgroup_v2: bool,
         #[case] minor: u32,

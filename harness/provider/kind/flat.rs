@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn another_address_and_no_answer_are_told_apart() {
+    fn another_address_and_no_answer_are_distinguished() {
         let (from, to) = (pod("a", "10.10.0.2"), pod("b", "10.20.0.2"));
         assert_eq!(judge(&from, &to, Some("10.10.0.2".into())), None);
         insta::assert_snapshot!(judge(&from, &to, Some("172.20.0.3".into())).unwrap(), @"from pod 10.10.0.2 on node a to pod 10.20.0.2 on node b: the called pod saw 172.20.0.3, expected 10.10.0.2; the address is translated on the way: `docker exec a iptables-save -t nat`");

@@ -149,23 +149,24 @@ impl Programs {
 }
 
 fn images(find: impl Fn(Program) -> Option<PathBuf>, versions: &Versions) -> ImageMap {
-    let image = |told: &versions::Image| {
-        let files = told.programs.iter().map(|(inside, program)| {
+    let image = |listed: &versions::Image| {
+        let files = listed.programs.iter().map(|(inside, program)| {
             // Inside a container a symbolic link would lead somewhere else.
             Some(ImageFile { host: find(*program)?.canonicalize().ok()?, inside: inside.into() })
         });
         Some(Image {
             files: files.collect::<Option<_>>()?,
-            entrypoint: told.entrypoint.clone(),
-            env: told.env.clone().into_iter().collect(),
-            uid: told.user,
-            gid: told.user,
+            entrypoint: listed.entrypoint.clone(),
+            env: listed.env.clone().into_iter().collect(),
+            uid: listed.user,
+            gid: listed.user,
             ..Image::default()
         })
     };
-    let told = versions.images.iter().map(|located| &located.value);
-    told.filter_map(|told| Some((told, image(told)?)))
-        .flat_map(|(told, image)| told.names.iter().map(move |name| (name.clone(), image.clone())))
+    let listed = versions.images.iter().map(|located| &located.value);
+    listed
+        .filter_map(|listed| Some((listed, image(listed)?)))
+        .flat_map(|(listed, image)| listed.names.iter().map(move |name| (name.clone(), image.clone())))
         .collect()
 }
 

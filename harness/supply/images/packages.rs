@@ -203,7 +203,7 @@ pub(super) async fn add_on(
     let base =
         cache.item(&java(), |space| debootstrap(space, DEBIAN_JAVA, JAVA_PACKAGES.to_owned())).await?.path("java.tar");
     let name = add_on.local_image(&supplied.versions);
-    let content = told(&supplied.versions, &name)?;
+    let content = content_of(&supplied.versions, &name)?;
     let file = |program: Program| Ok::<_, SupplyError>(Content::Copy(supplied.program(program)?.to_owned()));
     let mut tree = Tree::new();
     for (path, program) in &content.programs {
@@ -270,7 +270,7 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
         all.push((name.to_owned(), tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
     }
     for (published, name) in ISTIO {
-        let content = told(&supplied.versions, published)?;
+        let content = content_of(&supplied.versions, published)?;
         let mut tree = Tree::new();
         for (path, program) in &content.programs {
             let mode = if *program == Program::EnvoyBootstrap { 0o644 } else { 0o755 };
@@ -286,7 +286,7 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
     Ok(all)
 }
 
-fn told<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::supply::versions::Image, BoxError> {
+fn content_of<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::supply::versions::Image, BoxError> {
     let image = name.parse()?;
     versions.image(&image).ok_or_else(|| format!("versions.yaml does not list the content of {name}").into())
 }
@@ -341,10 +341,10 @@ mod tests {
     }
 
     #[test]
-    fn what_istios_images_hold_is_told() {
+    fn what_istios_images_hold_is_reported() {
         let versions = Versions::built_in().unwrap();
         for (published, _) in ISTIO {
-            assert!(!told(&versions, published).unwrap().programs.is_empty(), "{published}");
+            assert!(!content_of(&versions, published).unwrap().programs.is_empty(), "{published}");
         }
     }
 }

@@ -307,7 +307,7 @@ mod tests {
     #[case::parent(vec![vec![F("../a", "evil"), F("a", "one")]], "/a", "points outside the image")]
     #[case::hidden_parent(vec![vec![F("x/../../a", "evil"), F("a", "one")]], "/a", "points outside the image")]
     #[case::hard_link_out(vec![vec![H("a", "../etc/shadow")]], "/a", "points outside the image")]
-    fn what_is_not_there_or_not_meant_to_be_is_told(
+    fn what_is_not_there_or_not_meant_to_be_is_reported(
         #[case] layers: Vec<Vec<Put<'static>>>,
         #[case] path: &str,
         #[case] why: &str,

@@ -136,57 +136,57 @@ pub fn main(file: &Path) -> ExitCode {
 
 type Result<T> = std::result::Result<T, String>;
 
-fn told<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
 }
 
 fn become_container(file: &Path, kubelet: &mut UnixStream) -> Result<std::convert::Infallible> {
-    let text = fs::read(file).map_err(told(file.display()))?;
-    let start: Start = serde_json::from_slice(&text).map_err(told(file.display()))?;
+    let text = fs::read(file).map_err(failed(file.display()))?;
+    let start: Start = serde_json::from_slice(&text).map_err(failed(file.display()))?;
     // The host's /proc is still the one in view: it shows this process by its ID on this machine.
-    let pid = fs::read_link("/proc/self").map_err(told("/proc/self"))?;
-    let pid = pid.to_string_lossy().parse().map_err(told("/proc/self"))?;
+    let pid = fs::read_link("/proc/self").map_err(failed("/proc/self"))?;
+    let pid = pid.to_string_lossy().parse().map_err(failed("/proc/self"))?;
     for (name, value) in &start.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        fs::write(&path, value).map_err(told(format!("sysctl {name}")))?;
+        fs::write(&path, value).map_err(failed(format!("sysctl {name}")))?;
     }
-    sethostname(&start.hostname).map_err(told("host name"))?;
+    sethostname(&start.hostname).map_err(failed("host name"))?;
     // Before the host's files are out of view.
     let input = match &start.input {
-        Input::Pipe { path, .. } => Some(File::open(path).map_err(told(path.display()))?),
+        Input::Pipe { path, .. } => Some(File::open(path).map_err(failed(path.display()))?),
         Input::None | Input::Terminal => None,
     };
     build_root(&start)?;
     fs::create_dir_all(&start.cwd)
         .or_else(|e| if Path::new(&start.cwd).is_dir() { Ok(()) } else { Err(e) })
-        .map_err(told(&start.cwd))?;
+        .map_err(failed(&start.cwd))?;
     if start.identity.read_only_root {
         remount(Path::new("/"), true)?;
     }
-    std::env::set_current_dir(&start.cwd).map_err(told(&start.cwd))?;
+    std::env::set_current_dir(&start.cwd).map_err(failed(&start.cwd))?;
     let program = find(&start)?;
     // Programs open /dev/stdout again, which needs the owner's permission.
     for result in
         [fchown(io::stdout(), Some(start.identity.uid), None), fchown(io::stderr(), Some(start.identity.uid), None)]
     {
-        result.map_err(told("standard output"))?;
+        result.map_err(failed("standard output"))?;
     }
     match (&start.input, input) {
         (Input::Terminal, _) => {
-            nix::unistd::setsid().map_err(told("a session of its own"))?;
-            rustix::process::ioctl_tiocsctty(io::stdout()).map_err(told("a terminal in control"))?;
+            nix::unistd::setsid().map_err(failed("a session of its own"))?;
+            rustix::process::ioctl_tiocsctty(io::stdout()).map_err(failed("a terminal in control"))?;
             nix::unistd::dup2_stdin(io::stdout())
         }
         (_, Some(pipe)) => nix::unistd::dup2_stdin(pipe),
-        (_, None) => nix::unistd::dup2_stdin(File::open("/dev/null").map_err(told("/dev/null"))?),
+        (_, None) => nix::unistd::dup2_stdin(File::open("/dev/null").map_err(failed("/dev/null"))?),
     }
-    .map_err(told("standard input"))?;
+    .map_err(failed("standard input"))?;
     drop_rights(&start.identity)?;
-    let ready = serde_json::to_string(&Reply::Ready { pid }).map_err(told("reply"))?;
+    let ready = serde_json::to_string(&Reply::Ready { pid }).map_err(failed("reply"))?;
     // If the kubelet has ended, stop here: its death signal may have been sent before it was requested.
-    writeln!(kubelet, "{ready}").map_err(told("the kubelet has ended"))?;
+    writeln!(kubelet, "{ready}").map_err(failed("the kubelet has ended"))?;
     // `unshare` above holds this socket too, so the program's start would not close it.
-    kubelet.shutdown(std::net::Shutdown::Write).map_err(told("the kubelet has ended"))?;
+    kubelet.shutdown(std::net::Shutdown::Write).map_err(failed("the kubelet has ended"))?;
     let (first, rest) = start.argv.split_first().ok_or("no command specified")?;
     let error = std::process::Command::new(&program).arg0(first).args(rest).env_clear().envs(&start.env).exec();
     Err(format!("cannot execute {}: {error}", program.display()))
@@ -210,58 +210,58 @@ fn find(start: &Start) -> Result<PathBuf> {
 }
 
 fn drop_rights(identity: &Identity) -> Result<()> {
-    let bounding = caps::read(None, caps::CapSet::Bounding).map_err(told("capabilities"))?;
+    let bounding = caps::read(None, caps::CapSet::Bounding).map_err(failed("capabilities"))?;
     for capability in bounding {
         if !identity.capabilities.contains(&capability.to_string()) {
-            caps::drop(None, caps::CapSet::Bounding, capability).map_err(told(capability))?;
+            caps::drop(None, caps::CapSet::Bounding, capability).map_err(failed(capability))?;
         }
     }
     if identity.no_new_privileges {
-        nix::sys::prctl::set_no_new_privs().map_err(told("no new privileges"))?;
+        nix::sys::prctl::set_no_new_privs().map_err(failed("no new privileges"))?;
     }
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(told("groups"))?;
+    setgroups(&groups).map_err(failed("groups"))?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    setresgid(gid, gid, gid).map_err(told("group"))?;
-    setresuid(uid, uid, uid).map_err(told("user"))?;
+    setresgid(gid, gid, gid).map_err(failed("group"))?;
+    setresuid(uid, uid, uid).map_err(failed("user"))?;
     // A change of user clears it: set again, so that the container ends with the process that waits for it.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(told("death signal"))
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("death signal"))
 }
 
 /// Makes the new root and moves into it.
 fn build_root(start: &Start) -> Result<()> {
     let root = &start.root;
     let tmpfs = |at: &Path, options: &str| {
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options)).map_err(told(at.display()))
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options)).map_err(failed(at.display()))
     };
     tmpfs(root, "mode=0755")?;
     let new = if start.layers.is_empty() { root.clone() } else { overlay(root, &start.layers)? };
     let old = new.join(".host");
-    fs::create_dir(&old).map_err(told(old.display()))?;
-    pivot_root(&new, &old).map_err(told("pivot_root"))?;
-    std::env::set_current_dir("/").map_err(told("/"))?;
+    fs::create_dir(&old).map_err(failed(old.display()))?;
+    pivot_root(&new, &old).map_err(failed("pivot_root"))?;
+    std::env::set_current_dir("/").map_err(failed("/"))?;
     let host = Path::new("/.host");
     if start.layers.is_empty() {
         of_host(host)?;
     } else {
         for folder in ["/proc", "/sys", "/dev", "/etc", "/run"] {
-            fs::create_dir_all(folder).map_err(told(folder))?;
+            fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         tmpfs(Path::new("/dev"), "mode=0755")?;
     }
     let special = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), special, None::<&str>).map_err(told("/proc"))?;
+    mount(Some("proc"), "/proc", Some("proc"), special, None::<&str>).map_err(failed("/proc"))?;
     bind(Path::new("/proc/sys"), Path::new("/proc/sys"), true)?;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), special | MsFlags::MS_RDONLY, None::<&str>).map_err(told("/sys"))?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), special | MsFlags::MS_RDONLY, None::<&str>).map_err(failed("/sys"))?;
     devices(host)?;
     for Mount { host: from, inside, read_only } in &start.mounts {
         let from = host.join(from.strip_prefix("/").unwrap_or(from));
         let made = if from.is_dir() { fs::create_dir_all(inside) } else { touch(inside) };
-        made.map_err(told(format!("{} in the container", inside.display())))?;
+        made.map_err(failed(format!("{} in the container", inside.display())))?;
         bind(&from, inside, *read_only)?;
     }
-    umount2(host, MntFlags::MNT_DETACH).map_err(told("/.host"))?;
-    fs::remove_dir(host).map_err(told("/.host"))
+    umount2(host, MntFlags::MNT_DETACH).map_err(failed("/.host"))?;
+    fs::remove_dir(host).map_err(failed("/.host"))
 }
 
 /// The root of an image: its layers, and on top what the container writes, in memory.
@@ -272,7 +272,7 @@ fn overlay(memory: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
     }
     // By their names in their folder, as the kernel takes no more than a page of options.
     let parent = layers.first().and_then(|layer| layer.parent()).ok_or("the image has no layers")?;
-    std::env::set_current_dir(parent).map_err(told(parent.display()))?;
+    std::env::set_current_dir(parent).map_err(failed(parent.display()))?;
     let names: Vec<_> =
         layers.iter().rev().filter_map(|layer| layer.file_name()).map(|name| name.to_string_lossy()).collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.display(), work.display());
@@ -280,7 +280,7 @@ fn overlay(memory: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
         return Err(format!("the image has {} layers, more than can be mounted", layers.len()));
     }
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .map_err(told("the image's layers (overlayfs)"))?;
+        .map_err(failed("the image's layers (overlayfs)"))?;
     Ok(root)
 }
 
@@ -307,12 +307,12 @@ fn of_host(host: &Path) -> Result<()> {
     ] {
         folder(Path::new(path), mode)?;
     }
-    symlink("../run", "/var/run").map_err(told("/var/run"))
+    symlink("../run", "/var/run").map_err(failed("/var/run"))
 }
 
 fn folder(path: &Path, mode: u32) -> Result<()> {
-    fs::create_dir(path).map_err(told(path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(told(path.display()))
+    fs::create_dir(path).map_err(failed(path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed(path.display()))
 }
 
 fn touch(path: &Path) -> io::Result<()> {
@@ -329,14 +329,14 @@ fn touch(path: &Path) -> io::Result<()> {
 
 fn bind(from: &Path, to: &Path, read_only: bool) -> Result<()> {
     let what = || format!("{} in the container", to.display());
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(told(what()))?;
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed(what()))?;
     if read_only { remount(to, true) } else { Ok(()) }
 }
 
 fn remount(path: &Path, read_only: bool) -> Result<()> {
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
     flags.set(MsFlags::MS_RDONLY, read_only);
-    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).map_err(told(path.display()))
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).map_err(failed(path.display()))
 }
 
 /// `/usr`, `/bin`, `/lib…`, `/sbin` of the host, read-only; but `/usr/local` is the image's own.
@@ -353,7 +353,7 @@ fn system(host: &Path) -> Result<()> {
 }
 
 fn entries(folder: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(folder).map_err(told(folder.display()))?.flatten();
+    let entries = fs::read_dir(folder).map_err(failed(folder.display()))?.flatten();
     Ok(entries.filter_map(|e| e.file_name().into_string().ok()).collect())
 }
 
@@ -362,10 +362,10 @@ fn same(host: &Path, name: &str) -> Result<()> {
     let (from, to) = (host.join(name), Path::new("/").join(name));
     let Ok(meta) = fs::symlink_metadata(&from) else { return Ok(()) };
     if meta.is_symlink() {
-        let target = fs::read_link(&from).map_err(told(from.display()))?;
-        return symlink(target, &to).map_err(told(to.display()));
+        let target = fs::read_link(&from).map_err(failed(from.display()))?;
+        return symlink(target, &to).map_err(failed(to.display()));
     }
-    if meta.is_dir() { fs::create_dir(&to) } else { touch(&to) }.map_err(told(to.display()))?;
+    if meta.is_dir() { fs::create_dir(&to) } else { touch(&to) }.map_err(failed(to.display()))?;
     bind(&from, &to, true)
 }
 
@@ -402,7 +402,7 @@ fn etc(host: &Path) -> Result<()> {
         ("group", GROUP),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nprotocols: files\nservices: files\n"),
     ] {
-        fs::write(Path::new("/etc").join(name), content).map_err(told(name))?;
+        fs::write(Path::new("/etc").join(name), content).map_err(failed(name))?;
     }
     Ok(())
 }
@@ -410,21 +410,21 @@ fn etc(host: &Path) -> Result<()> {
 fn devices(host: &Path) -> Result<()> {
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let to = Path::new("/dev").join(name);
-        touch(&to).map_err(told(to.display()))?;
+        touch(&to).map_err(failed(to.display()))?;
         bind(&host.join("dev").join(name), &to, false)?;
     }
     for (name, target) in
         [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("ptmx", "pts/ptmx")]
     {
-        symlink(target, Path::new("/dev").join(name)).map_err(told(name))?;
+        symlink(target, Path::new("/dev").join(name)).map_err(failed(name))?;
     }
     for (path, kind, options) in [
         ("/dev/shm", "tmpfs", "mode=1777,size=64m"),
         ("/dev/pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5"),
     ] {
-        fs::create_dir(path).map_err(told(path))?;
+        fs::create_dir(path).map_err(failed(path))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(Some(kind), path, Some(kind), flags, Some(options)).map_err(told(path))?;
+        mount(Some(kind), path, Some(kind), flags, Some(options)).map_err(failed(path))?;
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ type Handles = Mutex<Vec<Handle>>;
 
 /// Runs a pod to its end, and removes it from the API server.
 pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
-    let told = tokio::spawn(tell_status(run.clone()));
+    let status = tokio::spawn(tell_status(run.clone()));
     let handles = Handles::default();
     let renewals = Mutex::new(None);
     let life = async {
@@ -81,7 +81,7 @@ pub async fn run(run: Arc<Run>, mut updates: watch::Receiver<Update>) {
         }
         None => handles.iter().for_each(|h| h.task.abort()),
     }
-    told.abort();
+    status.abort();
     tell(&run, None).await;
     remove(&run).await;
 }

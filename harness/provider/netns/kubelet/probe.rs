@@ -175,11 +175,11 @@ async fn exec(action: &ExecAction, target: &ProbeTarget, timeout: Duration) -> R
 }
 
 async fn http(action: &HTTPGetAction, target: &ProbeTarget) -> Result<(), String> {
-    let told = |what: &'static str| move |e: hyper::Error| format!("{what}: {e}");
+    let failed = |what: &'static str| move |e: hyper::Error| format!("{what}: {e}");
     let stream = connect(target, action.host.as_deref(), &action.port).await?;
     let host = stream.peer_addr().map_err(|e| e.to_string())?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(told("handshake"))?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed("handshake"))?;
     let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let mut request = hyper::Request::get(path).header("user-agent", "kube-probe/1.34").header("connection", "close");
@@ -193,7 +193,7 @@ async fn http(action: &HTTPGetAction, target: &ProbeTarget) -> Result<(), String
     }
     let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| e.to_string())?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(told("request"))?;
+        let response = sender.send_request(request).await.map_err(failed("request"))?;
         let status = response.status();
         let _ = response.into_body().collect().await;
         Ok::<_, String>(status)

@@ -232,7 +232,7 @@ impl Run {
     /// Asks for a token that is good only while this pod exists. Answers it, and when to ask again.
     async fn request_token(&self, (audience, seconds): &TokenRequest) -> Result<(String, Timestamp), String> {
         let account = self.spec().service_account_name.unwrap_or_else(|| "default".into());
-        let told = |why: String| format!("token of service account {account:?}: {why}");
+        let failed = |why: String| format!("token of service account {account:?}: {why}");
         let request = Request {
             spec: Some(TokenRequestSpec {
                 audiences: Some(audience.clone().into_iter().collect()),
@@ -251,9 +251,9 @@ impl Run {
         let answer = api
             .create_token_request(&account, &PostParams::default(), &request)
             .await
-            .map_err(|e| told(e.to_string()))?;
+            .map_err(|e| failed(e.to_string()))?;
         let answer = answer.status.and_then(|s| Some((s.token?, s.expiration_timestamp?.0)));
-        let (token, expires) = answer.ok_or_else(|| told("the API server returned none".into()))?;
+        let (token, expires) = answer.ok_or_else(|| failed("the API server returned none".into()))?;
         // As the kubelet: renewed when a fifth of its life is left, or after a day.
         let now = Timestamp::now();
         let life = expires.duration_since(now).unsigned_abs();
@@ -268,15 +268,15 @@ impl Run {
         mut attempt: impl FnMut() -> F,
     ) -> T {
         let mut changes = self.node.changes.subscribe();
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             let why = match attempt().await {
                 Ok(value) => return value,
                 Err(why) => why,
             };
-            if why != told {
+            if why != logged {
                 self.event(EventType::Warning, reason, why.clone()).await;
-                told = why;
+                logged = why;
             }
             self.changed(&mut changes, Duration::from_secs(1)).await;
         }

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn all_refusals_are_told_at_once() {
+    fn all_refusals_are_reported_at_once() {
         assert_eq!(refused(json!({"hostPID": true, "runtimeClassName": "kata"})).len(), 2);
     }
 

@@ -27,13 +27,13 @@ pub fn write(
     let spec = facts.spec();
     let group = fs_group(&spec);
     for volume in spec.volumes.iter().flatten() {
-        let told = |why: String| format!("MountVolume.SetUp failed for volume {:?}: {why}", volume.name);
+        let failed = |why: String| format!("MountVolume.SetUp failed for volume {:?}: {why}", volume.name);
         let path = folder.join(&volume.name);
-        let written = match files::of_volume(volume, facts, objects, tokens).map_err(told)? {
+        let written = match files::of_volume(volume, facts, objects, tokens).map_err(failed)? {
             Some(files) => atomic::write(&path, &files, group).map(drop),
             None => empty_dir(&path, group),
         };
-        written.map_err(|e| told(e.to_string()))?;
+        written.map_err(|e| failed(e.to_string()))?;
     }
     Ok(())
 }
