@@ -79,6 +79,7 @@ fn refused(output: &Output, expected: &[(&str, &str)]) {
 #[case("steps", "offline/steps.yaml:12:47", "`deployment` and `pods` both say what is restarted")]
 #[case("steps", "offline/steps.yaml:13:44", "there is more than one thing")]
 #[case("object-name", "offline/object-name.yaml:8:44", "`x` is not KIND/NAME")]
+#[case("gateway-api", "offline/objects/gateway-api.yaml:2:7", "write `mesh: { gateway_api: true }` in the scenario")]
 #[case("domains", "kind-configs/domains/cluster2.yaml:10:54", "the DNS domain of every cluster is cluster.local")]
 #[case("only-kind", "kind-configs/only-kind/cluster1.yaml:6:3", "netns does not support `containerdConfigPatches`")]
 fn what_needs_no_cluster_is_refused_when_the_scenario_is_read(

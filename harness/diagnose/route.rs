@@ -52,8 +52,32 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     climbed
 }
 
-/// A VirtualService somewhere, with what its hosts mean.
+/// Kinds whose objects route calls of a service: their API version, and the hosts that one is for.
+type Routes = (&'static str, &'static str, fn(&Value, &str) -> Vec<String>);
+const ROUTES: [Routes; 3] = [
+    ("networking.istio.io", "VirtualService", hosts_of_rule),
+    ("gateway.networking.k8s.io", "HTTPRoute", hosts_of_route),
+    ("gateway.networking.k8s.io", "GRPCRoute", hosts_of_route),
+];
+
+/// The hosts of a VirtualService, in full.
+fn hosts_of_rule(spec: &Value, namespace: &str) -> Vec<String> {
+    list(spec, "hosts").iter().filter_map(Value::as_str).map(|host| in_full(host, namespace)).collect()
+}
+
+/// The Services that are parents of a route of the Gateway API, in full.
+fn hosts_of_route(spec: &Value, namespace: &str) -> Vec<String> {
+    let services = list(spec, "parentRefs").iter().filter(|parent| parent["kind"] == "Service");
+    let host = |parent: &Value| {
+        let namespace = parent["namespace"].as_str().unwrap_or(namespace);
+        Some(format!("{}.{namespace}.svc.cluster.local", parent["name"].as_str()?))
+    };
+    services.filter_map(host).collect()
+}
+
+/// A VirtualService, or a route of the Gateway API, somewhere, with what its hosts mean.
 struct Rule {
+    kind: &'static str,
     cluster: String,
     /// Whether a control plane reads rules there.
     read: bool,
@@ -62,15 +86,20 @@ struct Rule {
     hosts: Vec<String>,
 }
 
-/// All VirtualServices of all clusters; those that cannot be read are none.
+/// The rules of all clusters; those that cannot be read, or whose kind has no definition, are none.
 async fn rules(scene: &Scene<'_>) -> Vec<Rule> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService"));
+    let each = ROUTES.map(|routes| rules_of(scene, routes));
+    join_all(each).await.into_iter().flatten().collect()
+}
+
+async fn rules_of(scene: &Scene<'_>, (group, kind, hosts): Routes) -> Vec<Rule> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
     let planes: Vec<&str> = scene.planes().into_iter().map(Facts::name).collect();
     let listed = scene.facts.iter().map(|facts| {
         let api: Api<DynamicObject> = Api::all_with(facts.cluster.client.clone(), &resource);
         let all = ListParams::default();
         async move {
-            let listed: Answer<_> = within("VirtualServices", api.list(&all)).await;
+            let listed: Answer<_> = within(kind, api.list(&all)).await;
             (facts, listed.map(|l| l.items).unwrap_or_default())
         }
     });
@@ -80,10 +109,11 @@ async fn rules(scene: &Scene<'_>) -> Vec<Rule> {
             let namespace = object.namespace().unwrap_or_default();
             let spec = object.data.get("spec").cloned().unwrap_or_default();
             Rule {
+                kind,
                 cluster: facts.name().to_owned(),
                 read: planes.contains(&facts.name()),
                 name: format!("{namespace}/{}", object.name_any()),
-                hosts: list(&spec, "hosts").iter().filter_map(Value::as_str).map(|h| in_full(h, &namespace)).collect(),
+                hosts: hosts(&spec, &namespace),
             }
         }));
     }
@@ -111,7 +141,7 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
     let (rule, observed) = astray?;
     let primary = scene.primary(scene.home()).map_or("the primary", Facts::name);
     Some(Check::from(Broken {
-        expected: format!("VirtualService {} is in force for {whole}", rule.name),
+        expected: format!("{} {} is in force for {whole}", rule.kind, rule.name),
         observed,
         command: command.to_owned(),
         fix: format!("move it to namespace {namespace} of {primary}, or write its host in full"),
@@ -170,7 +200,7 @@ fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap
 }
 
 fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Check {
-    let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService is in force".to_owned());
+    let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService or HTTPRoute is in force".to_owned());
     if let Some(answer) = &chosen.by_itself {
         return Check::Holds(format!("{rule}: the proxy itself responds {answer}"));
     }
@@ -191,7 +221,9 @@ fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[
         command: command.to_owned(),
         fix: match &chosen.made_from {
             Some(rule) => format!("correct the weights and subsets of {rule}"),
-            None => format!("apply a VirtualService for the service where its control plane reads it ({others})"),
+            None => format!(
+                "apply a VirtualService or HTTPRoute for the service where its control plane reads it ({others})"
+            ),
         },
     })
 }
@@ -205,6 +237,17 @@ fn in_full(host: &str, namespace: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_of_the_gateway_api_is_for_its_parents() {
+        let spec = serde_json::json!({ "parentRefs": [
+            { "group": "", "kind": "Service", "name": "helloworld" },
+            { "kind": "Service", "name": "other", "namespace": "app2" },
+            { "kind": "Gateway", "name": "ingress" },
+        ] });
+        let expected = ["helloworld.app1.svc.cluster.local", "other.app2.svc.cluster.local"];
+        assert_eq!(hosts_of_route(&spec, "app1"), expected);
+    }
 
     #[test]
     fn a_short_host_means_the_rule_s_own_namespace() {

@@ -146,6 +146,10 @@ fn object(config: &str) -> Option<String> {
     let rest = config.split_once("/namespaces/")?.1;
     let mut parts = rest.split('/');
     let (namespace, kind, name) = (parts.next()?, parts.next()?, parts.next()?);
+    // istiod merges the routes of the Gateway API for a Service into one VirtualService of its own: `app1~5000~HOST`.
+    if let [_, port, host] = name.split('~').collect::<Vec<_>>()[..] {
+        return Some(format!("the Gateway API's routes for {host}:{port}"));
+    }
     let kind = if kind == "virtual-service" { "VirtualService" } else { kind };
     Some(format!("{kind} {namespace}/{name}"))
 }

@@ -39,15 +39,15 @@ pub(super) const SUBSET_LABEL_WRONG: Fault = Fault {
     name: "subset-label-wrong",
     breaks: "The subsets of this cluster's DestinationRules select a label value that no pod has.",
     rung: Some(RungId::Route),
-    plan: |at| plan(at, |at| note(at, Find::Each { kind: "DestinationRule", broken: specs::no_such_version })),
+    plan: |at| plan(at, |at| note(at, Find::Each { kinds: &["DestinationRule"], broken: specs::no_such_version })),
     ..BASE
 };
 
 pub(super) const WEIGHTS_DIFFER: Fault = Fault {
     name: "weights-differ",
-    breaks: "The weights in this cluster's VirtualServices are swapped: the first destination gets the last one's share.",
+    breaks: "The weights in this cluster's VirtualServices, HTTPRoutes and GRPCRoutes are swapped: the first destination gets the last one's share.",
     rung: Some(RungId::Route),
-    plan: |at| plan(at, |at| note(at, Find::Each { kind: "VirtualService", broken: specs::exchanged })),
+    plan: |at| plan(at, |at| note(at, Find::Each { kinds: ROUTES, broken: specs::exchanged })),
     ..BASE
 };
 
@@ -61,14 +61,14 @@ pub(super) const VIRTUAL_SERVICE_ELSEWHERE: Fault = Fault {
 
 pub(super) const RULE_IN_ONE_PRIMARY: Fault = Fault {
     name: "rule-in-one-primary",
-    breaks: "This primary has no VirtualService that other primaries have: the proxies that it serves route without it.",
+    breaks: "This primary has no VirtualService, HTTPRoute or GRPCRoute that other primaries have: the proxies that it serves route without it.",
     rung: Some(RungId::Route),
     applies: |world, cluster| {
         world.has_control_plane(cluster)?;
         let others = world.topology.config_clusters().any(|c| c.name != cluster.name);
         others.then_some(()).ok_or_else(|| "no other cluster has a configuration of its own".to_owned())
     },
-    plan: |at| plan(at, |at| note(at, Find::Shared { kind: "VirtualService" })),
+    plan: |at| plan(at, |at| note(at, Find::Shared { kinds: ROUTES })),
     ..BASE
 };
 
@@ -99,16 +99,19 @@ pub(super) const REJECTED: Fault = Fault {
     ..BASE
 };
 
+/// Kinds whose objects route calls of a service.
+const ROUTES: &[&str] = &["VirtualService", "HTTPRoute", "GRPCRoute"];
+
 /// Where the objects to break come from.
 enum Find {
-    /// Every object of this kind in the workloads' namespaces for which there is a broken form.
-    Each { kind: &'static str, broken: fn(&Value) -> Option<Value> },
+    /// Every object of these kinds in the workloads' namespaces for which there is a broken form.
+    Each { kinds: &'static [&'static str], broken: fn(&Value) -> Option<Value> },
     /// As `Each`, but broken by being in another namespace.
     Moved { kind: &'static str, broken: fn(&Value) -> Option<Value> },
     /// The DestinationRule of every service there, changed or new.
     Policies { spec: fn(&str, Option<&Value>) -> Value },
-    /// Every object of this kind that another primary has as well is deleted.
-    Shared { kind: &'static str },
+    /// Every object of these kinds that another primary has as well is deleted.
+    Shared { kinds: &'static [&'static str] },
     /// One new object in each of the namespaces.
     New { kind: &'static str, spec: fn() -> Value },
 }
@@ -179,11 +182,25 @@ fn replacing(whole: Option<&Value>, broken: Option<&Value>, spec: &Value) -> Val
 }
 
 fn api_version(kind: &str) -> &'static str {
-    if kind == "EnvoyFilter" { "networking.istio.io/v1alpha3" } else { "networking.istio.io/v1" }
+    match kind {
+        "EnvoyFilter" => "networking.istio.io/v1alpha3",
+        "HTTPRoute" | "GRPCRoute" => "gateway.networking.k8s.io/v1",
+        _ => "networking.istio.io/v1",
+    }
 }
 
 fn all(cluster: &Cluster, kind: &str, namespace: &str) -> Objects<DynamicObject> {
     objects::named(cluster, api_version(kind), kind, namespace)
+}
+
+/// The objects of a kind; none where the cluster does not have the kind's definition.
+async fn listed(cluster: &Cluster, kind: &str, namespace: &str) -> Result<Vec<DynamicObject>, FaultError> {
+    match all(cluster, kind, namespace).list().await {
+        Err(FaultError::Kube { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
+            Ok(Vec::new())
+        }
+        listed => listed,
+    }
 }
 
 fn spec_of(object: &DynamicObject) -> Value {
@@ -196,13 +213,15 @@ impl Find {
         let mut swaps = Vec::new();
         for namespace in world.namespaces {
             match *self {
-                Find::Each { kind, broken } => {
-                    let objects = all(cluster, kind, namespace).list().await?;
-                    swaps.extend(objects.iter().filter_map(|object| {
-                        let whole = spec_of(object);
-                        let broken = broken(&whole)?;
-                        Some(Swap { whole: Some(whole), broken: Some(broken), ..named(kind, object) })
-                    }));
+                Find::Each { kinds, broken } => {
+                    for kind in kinds {
+                        let objects = listed(cluster, kind, namespace).await?;
+                        swaps.extend(objects.iter().filter_map(|object| {
+                            let whole = spec_of(object);
+                            let broken = broken(&whole)?;
+                            Some(Swap { whole: Some(whole), broken: Some(broken), ..named(kind, object) })
+                        }));
+                    }
                 }
                 Find::Moved { kind, broken } => {
                     let elsewhere = ["default", "kube-public"].into_iter().find(|n| !world.namespaces.contains(*n));
@@ -219,14 +238,17 @@ impl Find {
                     is_strict(at).await?;
                     swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
-                Find::Shared { kind } => {
-                    let mut elsewhere = BTreeSet::new();
-                    for other in world.topology.config_clusters().filter(|c| c.name != cluster.name) {
-                        let objects = all(world.cluster(&other.name)?, kind, namespace).list().await?;
-                        elsewhere.extend(objects.iter().map(ResourceExt::name_any));
+                Find::Shared { kinds } => {
+                    for kind in kinds {
+                        let mut elsewhere = BTreeSet::new();
+                        for other in world.topology.config_clusters().filter(|c| c.name != cluster.name) {
+                            let objects = listed(world.cluster(&other.name)?, kind, namespace).await?;
+                            elsewhere.extend(objects.iter().map(ResourceExt::name_any));
+                        }
+                        let own = listed(cluster, kind, namespace).await?;
+                        let shared = own.iter().filter(|o| elsewhere.contains(&o.name_any()));
+                        swaps.extend(shared.map(|o| removed(kind, o)));
                     }
-                    let own = all(cluster, kind, namespace).list().await?;
-                    swaps.extend(own.iter().filter(|o| elsewhere.contains(&o.name_any())).map(|o| removed(kind, o)));
                 }
                 Find::New { kind, spec } => swaps.push(Swap {
                     kind: kind.to_owned(),
@@ -245,10 +267,9 @@ impl Find {
     /// Why there is nothing to break.
     fn missing(&self) -> String {
         match self {
-            Self::Each { kind, .. } | Self::Moved { kind, .. } => {
-                format!("no {kind} in this cluster can be broken in this way")
-            }
-            Self::Shared { kind } => format!("no other primary has a {kind} that is there"),
+            Self::Each { kinds, .. } => format!("no {} in this cluster can be broken in this way", kinds.join(" or ")),
+            Self::Moved { kind, .. } => format!("no {kind} in this cluster can be broken in this way"),
+            Self::Shared { kinds } => format!("no other primary has a {} that is there", kinds.join(" or ")),
             Self::Policies { .. } => "no service of a workload exists there".to_owned(),
             Self::New { .. } => "no workload exists there".to_owned(),
         }

@@ -144,8 +144,10 @@ fn missing() -> Router {
 async fn what_was_broken_half_is_noted_though_nobody_answers() {
     let istiod = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "istiod" },
         "spec": { "replicas": 1, "selector": {}, "template": {} } });
-    let path = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
-    let router = Router::new().route(path, get(move || async { Json(istiod) }).patch(never));
+    let list = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [istiod] });
+    let all = "/apis/apps/v1/namespaces/istio-system/deployments";
+    let router = Router::new().route(all, get(move || async { Json(list) }));
+    let router = router.route(&format!("{all}/istiod"), axum::routing::patch(never));
     let (clusters, topology) = primary(router);
     let (root, namespaces) = (tempfile::tempdir().unwrap(), BTreeSet::new());
     let env = environment(root.path(), &[]);

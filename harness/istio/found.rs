@@ -205,7 +205,8 @@ impl FoundMesh {
         if wanted.tracing.is_some() {
             differences.push("`tracing: zipkin`, which is installed with a mesh only (`--install-mesh`)".into());
         }
-        for (name, set) in wanted.istio.names() {
+        let apis = [("gateway_api", wanted.gateway_api), ("mcs", wanted.mcs)];
+        for (name, set) in wanted.istio.names().into_iter().chain(apis) {
             if set {
                 differences
                     .push(format!("`mesh.{name}`, which is set where a mesh is installed only (`--install-mesh`)"));

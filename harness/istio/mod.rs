@@ -6,6 +6,7 @@
 //!
 //! **Never**: know which provider runs the clusters.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 use crate::apply::{ApplyError, Reason};
 use crate::observe::ObserveError;
 use crate::provider::{Cluster, ProviderError};
+use crate::supply::Program;
 use crate::tool::ToolError;
 use crate::topology::Topology;
 use crate::wait::WaitError;
@@ -53,6 +55,8 @@ pub struct MeshInputs {
     pub tag: String,
     /// The image of the Zipkin server.
     pub zipkin: String,
+    /// Files of definitions, as far as they were supplied.
+    pub crds: BTreeMap<Program, PathBuf>,
     /// The proxies are a stock Envoy, without Istio's own filters.
     pub stock_envoy: bool,
     /// The environment's identifier: on every object as [`crate::apply::OWNER_LABEL`].
@@ -85,6 +89,14 @@ pub enum MeshError {
     /// Certificates could not be made.
     #[error("certificates of the mesh: {0}")]
     Trust(#[from] rcgen::Error),
+    /// A file of definitions could not be read.
+    #[error("the definitions of {program}: {why}")]
+    Definitions {
+        /// Whose.
+        program: Program,
+        /// What is wrong.
+        why: String,
+    },
     /// Something did not happen in time.
     #[error(transparent)]
     Wait(Box<WaitError<MeshError>>),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
-use crate::supply::AddOn;
+use crate::supply::{AddOn, Program};
 use crate::topology::{ClusterSpec, IstioSettings, Topology};
 
 /// How the mesh is installed.
@@ -26,6 +26,12 @@ pub struct MeshOptions {
     /// The server that the proxies send traces of every request to (default: none). It runs beside istiod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// Whether the definitions of the Gateway API are installed.
+    #[serde(default)]
+    pub gateway_api: bool,
+    /// Whether the definitions of the Multi-Cluster Services API are installed, and istiod uses them.
+    #[serde(default)]
+    pub mcs: bool,
     /// What the topology and the scenario set of Istio itself.
     #[serde(default, flatten)]
     pub istio: IstioSettings,
@@ -55,7 +61,16 @@ impl MeshOptions {
             let names: Vec<&str> = fields.keys().map(String::as_str).collect();
             words.push_str(&format!(", {what} {}", names.join(" and ")));
         }
+        for (what, on) in [("Gateway API", self.gateway_api), ("MCS API", self.mcs)] {
+            words.push_str(&if on { format!(", {what}") } else { String::new() });
+        }
         words + &revision.as_ref().map(|revision| format!(", revision {revision}")).unwrap_or_default()
+    }
+
+    /// The files of definitions that they need.
+    pub fn crds(&self) -> Vec<Program> {
+        let all = [(Program::GatewayApi, self.gateway_api), (Program::McsApi, self.mcs)];
+        all.into_iter().filter_map(|(file, wanted)| wanted.then_some(file)).collect()
     }
 
     /// What must be supplied for them, beside the mesh.

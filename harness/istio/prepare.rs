@@ -11,6 +11,7 @@ use super::options::MeshOptions;
 use super::trust::Trust;
 use super::{Mesh, MeshError, MeshInputs, NAMESPACE, federation, gateway, primary, remote, tracing};
 use crate::apply::{self, Manifest};
+use crate::supply::Program;
 use crate::tool::Tool;
 use crate::topology::{ClusterSpec, Role, Topology};
 
@@ -44,6 +45,11 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
     });
     let (generated, gateways) = try_join!(try_join_all(generated), try_join_all(gateways))?;
     let mut manifests: BTreeMap<_, Vec<_>> = generated.into_iter().collect();
+    for program in options.crds() {
+        let definitions = definitions(program, inputs)?;
+        // Where rules are applied, and where a scenario may try them.
+        manifests.values_mut().for_each(|all| all.extend(definitions.iter().cloned()));
+    }
     if options.tracing.is_some() {
         for collector in tracing::collectors(topology) {
             manifests.entry(collector.name.clone()).or_default().extend(tracing::server(&inputs.zipkin)?);
@@ -78,6 +84,14 @@ impl Prepared {
         all.filter(|m| m.namespace() != Some(NAMESPACE) && !(m.kind() == "Namespace" && m.name() == NAMESPACE))
             .collect()
     }
+}
+
+/// The CustomResourceDefinitions of a supplied file.
+fn definitions(program: Program, inputs: &MeshInputs) -> Result<Vec<Manifest>, MeshError> {
+    let failed = |why: String| MeshError::Definitions { program, why };
+    let path = inputs.crds.get(&program).ok_or_else(|| failed("they were not supplied".to_owned()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    Ok(apply::parse(&path.display().to_string(), &text)?)
 }
 
 /// What istioctl installs in a cluster. Without the `trust` of the installation, what follows from other meshes is left out.
@@ -162,6 +176,7 @@ pub(super) mod tests {
             stock_envoy,
             owner: "a1b2".into(),
             zipkin: "meshproof.local/zipkin:3".into(),
+            crds: BTreeMap::new(),
         }
     }
 

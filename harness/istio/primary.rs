@@ -74,6 +74,12 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     if options.tracing.is_some() {
         tracing::configure(&mut mesh_config, &mut values);
     }
+    if options.mcs {
+        // As in Istio's own tests of it (`tests/integration/pilot/mcs`).
+        for flag in ["ENABLE_MCS_HOST", "ENABLE_MCS_SERVICE_DISCOVERY"] {
+            values["pilot"]["env"][flag] = json!("true");
+        }
+    }
     let revision = options.istio.revision.as_deref();
     let probe = |field: &str| format!("spec.template.spec.containers.[name:discovery].readinessProbe.{field}");
     json!({

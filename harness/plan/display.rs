@@ -144,8 +144,9 @@ fn mesh(mesh: &MeshView) -> Vec<Vec<String>> {
         let leaves = settings::leaves(fields).into_iter();
         leaves.map(move |(path, value)| vec![what.to_owned(), format!("{path}: {value}")])
     });
+    let apis = mesh.apis.iter().map(|api| vec!["definitions".to_owned(), (*api).to_owned()]);
     let revision = revision.iter().map(|revision| vec!["revision".to_owned(), revision.clone()]);
-    rows.chain(settings).chain(revision).collect()
+    rows.chain(apis).chain(settings).chain(revision).collect()
 }
 
 fn workload(workload: &WorkloadView) -> Vec<String> {

@@ -10,6 +10,7 @@ use super::{Action, Change, Plan, PlannedCall, PlannedStep, Restarted};
 use crate::apply::Manifest;
 use crate::expect::Ranges;
 use crate::scenario::{MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
+use crate::supply::Program;
 use crate::topology::{ClusterSpec, IstioSettings, NodeRole, Topology};
 
 /// A plan as it is shown.
@@ -95,6 +96,9 @@ pub struct MeshView {
     /// The server that traces go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// The APIs whose definitions are installed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apis: Vec<&'static str>,
     /// What is set of Istio itself.
     #[serde(flatten)]
     pub istio: IstioSettings,
@@ -275,7 +279,8 @@ fn mesh(options: &MeshOptions, topology: &Topology) -> MeshView {
         topology.clusters.iter().map(|cluster| cluster.mesh.trust_domain.as_str()).collect();
     let trust_domain = domains.into_iter().collect::<Vec<_>>().join(", ");
     let MeshOptions { mtls, dns_capture, tracing, .. } = *options;
-    MeshView { mtls, captured, dns_capture, tracing, istio: options.istio.clone(), trust_domain }
+    let apis = options.crds().into_iter().map(Program::name).collect();
+    MeshView { mtls, captured, dns_capture, tracing, apis, istio: options.istio.clone(), trust_domain }
 }
 
 fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {

@@ -92,6 +92,9 @@ pub fn fingerprint(topology: &Topology, kit: &Kit, options: &MeshOptions) -> Str
     if let Some(tracing) = options.tracing {
         hash.update(format!("{tracing:?}"));
     }
+    if !options.crds().is_empty() {
+        hash.update(format!("{:?}", options.crds()));
+    }
     if !options.istio.values.is_empty() || options.istio.revision.is_some() {
         hash.update(format!("{:?} {:?}", options.istio.values, options.istio.revision));
     }

@@ -159,11 +159,11 @@ impl Kit {
             match (&mut self.making, self.supplied.origin) {
                 (Making::Netns(_), _) => {
                     add_on.check_host()?;
-                    self.supplied.add(*add_on).await?;
+                    self.supplied.add(add_on.program()).await?;
                 }
                 (Making::Kind(node), origin) => {
                     if origin == Origin::Packages {
-                        self.supplied.add(*add_on).await?;
+                        self.supplied.add(add_on.program()).await?;
                     }
                     let archive = images::add_on(&self.supplied, *add_on).await?;
                     if !node.archives.contains(&archive) {
@@ -173,6 +173,17 @@ impl Kit {
                 // Clusters that exist pull the published image.
                 (Making::Existing(_), _) => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Gets files that only some meshes are installed with, if they are not there already.
+    ///
+    /// # Errors
+    /// When one is not available.
+    pub async fn add_files(&mut self, files: &[Program]) -> Result<(), RunError> {
+        for file in files {
+            self.supplied.add(*file).await?;
         }
         Ok(())
     }
@@ -229,6 +240,10 @@ impl Kit {
             hub: self.hub.clone(),
             tag: self.tag.clone(),
             zipkin: self.image_of(AddOn::Zipkin),
+            crds: [Program::GatewayApi, Program::McsApi]
+                .into_iter()
+                .filter_map(|file| Some((file, self.supplied.program(file).ok()?.to_owned())))
+                .collect(),
             // The proxy that packages give is a stock Envoy; registries give Istio's own.
             stock_envoy: self.supplied.origin == Origin::Packages,
             owner: environment.to_owned(),

@@ -176,7 +176,10 @@ impl Session {
             Some(kit) => kit,
             None => self.get_kit().await?,
         };
-        let added = kit.add(&options.add_ons()).await;
+        let mut added = kit.add(&options.add_ons()).await;
+        if added.is_ok() && !kit.finds_mesh() {
+            added = kit.add_files(&options.crds()).await;
+        }
         let wanted = fingerprint(topology, &kit, options);
         self.kit = Some(kit);
         if self.half_made.is_some() || self.environment.as_ref().is_some_and(|e| e.record.fingerprint != wanted) {

@@ -70,7 +70,10 @@ pub fn namespaces(loaded: &LoadedScenario, topology: &Topology) -> BTreeSet<(Str
 /// What no cluster that is created for the scenario can accept.
 pub fn problems(loaded: &LoadedScenario, topology: &Topology) -> Vec<Problem> {
     let Ok(batches) = batches(loaded, topology) else { return Vec::new() }; // reported where the scenario is checked
-    let mut brought = Brought { namespaces: namespaces(loaded, topology), kinds: BTreeSet::new() };
+    let mesh = &loaded.scenario.mesh;
+    let options = [("gateway_api", mesh.gateway_api), ("mcs", mesh.mcs)];
+    let options = options.into_iter().filter_map(|(option, set)| set.then_some(option)).collect();
+    let mut brought = Brought { namespaces: namespaces(loaded, topology), kinds: BTreeSet::new(), options };
     let workloads = loaded.scenario.workloads.iter().filter(|w| matches!(w.value, Workload::Manifest(_))).count();
     let (first, later) = batches.split_at(workloads);
     // all workloads are applied at once, namespaces and definitions first
@@ -88,6 +91,8 @@ struct Brought {
     namespaces: BTreeSet<(String, String)>,
     /// Cluster, API group, kind.
     kinds: BTreeSet<(String, String, String)>,
+    /// The options of the mesh that install definitions.
+    options: Vec<&'static str>,
 }
 
 impl Brought {
@@ -120,6 +125,13 @@ impl Brought {
         let defined = (batch.cluster.clone(), group.to_owned(), kind.to_owned());
         if kinds::is_served(version, kind) || self.kinds.contains(&defined) {
             return None;
+        }
+        if let Some(option) = kinds::option_of(version, kind) {
+            if self.options.contains(&option) {
+                return None;
+            }
+            let what = format!("no cluster serves `{kind}` of `{version}` in a mesh without its definitions");
+            return Some(one.problem("kind", what).help(format!("write `mesh: {{ {option}: true }}` in the scenario")));
         }
         let of_group = kinds::of_group(version);
         if of_group.is_empty() {

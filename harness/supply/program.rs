@@ -54,6 +54,8 @@ pub(super) enum Package {
     Wheel,
     /// A file of Istio's source.
     IstioSource,
+    /// Definitions out of a Go module that Istio is built with. No image is asked for them.
+    Crds,
     /// An artifact of Maven Central (`packages.maven` in `versions.yaml`). No image is asked for it.
     Maven,
 }
@@ -231,6 +233,26 @@ programs! {
     Pause: Record {
         in_node: InNode::KubeadmImage("pause"),
         ..go("pause", Component::Other, "pause", ".")
+    },
+    /// The CustomResourceDefinitions of the Gateway API.
+    GatewayApi: Record {
+        name: "gateway-api",
+        version: None,
+        part: Component::Other,
+        package: Package::Crds,
+        needed_by: &[],
+        in_node: InNode::No,
+        option: None,
+    },
+    /// The CustomResourceDefinitions of the Multi-Cluster Services API.
+    McsApi: Record {
+        name: "mcs-api",
+        version: None,
+        part: Component::Other,
+        package: Package::Crds,
+        needed_by: &[],
+        in_node: InNode::No,
+        option: None,
     },
     /// The Zipkin server: a Java archive.
     Zipkin: Record {

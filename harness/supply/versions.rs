@@ -111,6 +111,12 @@ pub struct Packages {
     pub istio: IstioPackage,
     /// Envoy.
     pub envoy: EnvoyPackage,
+    /// The Gateway API; empty: as Istio requires it.
+    #[serde(default, rename = "gateway-api")]
+    pub gateway_api: Option<String>,
+    /// The Multi-Cluster Services API; empty: as Istio requires it.
+    #[serde(default, rename = "mcs-api")]
+    pub mcs_api: Option<String>,
     /// Java archives, by the program that they are.
     #[serde(default)]
     pub maven: BTreeMap<Program, MavenPackage>,

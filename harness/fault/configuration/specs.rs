@@ -14,8 +14,10 @@ pub(super) fn no_such_version(spec: &Value) -> Option<Value> {
 pub(super) fn exchanged(spec: &Value) -> Option<Value> {
     let mut spec = spec.clone();
     let mut changed = false;
+    // A weight that is not written is 0 in a VirtualService, 1 in a route of the Gateway API.
+    let default = if spec.get("rules").is_some() { json!(1) } else { json!(0) };
     for route in routes(&mut spec)? {
-        let weights: Vec<Value> = route.iter().map(|r| r.get("weight").cloned().unwrap_or(json!(0))).collect();
+        let weights: Vec<Value> = route.iter().map(|r| r.get("weight").cloned().unwrap_or(default.clone())).collect();
         changed |= weights.iter().ne(weights.iter().rev());
         for (arm, weight) in route.iter_mut().zip(weights.into_iter().rev()) {
             arm["weight"] = weight;
@@ -24,10 +26,11 @@ pub(super) fn exchanged(spec: &Value) -> Option<Value> {
     changed.then_some(spec)
 }
 
-/// The arms of every HTTP route.
+/// The arms of every HTTP route, of a VirtualService or of a route of the Gateway API.
 fn routes(spec: &mut Value) -> Option<impl Iterator<Item = &mut Vec<Value>>> {
-    let http = spec.get_mut("http")?.as_array_mut()?;
-    Some(http.iter_mut().filter_map(|h| h.get_mut("route")?.as_array_mut()))
+    let (routes, arms) = if spec.get("rules").is_some() { ("rules", "backendRefs") } else { ("http", "route") };
+    let routes = spec.get_mut(routes)?.as_array_mut()?;
+    Some(routes.iter_mut().filter_map(move |h| h.get_mut(arms)?.as_array_mut()))
 }
 
 pub(super) fn with_short_names(spec: &Value) -> Option<Value> {
@@ -91,6 +94,16 @@ mod tests {
             Value::Array(arms.iter().map(|a| a["weight"].clone()).collect())
         });
         assert_eq!(weights, expected);
+    }
+
+    #[test]
+    fn weights_of_a_route_of_the_gateway_api() {
+        let route = json!({ "rules": [{ "backendRefs": [{ "name": "a", "weight": 75 }, { "name": "b" }] }] });
+        let broken = exchanged(&route).unwrap();
+        assert_eq!(
+            broken["rules"][0]["backendRefs"],
+            json!([{ "name": "a", "weight": 1 }, { "name": "b", "weight": 75 }])
+        );
     }
 
     #[test]
