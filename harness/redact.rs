@@ -9,7 +9,7 @@ use k8s_openapi::ByteString;
 use serde_json::Value;
 
 /// What replaces a secret.
-const REDACTED: &str = "[redacted]";
+pub const REDACTED: &str = "[redacted]";
 
 /// Shorter words behind `token:` or `password:` are taken for words.
 const SHORTEST_SECRET: usize = 12;

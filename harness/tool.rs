@@ -36,6 +36,7 @@ pub struct Tool {
     stdin: Option<Vec<u8>>,
     timeout: Duration,
     netns: Option<String>,
+    prints_a_secret: bool,
 }
 
 /// What a finished program left.
@@ -196,6 +197,7 @@ impl Tool {
             stdin: None,
             timeout: Duration::from_secs(600),
             netns: None,
+            prints_a_secret: false,
         }
     }
 
@@ -249,6 +251,13 @@ impl Tool {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
+        self
+    }
+
+    /// Keeps what it prints on standard output out of the log: it is a secret by itself, in no form that `redact` knows.
+    #[must_use]
+    pub fn prints_a_secret(mut self) -> Self {
+        self.prints_a_secret = true;
         self
     }
 
@@ -308,7 +317,8 @@ impl Tool {
             let tail = redact::text(&last_lines(&stdout, &stderr, TAIL));
             return Err(ToolError::TimedOut { command: waiting.command.clone(), limit: self.timeout, tail });
         };
-        record(&waiting.command, output.duration, Some(output.status), &output.text(), &output.error_text());
+        let stdout = if self.prints_a_secret { redact::REDACTED.to_owned() } else { output.text() };
+        record(&waiting.command, output.duration, Some(output.status), &stdout, &output.error_text());
         Ok(output)
     }
 

@@ -39,6 +39,7 @@ mod gobuild;
 mod gocache;
 pub mod image;
 pub mod images;
+mod layer;
 mod maven;
 mod overrides;
 mod plan;

@@ -1,21 +1,19 @@
 //! A layer as a folder that overlayfs takes: what the layer removes becomes a whiteout of overlayfs
 //! (<https://docs.kernel.org/filesystems/overlayfs.html>, "whiteouts and opaque directories").
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use super::super::layer;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use rustix::fs::XattrFlags;
-use tar::Archive;
 
-/// Unpacks a layer (a tar file, with or without gzip) into a new folder.
+/// Unpacks a layer (a tar file, compressed or not) into a new folder.
 pub(super) fn unpack(layer: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir(to)?;
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))?;
-    let mut archive = open(layer)?;
+    let mut archive = layer::open(layer)?;
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(true);
     archive.set_preserve_mtime(true);
@@ -42,21 +40,6 @@ pub(super) fn unpack(layer: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn open(layer: &Path) -> io::Result<Archive<Box<dyn Read>>> {
-    let mut file = BufReader::new(File::open(layer)?);
-    // Media types lie now and then; the first bytes do not.
-    let mut magic = [0; 4];
-    let read = file.read(&mut magic)?;
-    file.rewind()?;
-    match &magic[..read] {
-        [0x1f, 0x8b, ..] => Ok(Archive::new(Box::new(MultiGzDecoder::new(file)))),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Err(io::Error::other("compressed with zstd, which is not supported (supported: gzip, none)"))
-        }
-        _ => Ok(Archive::new(Box::new(file))),
-    }
 }
 
 /// A path below the root, without a leading slash; `None`: it leads out.

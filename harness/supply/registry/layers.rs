@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType};
 use thiserror::Error;
+
+use crate::supply::layer;
 
 /// Why files could not be taken out.
 #[derive(Debug, Error)]
@@ -17,8 +18,6 @@ pub(in crate::supply) enum LayerError {
     Read { layer: PathBuf, source: std::io::Error },
     #[error("layer {layer} contains {path:?}, which points outside the image; the image is refused")]
     Escapes { layer: PathBuf, path: String },
-    #[error("layer {0} has an unsupported compression (supported: gzip, none)")]
-    Compression(PathBuf),
     #[error("the image does not contain {path} ({why})")]
     Missing { path: String, why: String },
     #[error("cannot write {path}: {source}")]
@@ -87,16 +86,7 @@ fn reading(layer: &Path) -> impl Fn(std::io::Error) -> LayerError {
 }
 
 fn open(layer: &Path) -> Result<Archive<Box<dyn Read>>, LayerError> {
-    let mut file = BufReader::new(File::open(layer).map_err(reading(layer))?);
-    // Media types lie now and then; the first bytes do not.
-    let mut magic = [0; 4];
-    let read = file.read(&mut magic).map_err(reading(layer))?;
-    file.rewind().map_err(reading(layer))?;
-    Ok(Archive::new(match &magic[..read] {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => return Err(LayerError::Compression(layer.to_owned())),
-        _ => Box::new(file),
-    }))
+    layer::open(layer).map_err(reading(layer))
 }
 
 fn name_of<R: Read>(entry: &tar::Entry<'_, R>, layer: &Path) -> Result<String, LayerError> {

@@ -313,7 +313,7 @@ impl Client {
         {
             let basic = challenge.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic "));
             let login = if basic {
-                self.credentials.login(&image.registry)
+                self.credentials.login(&image.registry).await
             } else {
                 self.new_token(image, challenge).await?.map_or(Login::None, Login::Token)
             };
@@ -377,7 +377,7 @@ impl Client {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let answer = self.send(url.as_str(), self.credentials.login(&image.registry)).await?;
+        let answer = self.send(url.as_str(), self.credentials.login(&image.registry).await).await?;
         if !answer.status().is_success() {
             return Ok(None);
         }
