@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::facts::{Facts, label};
+use super::federation;
 use super::rung::{Broken, Check, Checked, within};
 use super::scene::{Scene, place};
 use crate::istio::NAMESPACE;
+use crate::istio::gateway::PORT;
 use crate::observe::istiod::NetworkGateway;
 use crate::observe::pods::is_ready;
 use crate::observe::snapshot::ProxySnapshot;
@@ -19,6 +21,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         return Checked::skipped("the caller has no proxy that would use a gateway");
     }
     let home = scene.home();
+    if let Some(checked) = imported(scene).await {
+        return checked;
+    }
     let own = scene.network(home);
     let mut networks: BTreeMap<String, &Facts> = BTreeMap::new();
     for server in scene.servers() {
@@ -46,13 +51,35 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             parts.push(unknown(scene, primary, facts, &network, &known, &command));
             continue;
         }
-        parts.extend(pods(scene, facts, &network).await);
+        let sni = scene.service.as_ref().map(|(name, namespace)| sni(scene.question.to.port, name, namespace));
+        parts.extend(pods(scene, facts, &network, sni).await);
         for gateway in own {
             parts.push(reach(scene, facts, gateway).await);
         }
     }
     let expected = "istiod knows a gateway of every other network; it responds, and routes the service".into();
     Checked { expected, command: Some(command), parts }
+}
+
+/// The gateways of other meshes, if the service is imported from one; `None`: it is not.
+async fn imported(scene: &Scene<'_>) -> Option<Checked> {
+    let others = federation::others(scene);
+    if others.is_empty() {
+        return None;
+    }
+    let sni = match federation::imported(scene).await {
+        Ok(sni) => sni?,
+        Err(why) => return Some(Checked::skipped(why)),
+    };
+    let mut parts = Vec::new();
+    for (spec, facts) in others {
+        parts.extend(pods(scene, facts, &spec.network, Some(sni.clone())).await);
+        let Some(node) = facts.cluster.nodes.first() else { continue };
+        let gateway = NetworkGateway { network: spec.network.clone(), addr: node.address.to_string(), port: PORT };
+        parts.push(reach(scene, facts, &gateway).await);
+    }
+    let expected = "the gateway of the other mesh responds, and exports the service".into();
+    Some(Checked { expected, command: None, parts })
 }
 
 fn unknown(
@@ -103,7 +130,7 @@ fn is_gateway(pod: &Pod) -> bool {
 }
 
 /// The gateway's pods: one is ready, and its proxy routes the service.
-async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str) -> Vec<Check> {
+async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str, sni: Option<String>) -> Vec<Check> {
     let all = match &facts.system_pods {
         Ok(all) => all,
         Err(why) => return vec![Check::Unseen(why.clone())],
@@ -124,8 +151,7 @@ async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str) -> Vec<Check> {
             ),
         })];
     }
-    let Some((service, namespace)) = &scene.service else { return Vec::new() };
-    let sni = sni(scene.question.to.port, service, namespace);
+    let Some(sni) = sni else { return Vec::new() };
     let mut checks = Vec::new();
     for pod in ready {
         let at = PodInfo::of(pod).reference();
@@ -134,7 +160,7 @@ async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str) -> Vec<Check> {
             Err(why) => Check::Unseen(why),
             Ok(proxy) => match proxy.hosts(&sni) {
                 Some(hosts) if hosts.iter().any(|host| host.unhealthy.is_none()) => {
-                    Check::Holds(format!("{what} routes {service}"))
+                    Check::Holds(format!("{what} routes {sni}"))
                 }
                 hosts => Check::from(Broken {
                     expected: format!("{what} routes the SNI {sni}"),
@@ -144,7 +170,8 @@ async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str) -> Vec<Check> {
                     },
                     command: scene.ask_envoy(&facts.cluster, &at, "clusters"),
                     fix: format!(
-                        "apply Istio's samples/multicluster/expose-services.yaml where the istiod of {} reads its configuration",
+                        "expose the service with a Gateway as in Istio's samples/multicluster/expose-services.yaml, where the \
+                         istiod of {} reads its configuration",
                         facts.name()
                     ),
                 }),

@@ -46,9 +46,11 @@ mod configuration;
 mod control_plane;
 mod endpoints;
 mod facts;
+mod federation;
 mod gateway;
 mod injection;
 mod live;
+mod machine;
 pub mod mesh;
 mod mtls;
 mod name;
@@ -87,7 +89,8 @@ const LADDER: &[(RungId, &str, Look)] = &[
     (RungId::Name, "name resolution at the caller", |s| name::look(s).boxed_local()),
     (RungId::Service, "service and its ports in the clusters", |s| service::look(s).boxed_local()),
     (RungId::Workload, "pods behind the service", |s| workload::look(s).boxed_local()),
-    (RungId::Gateway, "gateways of other networks", |s| gateway::look(s).boxed_local()),
+    (RungId::Machine, "registration of machines", |s| machine::look(s).boxed_local()),
+    (RungId::Gateway, "gateways of other networks and meshes", |s| gateway::look(s).boxed_local()),
     (RungId::Configuration, "configuration, sent and acknowledged", |s| configuration::look(s).boxed_local()),
     (RungId::Endpoints, "endpoints in the caller's proxy", |s| endpoints::look(s).boxed_local()),
     (RungId::Route, "route and subset chosen", |s| route::look(s).boxed_local()),

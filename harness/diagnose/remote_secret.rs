@@ -38,7 +38,10 @@ fn proposed(cluster: &Cluster, named: Option<String>) -> String {
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let planes = scene.planes();
-    let pairs = planes.iter().flat_map(|plane| read_by(scene, plane).map(move |read| (*plane, read)));
+    // The API server that configuration is read from has a kubeconfig of its own.
+    let config = |plane: &Facts| scene.question.topology.and_then(|t| t.cluster(plane.name())?.reads_config_from());
+    let by_secret = |plane| read_by(scene, plane).filter(move |read| config(plane) != Some(read.name()));
+    let pairs = planes.iter().flat_map(|plane| by_secret(plane).map(move |read| (*plane, read)));
     let mut parts = join_all(pairs.map(|(plane, read)| one(scene, plane, read))).await.concat();
     if parts.is_empty() {
         parts.push(Check::Unseen("no istiod reads another cluster".into()));

@@ -32,6 +32,8 @@ pub enum RungId {
     Service,
     /// The pods behind the service are ready.
     Workload,
+    /// Machines outside Kubernetes are registered in the cluster that they join, and healthy.
+    Machine,
     /// istiod knows a gateway for every other network with pods behind the service; it answers, and routes the service.
     Gateway,
     /// What the control plane sent has been acknowledged by the proxies, and they are connected to it.

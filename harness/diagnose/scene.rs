@@ -146,6 +146,13 @@ impl<'a> Scene<'a> {
         named.or_else(|| self.facts.iter().find(|f| f.has_plane()))
     }
 
+    /// The cluster that the control plane of the caller reads its configuration from.
+    pub fn config(&self) -> Option<&Facts> {
+        let plane = self.primary(self.home())?;
+        let istiod = self.question.topology.and_then(|t| t.cluster(plane.name()));
+        istiod.and_then(|spec| spec.reads_config_from()).map_or(Some(plane), |name| self.named(name))
+    }
+
     /// The clusters whose control planes matter, each once.
     pub fn planes(&self) -> Vec<&Facts> {
         let mut planes: Vec<&Facts> = Vec::new();

@@ -9,7 +9,12 @@ use crate::provider::Cluster;
 
 /// The other clusters that a control plane is to read: those that it serves, and those that it has a secret for.
 pub(super) fn read_by<'a>(scene: &'a Scene<'_>, plane: &'a Facts) -> impl Iterator<Item = &'a Facts> {
+    let topology = scene.question.topology;
+    let istiod = topology.and_then(|t| Some((t, t.cluster(plane.name())?)));
     scene.facts.iter().filter(move |facts| {
+        if let Some((topology, istiod)) = istiod {
+            return facts.name() != plane.name() && topology.read_by(istiod).any(|c| c.name == facts.name());
+        }
         let serves = scene.primary(facts).is_some_and(|primary| primary.name() == plane.name());
         // Each of several control planes reads the clusters of the others.
         facts.name() != plane.name() && (serves || facts.has_plane() || server_of(plane, facts.name()).is_some())

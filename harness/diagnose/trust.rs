@@ -7,6 +7,7 @@ use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 
 use super::facts::Facts;
+use super::federation;
 use super::rung::{Broken, Check, Checked};
 use super::scene::Scene;
 use crate::istio::{NAMESPACE, trust};
@@ -15,6 +16,7 @@ use crate::workload::PodInfo;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let mut parts = secrets(scene);
+    parts.extend(federation::trust(scene).await);
     let caller = scene.caller_proxy().await;
     let servers = scene.server_proxies().await;
     let behind = scene.servers();
@@ -78,7 +80,12 @@ fn secrets(scene: &Scene<'_>) -> Vec<Check> {
                 fix: fix.into(),
             }));
         }
-        let known = roots.values().next().map(|(other, root)| (*other, root.clone()));
+        // Another mesh may have another root.
+        let same_mesh = |other: &Facts| {
+            let mesh = |f: &Facts| scene.question.topology.and_then(|t| t.cluster(f.name())).map(|c| &c.mesh.id);
+            mesh(other) == mesh(facts)
+        };
+        let known = roots.values().find(|(other, _)| same_mesh(other)).map(|(other, root)| (*other, root.clone()));
         match known {
             Some((other, known)) if known.trim() != root.trim() => parts.push(Check::from(Broken {
                 expected: format!("{} and {} have one root in {}", other.name(), facts.name(), trust::SECRET),

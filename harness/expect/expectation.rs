@@ -79,6 +79,8 @@ expectations! {
     "source_in": SourceIn,
     /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
     "mtls": MutualTls,
+    /// The cluster whose intermediate CA issued the caller's certificate, by the server's proxy log: `cluster1`.
+    "issued_by": IssuedBy,
     /// Every reply arrives within this time.
     "latency": Latency,
     /// Whether every call is refused: the connection is reset, or the proxy denies it.

@@ -22,7 +22,7 @@ fn reply(version: &str) -> CallSeen {
 
 fn line() -> ProxyLine {
     let (downstream, upstream, upstream_cluster, peer, details) = (None, None, None, None, None);
-    ProxyLine { downstream, upstream, upstream_cluster, peer, status: 200, flags: "-".into(), details }
+    ProxyLine { downstream, upstream, upstream_cluster, peer, issuer: None, status: 200, flags: "-".into(), details }
 }
 
 /// A reply that the caller's proxy saw going to `upstream`.

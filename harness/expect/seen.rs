@@ -79,6 +79,8 @@ pub struct ProxyLine {
     pub upstream_cluster: Option<String>,
     /// SPIFFE identity of the peer in a mutual TLS handshake (server side).
     pub peer: Option<String>,
+    /// Issuer of the peer's certificate, as an LDAP name (server side).
+    pub issuer: Option<String>,
     /// HTTP status, 0 when there was none.
     pub status: u16,
     /// Envoy's response flags (`UH`, `NR`, …), `-` for none.

@@ -3,8 +3,8 @@
 use super::error::FaultError;
 use super::record::Fault;
 use super::{
-    api_server, configuration, gateway, injection, istiod, latency, packets, pods_not_ready, proxy_stuck,
-    remote_secret, root_differs, routes, services,
+    api_server, configuration, gateway, injection, istiod, latency, machine, packets, pods_not_ready, proxy_stuck,
+    remote_secret, root_differs, routes, services, trust_domain,
 };
 use crate::source::known;
 
@@ -25,16 +25,20 @@ pub(super) static CATALOGUE: &[Fault] = &[
     remote_secret::LOOPBACK,
     remote_secret::ROLE_TOO_SMALL,
     root_differs::ROOT_DIFFERS,
+    trust_domain::ALIAS_MISSING,
     injection::WEBHOOK_CA_MISSING,
     injection::NAMESPACE_LABEL_MISSING,
     services::STUB_MISSING,
     services::PORT_UNNAMED,
     pods_not_ready::PODS_NOT_READY,
+    machine::GROUP_MISSING,
+    machine::UNHEALTHY,
     gateway::DOWN,
     gateway::PORT_CLOSED,
     gateway::ADDRESS_WRONG,
     gateway::LABEL_MISSING,
     configuration::CROSS_NETWORK_GATEWAY_MISSING,
+    configuration::EXPORTED_HOST_MISSING,
     configuration::REJECTED,
     proxy_stuck::PROXY_STUCK,
     configuration::SUBSET_LABEL_WRONG,

@@ -20,12 +20,13 @@ use crate::diagnose::RungId;
 use crate::gate::{self, Change, GateError};
 use crate::istio::{NAMESPACE, gateway};
 use crate::provider::Cluster;
+use crate::topology::ClusterSpec;
 
 mod specs;
 
-/// A fault made of objects that the control plane reads in its own cluster.
+/// A fault made of objects that a control plane reads its configuration from.
 const BASE: Fault = Fault {
-    applies: |world, cluster| world.has_control_plane(cluster),
+    applies: |world, cluster| world.holds_configuration(cluster),
     restores: |swaps| {
         let named = |swap: Swap| format!("{} {}/{}", swap.kind, swap.namespace, swap.name);
         Ok(state::<Vec<Swap>>(swaps)?.into_iter().map(named).collect())
@@ -64,8 +65,10 @@ pub(super) const RULE_IN_ONE_PRIMARY: Fault = Fault {
     breaks: "This primary has no VirtualService, HTTPRoute or GRPCRoute that other primaries have: the proxies that it serves route without it.",
     rung: Some(RungId::Route),
     applies: |world, cluster| {
-        world.has_control_plane(cluster)?;
-        let others = world.topology.config_clusters().any(|c| c.name != cluster.name);
+        world.holds_configuration(cluster)?;
+        let mesh = |name: &str| world.topology.cluster(name).map(|c| &c.mesh.id);
+        let of_mesh = |c: &ClusterSpec| mesh(&c.name) == mesh(&cluster.name);
+        let others = world.topology.config_clusters().any(|c| c.name != cluster.name && of_mesh(c));
         others.then_some(()).ok_or_else(|| "no other cluster has a configuration of its own".to_owned())
     },
     plan: |at| plan(at, |at| note(at, Find::Shared { kinds: ROUTES })),
@@ -77,6 +80,31 @@ pub(super) const CROSS_NETWORK_GATEWAY_MISSING: Fault = Fault {
     breaks: "No Gateway resource of this cluster exposes its services on port 15443: its east-west gateway routes nothing.",
     rung: Some(RungId::Gateway),
     plan: |at| plan(at, exposing),
+    inject: |at, swaps| act(at, swaps, stop_exposing),
+    ..BASE
+};
+
+pub(super) const EXPORTED_HOST_MISSING: Fault = Fault {
+    name: "exported-host-missing",
+    breaks: "The Gateways of this cluster that let other meshes in name another host: what it exported is not exported any more.",
+    rung: Some(RungId::Gateway),
+    applies: |world, cluster| {
+        world.holds_configuration(cluster)?;
+        let federated = world.topology.cluster(&cluster.name).is_some_and(|c| !c.mesh.trusts.is_empty());
+        if federated { Ok(()) } else { Err("its mesh trusts no other mesh".to_owned()) }
+    },
+    plan: |at| {
+        plan(at, |at| async move {
+            let other = |swap: Swap| {
+                let mut broken = swap.whole.clone().unwrap_or_default();
+                for server in broken["servers"].as_array_mut().into_iter().flatten() {
+                    server["hosts"] = json!(["not-exported.invalid"]);
+                }
+                Swap { broken: Some(broken), ..swap }
+            };
+            Ok(exposing(at).await?.into_iter().map(other).collect::<Vec<Swap>>())
+        })
+    },
     inject: |at, swaps| act(at, swaps, stop_exposing),
     ..BASE
 };
@@ -239,9 +267,13 @@ impl Find {
                     swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
                 Find::Shared { kinds } => {
+                    let same_mesh = world.mesh(cluster);
+                    let of_mesh = |c: &&ClusterSpec| same_mesh.iter().any(|one| one.name == c.name);
+                    let others =
+                        || world.topology.config_clusters().filter(|c| c.name != cluster.name).filter(of_mesh);
                     for kind in kinds {
                         let mut elsewhere = BTreeSet::new();
-                        for other in world.topology.config_clusters().filter(|c| c.name != cluster.name) {
+                        for other in others() {
                             let objects = listed(world.cluster(&other.name)?, kind, namespace).await?;
                             elsewhere.extend(objects.iter().map(ResourceExt::name_any));
                         }

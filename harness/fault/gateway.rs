@@ -18,6 +18,7 @@ use crate::istio::NAMESPACE;
 use crate::istio::gateway::{NAME, PORT};
 use crate::observe::istiod;
 use crate::provider::Cluster;
+use crate::topology::ClusterSpec;
 use crate::wait::Poll;
 
 const BASE: Fault = Fault { rung: Some(RungId::Gateway), applies: has_gateway, ..Fault::BASE };
@@ -58,6 +59,13 @@ pub(super) const LABEL_MISSING: Fault = Fault {
     name: "gateway-network-label-missing",
     breaks: "The Service of this cluster's east-west gateway has no label topology.istio.io/network: proxies on other networks get \
              the addresses of pods, as if the network were flat.",
+    applies: |world, cluster| {
+        has_gateway(world, cluster)?;
+        let own = world.topology.cluster(&cluster.name);
+        let apart = |c: &ClusterSpec| own.is_some_and(|own| c.mesh.id == own.mesh.id && c.network != own.network);
+        let apart = world.topology.clusters.iter().any(apart);
+        if apart { Ok(()) } else { Err("its mesh has no other network".to_owned()) }
+    },
     plan: |at| plan(at, known),
     inject: |at, known| {
         act(at, known, |at, _: Known| async move {

@@ -29,6 +29,9 @@ pub(super) const ROOT_DIFFERS: Fault = Fault {
     rung: Some(RungId::Trust),
     applies: |world, cluster| {
         world.has_control_plane(cluster)?;
+        if world.topology.cluster(&cluster.name).is_some_and(|c| !c.has_proxies()) {
+            return Err("its istiod serves no proxies of its own cluster: all others would get the new root".to_owned());
+        }
         let alone = world.clusters.len() < 2;
         if alone { Err("there is no other cluster".to_owned()) } else { Ok(()) }
     },

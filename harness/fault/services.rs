@@ -20,6 +20,7 @@ pub(super) const STUB_MISSING: Fault = Fault {
     name: "stub-service-missing",
     breaks: "The services that this cluster shares with others do not exist here: their names do not resolve for its clients.",
     rung: Some(RungId::Name),
+    applies: |world, cluster| world.is_read(cluster),
     plan: |at| plan(at, shared),
     restores: |noted| {
         let named = |s: &Manifest| format!("Service {}/{}", s.namespace().unwrap_or_default(), s.name());
@@ -27,13 +28,13 @@ pub(super) const STUB_MISSING: Fault = Fault {
     },
     inject: |at, noted| act(at, noted, delete),
     clear: |at, noted| act(at, noted, create),
-    ..Fault::BASE
 };
 
 pub(super) const PORT_UNNAMED: Fault = Fault {
     name: "service-port-unnamed",
     breaks: "The ports of this cluster's services have no name: proxies detect the protocol, and may treat HTTP as plain TCP.",
     rung: Some(RungId::Service),
+    applies: |world, cluster| world.is_read(cluster),
     plan: |at| plan(at, named_ports),
     restores: |noted| {
         let named = |one: Named| format!("Service {}/{}", one.namespace, one.service);
@@ -41,7 +42,6 @@ pub(super) const PORT_UNNAMED: Fault = Fault {
     },
     inject: |at, noted| act(at, noted, |at, services| rename(at, services, false)),
     clear: |at, noted| act(at, noted, |at, services| rename(at, services, true)),
-    ..Fault::BASE
 };
 
 /// The services of the workloads' namespaces that another cluster has too.
@@ -128,7 +128,8 @@ async fn named_ports(at: At<'_>) -> Result<Vec<Named>, FaultError> {
 }
 
 async fn rename(at: At<'_>, noted: Vec<Named>, named: bool) -> Result<(), FaultError> {
-    let before = gate::pushes(at.world.clusters).await?;
+    let mesh = at.world.mesh(at.cluster);
+    let before = gate::pushes(&mesh).await?;
     let mut changed = false;
     for one in noted {
         let services = objects::of::<Service>(at.cluster, &one.namespace);
@@ -139,7 +140,7 @@ async fn rename(at: At<'_>, noted: Vec<Named>, named: bool) -> Result<(), FaultE
         services.merge(&one.service, json!({ "spec": { "ports": ports } })).await?;
     }
     if changed {
-        gate::pushed_since(at.world.clusters, &before, LIMIT).await?;
+        gate::pushed_since(&mesh, &before, LIMIT).await?;
     }
     Ok(())
 }

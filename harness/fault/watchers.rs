@@ -15,7 +15,9 @@ use crate::wait::Poll;
 
 /// Fails where no control plane but the cluster's own could read it.
 pub(super) fn could_exist(world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-    let others = world.topology.istiods().any(|c| c.name != cluster.name);
+    let topology = world.topology;
+    let mut others = topology.istiods().filter(|c| c.name != cluster.name);
+    let others = others.any(|istiod| topology.read_by(istiod).any(|c| c.name == cluster.name));
     others.then_some(()).ok_or_else(|| "no other cluster has a control plane that could watch it".to_owned())
 }
 

@@ -79,6 +79,25 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Fails where no istiod reads its configuration.
+    pub(super) fn holds_configuration(&self, cluster: &Cluster) -> Result<(), String> {
+        let mut readers = self.topology.config_readers(&cluster.name);
+        let missing = || "no istiod reads its configuration there".to_owned();
+        readers.next().map(drop).ok_or_else(missing)
+    }
+
+    /// Fails where no istiod reads its services and endpoints.
+    pub(super) fn is_read(&self, cluster: &Cluster) -> Result<(), String> {
+        let read = self.topology.istiods().any(|i| self.topology.read_by(i).any(|c| c.name == cluster.name));
+        if read { Ok(()) } else { Err("no istiod reads its services".to_owned()) }
+    }
+
+    /// The clusters of its mesh, itself among them.
+    pub(super) fn mesh(&self, cluster: &Cluster) -> Vec<Cluster> {
+        let mesh = |name: &str| self.topology.cluster(name).map(|c| &c.mesh.id);
+        self.clusters.iter().filter(|c| mesh(&c.name) == mesh(&cluster.name)).cloned().collect()
+    }
+
     /// Waits until every proxy has the endpoints that exist now.
     pub(super) async fn endpoints_settle(&self) -> Result<(), FaultError> {
         let change = Change::endpoints(self.namespaces.iter().cloned());

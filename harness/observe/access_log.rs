@@ -32,6 +32,8 @@ pub const UPSTREAM_CLUSTER: &str = "upstream_cluster";
 pub const ROUTE: &str = "route";
 /// Key of the SPIFFE identity of the peer in a mutual TLS handshake, at the server's proxy.
 pub const PEER: &str = "peer";
+/// Key of the issuer of the peer's certificate, at the server's proxy (`L=cluster1,CN=Intermediate CA,O=Istio`).
+pub const PEER_ISSUER: &str = "peer_issuer";
 /// Key of the address that the request came from.
 pub const DOWNSTREAM_REMOTE: &str = "downstream_remote";
 /// Key of the address that the request was sent to, before the proxy caught it.
@@ -63,6 +65,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     (UPSTREAM_CLUSTER, "%UPSTREAM_CLUSTER%"),
     (ROUTE, "%ROUTE_NAME%"),
     (PEER, "%DOWNSTREAM_PEER_URI_SAN%"),
+    (PEER_ISSUER, "%DOWNSTREAM_PEER_ISSUER%"),
     (DOWNSTREAM_REMOTE, "%DOWNSTREAM_REMOTE_ADDRESS%"),
     (DOWNSTREAM_LOCAL, "%DOWNSTREAM_LOCAL_ADDRESS%"),
     (SERVER_NAME, "%REQUESTED_SERVER_NAME%"),

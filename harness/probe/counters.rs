@@ -61,6 +61,7 @@ pub fn attribute(seen: &mut Observations, counted: &Requests, pods: &BTreeMap<St
             upstream: Some(endpoint),
             upstream_cluster: None,
             peer: None,
+            issuer: None,
             status,
             flags: "-".into(),
             details: None,

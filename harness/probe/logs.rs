@@ -184,6 +184,7 @@ impl Line {
                 upstream: text(access_log::UPSTREAM_HOST).and_then(|a| a.parse().ok()),
                 upstream_cluster: text(access_log::UPSTREAM_CLUSTER),
                 peer: text(access_log::PEER),
+                issuer: text(access_log::PEER_ISSUER),
                 status: line
                     .get(access_log::STATUS)
                     .and_then(Value::as_u64)

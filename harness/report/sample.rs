@@ -25,6 +25,7 @@ fn answer(version: &str) -> CallSeen {
         upstream: Some(upstream.parse().unwrap()),
         upstream_cluster: Some("outbound|5000||helloworld.app1.svc.cluster.local".into()),
         peer: peer.map(str::to_owned),
+        issuer: None,
         status: 200,
         flags: "-".into(),
         details: None,

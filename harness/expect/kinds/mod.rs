@@ -3,6 +3,7 @@
 mod captured;
 mod clusters;
 mod endpoints_in;
+mod issued_by;
 mod latency;
 mod mtls;
 mod never;
@@ -17,6 +18,7 @@ mod status;
 pub use captured::Captured;
 pub use clusters::Clusters;
 pub use endpoints_in::EndpointsIn;
+pub use issued_by::IssuedBy;
 pub use latency::Latency;
 pub use mtls::MutualTls;
 pub use never::Never;

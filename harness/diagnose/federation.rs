@@ -1,0 +1,115 @@
+//! Calls into another mesh: what the caller's mesh imports, and whether each mesh accepts the workloads of the other.
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use serde_json::Value;
+
+use super::facts::Facts;
+use super::rung::{Answer, Broken, Check, within};
+use super::scene::Scene;
+use crate::apply::Reason;
+use crate::istio::NAMESPACE;
+use crate::topology::ClusterSpec;
+
+/// The clusters with a gateway of the meshes that the caller's mesh trusts.
+pub(super) fn others<'a>(scene: &'a Scene<'_>) -> Vec<(&'a ClusterSpec, &'a Facts)> {
+    let Some(topology) = scene.question.topology else { return Vec::new() };
+    let Some(home) = topology.cluster(scene.home().name()) else { return Vec::new() };
+    let trusted = topology.clusters.iter().filter(|c| home.mesh.trusts.contains(&c.mesh.id) && c.gateway);
+    trusted.filter_map(|spec| Some((spec, scene.named(&spec.name)?))).collect()
+}
+
+/// The name of the service in the other mesh that the callee's host is imported from, as the SNI has it; `None`: it is not imported.
+pub(super) async fn imported(scene: &Scene<'_>) -> Answer<Option<String>> {
+    let host = &scene.question.to.host;
+    let Some(config) = scene.config() else { return Ok(None) };
+    let entries = list(config, "ServiceEntry", "serviceentries").await?;
+    let hosts = |entry: &DynamicObject| entry.data.pointer("/spec/hosts").and_then(Value::as_array).cloned();
+    if !entries.iter().any(|entry| hosts(entry).into_iter().flatten().any(|h| h == host.as_str())) {
+        return Ok(None);
+    }
+    let rules = list(config, "DestinationRule", "destinationrules").await?;
+    let rule = rules.iter().find(|rule| rule.data.pointer("/spec/host").is_some_and(|h| h == host.as_str()));
+    let sni = rule.and_then(|rule| rule.data.pointer("/spec/trafficPolicy/tls/sni")).and_then(Value::as_str);
+    Ok(Some(sni.map_or_else(|| format!("outbound_.{}_._.{host}", scene.question.to.port), str::to_owned)))
+}
+
+async fn list(facts: &Facts, kind: &str, plural: &str) -> Answer<Vec<DynamicObject>> {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", kind), plural);
+    let api: Api<DynamicObject> = Api::all_with(facts.cluster.client.clone(), &resource);
+    within(format!("{plural} of {}", facts.name()), async {
+        api.list(&ListParams::default()).await.map(|l| l.items).map_err(|e| Reason(&e).to_string())
+    })
+    .await
+}
+
+/// Whether the meshes accept each other's identities and certificates, by the mesh configuration of their istiods.
+pub(super) async fn trust(scene: &Scene<'_>) -> Vec<Check> {
+    let Some(topology) = scene.question.topology else { return Vec::new() };
+    let others = others(scene);
+    let Some(home) = topology.cluster(scene.home().name()).filter(|_| !others.is_empty()) else { return Vec::new() };
+    let mut parts = Vec::new();
+    for (other, _) in others.iter().filter(|(other, _)| other.mesh.trusts.contains(&home.mesh.id)) {
+        // The server's side looks at the caller's trust domain and root, the caller's at the server's root.
+        parts.extend(accepts(scene, other, home, true).await);
+        parts.extend(accepts(scene, home, other, false).await);
+    }
+    parts
+}
+
+/// Whether the mesh of `of` accepts the workloads of `peer`; as callers, by their trust domain, too.
+async fn accepts(scene: &Scene<'_>, of: &ClusterSpec, peer: &ClusterSpec, callers: bool) -> Vec<Check> {
+    let planes = scene.running_planes().await;
+    let Some(plane) = planes.iter().find(|p| Some(p.cluster.as_str()) == of.served_by()) else { return Vec::new() };
+    let what = format!("the mesh configuration of istiod in {}", plane.cluster);
+    let config = match within(&what, plane.plane.mesh_config(0)).await {
+        Ok(config) => config,
+        Err(why) => return vec![Check::Unseen(why)],
+    };
+    let Some(facts) = scene.named(&plane.cluster) else { return Vec::new() };
+    let command = scene.ask_istiod(&facts.cluster, plane.reads.first().map(|(pod, _)| pod), "debug/mesh");
+    let fix = |key: &str, value: &str| {
+        let edit = scene.kubectl(&facts.cluster, &format!("-n {NAMESPACE} edit configmap istio"));
+        format!("add {value} to `{key}` of the mesh configuration: {edit}")
+    };
+    let (mesh, theirs) = (&of.mesh.id, &peer.mesh);
+    let mut parts = Vec::new();
+    let aliases = || config["trustDomainAliases"].as_array().into_iter().flatten();
+    if callers && theirs.trust_domain != of.mesh.trust_domain {
+        parts.push(if aliases().any(|alias| *alias == theirs.trust_domain) {
+            Check::Holds(format!("mesh {mesh} accepts trust domain {}", theirs.trust_domain))
+        } else {
+            let known: Vec<&str> = aliases().filter_map(Value::as_str).collect();
+            Check::from(Broken {
+                expected: format!("mesh {mesh} accepts callers of trust domain {}", theirs.trust_domain),
+                observed: match known.as_slice() {
+                    [] => "it has no `trustDomainAliases`".to_owned(),
+                    known => format!("its `trustDomainAliases` are {}", known.join(", ")),
+                },
+                command: command.clone(),
+                fix: fix("trustDomainAliases", &theirs.trust_domain),
+            })
+        });
+    }
+    if let Some(root) = (theirs.root != of.mesh.root).then(|| root_of(scene, peer)).flatten() {
+        let trusted = config["caCertificates"].as_array().into_iter().flatten();
+        let mut trusted = trusted.filter_map(|ca| ca["pem"].as_str());
+        parts.push(if trusted.any(|pem| pem.trim() == root.trim()) {
+            Check::Holds(format!("mesh {mesh} trusts the root of mesh {}", theirs.id))
+        } else {
+            Check::from(Broken {
+                expected: format!("mesh {mesh} trusts the root that mesh {} signs with", theirs.id),
+                observed: "it is not among its `caCertificates`".to_owned(),
+                command,
+                fix: fix("caCertificates", "it"),
+            })
+        });
+    }
+    parts
+}
+
+/// The root that the istiod of a cluster signs with.
+fn root_of(scene: &Scene<'_>, spec: &ClusterSpec) -> Option<String> {
+    let secret = scene.named(spec.served_by()?)?.cacerts.as_ref().ok()?.as_ref()?;
+    let pem = secret.data.as_ref()?.get("root-cert.pem")?;
+    Some(String::from_utf8_lossy(&pem.0).into_owned())
+}
