@@ -269,8 +269,7 @@ impl Find {
                 Find::Shared { kinds } => {
                     let same_mesh = world.mesh(cluster);
                     let of_mesh = |c: &&ClusterSpec| same_mesh.iter().any(|one| one.name == c.name);
-                    let others =
-                        || world.topology.config_clusters().filter(|c| c.name != cluster.name).filter(of_mesh);
+                    let others = || world.topology.config_clusters().filter(|c| c.name != cluster.name).filter(of_mesh);
                     for kind in kinds {
                         let mut elsewhere = BTreeSet::new();
                         for other in others() {
