@@ -9,6 +9,7 @@
 
 mod compare;
 mod inputs;
+pub mod of_mesh;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,20 @@ pub enum CapsuleError {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// A cluster could not be read.
+    #[error("cluster {cluster} cannot be read: {why}")]
+    Cluster {
+        /// The cluster.
+        cluster: String,
+        /// What it said.
+        why: String,
+    },
+    /// No cluster has that namespace.
+    #[error("no cluster has the namespace {name} (hint: `kubectl get namespaces`)")]
+    NoNamespace {
+        /// Its name.
+        name: String,
     },
     /// There is no such run.
     #[error("no run `{name}` in {folder} (there are: {known}) (hint: `meshproof run` creates one)")]

@@ -235,7 +235,7 @@ async fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Watch(args) => watch::main(&project()?, &args).await,
         Command::New(args) => new::main(args, &cli.project),
         Command::Prove(args) => prove::main(&project()?, args).await,
-        Command::Capsule(args) => capsule::main(&project()?, &args),
+        Command::Capsule(args) => capsule::main(&project()?, &args).await,
         Command::Down(args) => environment::down(args).await,
         Command::Env(args) => environment::env(&args),
         Command::Exec(args) => exec::main(args).await,

@@ -26,8 +26,11 @@ pub(super) fn own(scene: &Scene<'_>, facts: &Facts) -> Check {
     match facts.silent() {
         None => Check::Holds(format!("that of {} responds to this machine", facts.name())),
         // It responds, but not to this user: nothing is known of the cluster, which is not the cluster's failure.
-        Some(why) if ["(HTTP 401)", "(HTTP 403)"].iter().any(|code| why.contains(code)) => {
+        Some(why) if why.contains("(HTTP 403)") => {
             Check::Unseen(format!("{why}; `meshproof role` prints the rights that are needed"))
+        }
+        Some(why) if why.contains("(HTTP 401)") => {
+            Check::Unseen(format!("{why}: the API server does not accept the kubeconfig's credentials"))
         }
         Some(why) => Check::from(Broken {
             expected: format!("the API server of {} responds", facts.name()),

@@ -215,6 +215,18 @@ impl FoundMesh {
         differences
     }
 
+    /// Its options, as a scenario writes them under `mesh:`. Only what all of its clusters have in common can be written.
+    pub fn as_written(&self) -> Value {
+        let mtls = self.istiods.first().map_or(Mtls::Permissive, |istiod| istiod.mtls);
+        let all = self.sidecars.iter().all(|sidecar| sidecar.outbound == "*");
+        let dns = !self.sidecars.is_empty() && self.sidecars.iter().all(|sidecar| sidecar.dns_capture);
+        serde_json::json!({
+            "mtls": word(mtls),
+            "outbound": if all { "all" } else { "clusters" },
+            "dns_capture": dns,
+        })
+    }
+
     /// For reports: `mtls strict, outbound *`.
     pub fn in_words(&self) -> String {
         let mtls = each_once(self.istiods.iter().map(|istiod| word(istiod.mtls)));

@@ -1,0 +1,12 @@
+//! Clusters that were not made by the run, for real. Those of a netns environment stand for a user's; on kind, Istio is
+//! installed as its manual says.
+//!
+//! Needs root (or Docker) and the programs of the supply. Without them the tests skip locally, with the reason, and fail
+//! where `CI` is set.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+mod fixture;
+mod manual;
+mod read_only;
+mod unchanged;
