@@ -25,6 +25,8 @@ pub mod found;
 pub mod gateway;
 pub mod injection;
 mod install;
+#[cfg(test)]
+mod instructions_tests;
 pub mod machine;
 pub mod options;
 pub mod own_log;
