@@ -137,8 +137,7 @@ impl std::fmt::Display for Seen {
 async fn call(cluster: &Cluster, calls: u32, timeout: Duration) -> Seen {
     let pods = workload::pods(cluster, "app1", "app=sleep").await.unwrap();
     let url = "http://helloworld.app1:5000/hello".to_owned();
-    let headers = BTreeMap::new();
-    let request = Request { url, headers, calls, new_connections: true, timeout, pace: probe::PACE, fail_early: false };
+    let request = Request { url, calls, new_connections: true, timeout, ..Request::default() };
     let sent = probe::send(cluster, &pods[0].reference(), "sleep", &request).await.unwrap();
     let (mut answers, mut slowest) = (BTreeMap::new(), Duration::ZERO);
     for seen in sent.observations.calls {

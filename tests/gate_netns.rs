@@ -80,15 +80,7 @@ fn skipped() -> bool {
 }
 
 fn request(calls: u32) -> Request {
-    Request {
-        url: "http://helloworld.app1:5000/hello".to_owned(),
-        headers: BTreeMap::new(),
-        calls,
-        new_connections: true,
-        timeout: Duration::from_secs(5),
-        pace: probe::PACE,
-        fail_early: false,
-    }
+    Request { url: "http://helloworld.app1:5000/hello".to_owned(), calls, new_connections: true, ..Request::default() }
 }
 
 /// Who answered how often.

@@ -69,7 +69,7 @@ impl InWorkload {
         let cluster = clusters.iter().find(|c| c.name == self.cluster).ok_or_else(unknown)?;
         let found = workload::pod_of(cluster, &self.namespace, &self.workload).await;
         let (pod, first) = found.map_err(|e| told(&e))?;
-        Ok(Running { cluster: cluster.clone(), pod, container: self.container.unwrap_or(first) })
+        Ok(Running { cluster: cluster.clone(), pod: pod.reference(), container: self.container.unwrap_or(first) })
     }
 }
 

@@ -64,8 +64,7 @@ impl Scene<'_> {
                 calls: CALLS,
                 new_connections: true,
                 timeout: CALL_PATIENCE,
-                pace: probe::PACE,
-                fail_early: false,
+                ..Request::default()
             };
             let (at, container) = (PodInfo::of(pod).reference(), container(pod));
             let sent = probe::send(&self.home().cluster, &at, &container, &request);

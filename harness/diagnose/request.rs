@@ -34,9 +34,9 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
 }
 
 /// What every call should come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Wanted {
-    Status(u16),
+    Status(Vec<u16>),
     /// Any answer of the server's: nobody said which.
     Answered,
     Refused,
@@ -51,13 +51,13 @@ fn wanted(expect: Option<&Expect>) -> Wanted {
     if expect.get::<Resolves>().is_some_and(|r| !r.0) {
         return Wanted::Unresolved;
     }
-    Wanted::Status(expect.get::<Status>().map_or(200, |s| s.0))
+    Wanted::Status(expect.get::<Status>().cloned().unwrap_or_default().all())
 }
 
 impl Wanted {
-    fn takes(self, outcome: &Outcome) -> bool {
+    fn takes(&self, outcome: &Outcome) -> bool {
         match (self, outcome) {
-            (Self::Status(wanted), Outcome::Reply { status, .. }) => wanted == *status,
+            (Self::Status(wanted), Outcome::Reply { status, .. }) => wanted.contains(status),
             // Proxies answer 502, 503 and 504 in place of a server.
             (Self::Answered, Outcome::Reply { status, .. }) => !matches!(status, 502..=504),
             (Self::Refused, Outcome::Refused(_)) => true,
@@ -67,9 +67,12 @@ impl Wanted {
         }
     }
 
-    fn in_words(self) -> String {
+    fn in_words(&self) -> String {
         match self {
-            Self::Status(status) => format!("every call is answered with status {status}"),
+            Self::Status(all) => {
+                let all: Vec<String> = all.iter().map(u16::to_string).collect();
+                format!("every call is answered with status {}", all.join(" or "))
+            }
             Self::Answered => "every call is answered".into(),
             Self::Refused => "every call is refused".into(),
             Self::Unresolved => "the name does not resolve".into(),

@@ -182,8 +182,7 @@ pub(super) fn unlike(expect: &Expect, shares: &BTreeMap<String, f64>, exact: boo
     {
         return told(format!("no call goes to {}", version.value));
     }
-    if let Some(split) = expect.get::<Split>() {
-        let wanted: BTreeMap<String, f64> = split.0.iter().map(|(v, share)| (v.clone(), share.fraction())).collect();
+    if let Some(wanted) = expect.get::<Split>().map(Split::versions).filter(|versions| !versions.is_empty()) {
         let all: BTreeSet<&String> = wanted.keys().chain(shares.keys()).collect();
         let share = |of: &BTreeMap<String, f64>, version: &String| of.get(version).copied().unwrap_or(0.0);
         let tolerance = if exact { 0.005 } else { 0.05 };

@@ -31,6 +31,11 @@ impl Mistakes {
         self.problems.push(Problem::with(&self.source, second, what).also(first, "and this").help(help));
     }
 
+    /// Whether the topology has a cluster of that name.
+    pub fn is_cluster(&self, name: &str) -> bool {
+        self.clusters.as_ref().is_some_and(|(_, clusters)| clusters.iter().any(|cluster| cluster == name))
+    }
+
     /// A cluster's name that is the value, or a part of it.
     pub fn cluster<T>(&mut self, value: &Located<T>, name: &str) {
         let Some((topology, clusters)) = &self.clusters else { return };
@@ -78,6 +83,8 @@ pub struct Caller {
     pub calls: Option<Located<u32>>,
     /// The smallest deviation that must not go unnoticed, as a share of the calls, and where it is written.
     pub detect: Located<f64>,
+    /// Whether a header holds the number of the user that calls ([`super::USER`]).
+    pub headers_vary: bool,
 }
 
 /// An expectation as the others of its call see it.

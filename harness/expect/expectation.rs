@@ -7,11 +7,12 @@ use crate::source::Located;
 
 use super::check::Peer;
 use super::kind::Kind;
-use super::kinds::*;
 
-/// From one table: the enum, its keys, how it is read, and its part of the JSON Schema.
+/// From one table: the types, the enum, its keys, how it is read, and its part of the JSON Schema.
 macro_rules! expectations {
-    ($($(#[doc = $doc:literal])+ $key:literal: $Kind:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $key:literal: $file:ident::$Kind:ident,)+) => {
+        $(pub use super::kinds::$file::$Kind;)+
+
         /// One expectation of a call.
         #[derive(Debug, Clone, Serialize)]
         #[serde(untagged)]
@@ -61,34 +62,43 @@ macro_rules! expectations {
 
 expectations! {
     /// Each of these versions answers, and no other.
-    "reached": Reached,
+    "reached": reached::Reached,
     /// This version answers every call.
-    "only": Only,
+    "only": only::Only,
     /// None of these versions answers.
-    "never": Never,
-    /// The shares of the versions; must add up to 100%.
-    "split": Split,
+    "never": never::Never,
+    /// The shares of the versions, or of what `by` says (cluster, zone, instance), among the replies; they add up to 100%.
+    "split": split::Split,
     /// A server in each of these clusters answers, and in no other, by the servers' proxies.
-    "clusters": Clusters,
-    /// The HTTP status of every reply (default: 200, unless `refused` or `resolves: false` is expected).
-    "status": Status,
+    "clusters": clusters::Clusters,
+    /// Calls with the same header, cookie or source reach the same pod.
+    "sticky": sticky::Sticky,
+    /// The versions that get a copy of every call, or of a share of the calls, by their proxies' logs.
+    "mirrored_to": mirrored_to::MirroredTo,
+    /// The HTTP status of every reply: one, a list of which each reply has one, or a map from status to share (default: 200,
+    /// unless `refused` or `resolves: false` is expected).
+    "status": status::Status,
+    /// Headers of every reply: a text (equal), `true` (present) or `false` (absent or empty).
+    "headers": headers::Headers,
+    /// How often the caller's proxy sends each call to an endpoint, by its log: 1 without a retry.
+    "attempts": attempts::Attempts,
     /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all
     /// calls, or one for each version.
-    "endpoints_in": EndpointsIn,
+    "endpoints_in": endpoints_in::EndpointsIn,
     /// The CIDR that the calls come from, by the server's proxy log: `cluster1.pods`.
-    "source_in": SourceIn,
+    "source_in": source_in::SourceIn,
     /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
-    "mtls": MutualTls,
+    "mtls": mtls::MutualTls,
     /// The cluster whose intermediate CA issued the caller's certificate, by the server's proxy log: `cluster1`.
-    "issued_by": IssuedBy,
-    /// Every reply arrives within this time.
-    "latency": Latency,
+    "issued_by": issued_by::IssuedBy,
+    /// Every reply arrives within this time; or a map with `at_least`, `within` and percentiles.
+    "latency": latency::Latency,
     /// Whether every call is refused: the connection is reset, or the proxy denies it.
-    "refused": Refused,
+    "refused": refused::Refused,
     /// Whether the name resolves.
-    "resolves": Resolves,
+    "resolves": resolves::Resolves,
     /// Whether the calls pass through the caller's sidecar, by its log.
-    "captured": Captured,
+    "captured": captured::Captured,
 }
 
 impl Expectation {

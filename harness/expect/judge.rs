@@ -19,7 +19,7 @@ pub fn judge(expect: &Located<Expect>, seen: &Observations, ranges: &Ranges, det
     }
     let judge = Judge { seen, ranges, detect };
     let finding = |expectation: &Located<Expectation>| {
-        let found = judge.with_enough_calls(expectation.kind().judge(&judge));
+        let found = judge.with_enough_calls(expectation.kind(), expectation.kind().judge(&judge));
         let expected = expectation.kind().wording(ranges);
         let finding = Finding::at(expectation, expectation.key(), found.class, expected, found.observed);
         Finding { split: found.split, ..finding }

@@ -11,8 +11,7 @@ use crate::source::Located;
 use crate::verdict::{Arm, Class, Finding, negative_control};
 
 fn call(outcome: Outcome) -> CallSeen {
-    let (client_proxy, server_proxy, server_cluster) = (None, None, None);
-    CallSeen { outcome, duration: Duration::from_millis(3), client_proxy, server_proxy, server_cluster }
+    CallSeen::new(outcome, Duration::from_millis(3))
 }
 
 fn reply(version: &str) -> CallSeen {
@@ -21,8 +20,7 @@ fn reply(version: &str) -> CallSeen {
 }
 
 fn line() -> ProxyLine {
-    let (downstream, upstream, upstream_cluster, peer, details) = (None, None, None, None, None);
-    ProxyLine { downstream, upstream, upstream_cluster, peer, issuer: None, status: 200, flags: "-".into(), details }
+    ProxyLine { status: 200, flags: "-".into(), ..ProxyLine::default() }
 }
 
 /// A reply that the caller's proxy saw going to `upstream`.
@@ -45,7 +43,7 @@ fn coming_from(source: &str) -> CallSeen {
 
 /// A reply whose line is in the log of a proxy in `cluster`.
 fn served_in(cluster: &str) -> CallSeen {
-    CallSeen { server_cluster: Some(cluster.to_owned()), ..from(None) }
+    CallSeen { server: Some(Server { cluster: cluster.to_owned(), ..Server::default() }), ..from(None) }
 }
 
 fn answered(status: u16, body: &str, details: Option<&str>) -> CallSeen {

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::stats::{PRESENCE_MISS, percent, presence_calls, presence_power};
+use crate::stats::{PRESENCE_MISS, percent, presence_calls};
 use crate::verdict::{Class, SplitTest};
 
+use super::kind::Kind;
 use super::seen::{CallSeen, Observations};
 use super::tally::{by_version, status};
 
@@ -41,11 +42,11 @@ pub(super) struct Judge<'a> {
 
 impl Judge<'_> {
     /// A pass on too few calls is no pass.
-    pub fn with_enough_calls(&self, mut found: Found) -> Found {
+    pub fn with_enough_calls(&self, kind: &dyn Kind, mut found: Found) -> Found {
         let (calls, needs) = (self.calls(), found.needs);
         if found.class == Class::Pass && calls < needs {
             found.class = Class::Inconclusive;
-            let (share, missed) = (percent(self.detect), percent(1.0 - presence_power(self.detect, calls)));
+            let (share, missed) = (percent(self.detect), percent(1.0 - kind.power(calls, self.detect)));
             found.observed.push_str(&format!(
                 ": too few calls, a share of {share} goes unnoticed in {missed} of such runs ({needs} calls needed)"
             ));

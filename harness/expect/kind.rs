@@ -12,6 +12,10 @@ pub enum Need {
     CallerLog,
     /// The access logs of the proxies of all workloads that may have answered.
     ServerLogs,
+    /// Which zones the nodes of those workloads are in.
+    Zones,
+    /// Copies of the calls in those logs.
+    Mirrors,
 }
 
 /// One expectation.

@@ -11,10 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::source::Located;
 
-use super::expectation::Expectation;
+use super::expectation::{Expectation, Status};
 use super::judgement::Ranges;
 use super::kind::Need;
-use super::kinds::Status;
 
 /// What must be seen. All that is written must hold.
 #[derive(Debug, Clone, Default)]

@@ -14,8 +14,10 @@ mod kind;
 mod kinds;
 mod list;
 mod seen;
+mod shares;
 mod tally;
 mod validate;
+mod within;
 
 #[cfg(test)]
 mod judge_tests;
@@ -23,10 +25,10 @@ mod judge_tests;
 mod power_tests;
 
 pub use check::{Caller, Mistakes};
-pub use expectation::Expectation;
+pub use expectation::*;
 pub use judge::judge;
 pub use judgement::Ranges;
 pub use kind::Need;
-pub use kinds::*;
 pub use list::Expect;
-pub use seen::{CallSeen, Observations, Outcome, ProxyLine};
+pub use seen::{CallSeen, Observations, Outcome, ProxyLine, Server, USER};
+pub use within::{Settled, Within};

@@ -1,9 +1,13 @@
 //! What is observed of calls.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
+
+/// In a request header's value: the number of the user that calls, from 1.
+pub const USER: &str = "{n}";
 
 /// All that was seen of one `call` step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,14 +27,41 @@ pub struct CallSeen {
     pub outcome: Outcome,
     /// From request to reply.
     pub duration: Duration,
+    /// The user that sent it, from 0: `{n}` in a header counts users, and each keeps its own cookies.
+    pub user: u32,
+    /// The headers of the reply that were asked for, by their names in the scenario; one that is absent or empty is left out.
+    pub headers: BTreeMap<String, String>,
     /// What the caller's proxy logged about it; `None`: it did not pass through the proxy, or the
     /// log was not asked for.
     pub client_proxy: Option<ProxyLine>,
     /// What the server's proxy logged about it; `None`: no server's proxy saw it, or the log was
     /// not asked for.
     pub server_proxy: Option<ProxyLine>,
-    /// The cluster of that server's proxy.
-    pub server_cluster: Option<String>,
+    /// The pod of that server's proxy.
+    pub server: Option<Server>,
+    /// The pods that got a copy of it, by their proxies' logs: a mirror's reply reaches nobody.
+    pub mirrors: Vec<Server>,
+}
+
+impl CallSeen {
+    /// A call about which no proxy logged anything.
+    pub fn new(outcome: Outcome, duration: Duration) -> Self {
+        let (user, headers, mirrors) = (0, BTreeMap::new(), Vec::new());
+        Self { outcome, duration, user, headers, client_proxy: None, server_proxy: None, server: None, mirrors }
+    }
+}
+
+/// A pod with a proxy that may answer calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Server {
+    /// Its cluster.
+    pub cluster: String,
+    /// Its name.
+    pub pod: String,
+    /// Its `version` label.
+    pub version: Option<String>,
+    /// The zone of its node (label `topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
 }
 
 /// What the client got.
@@ -69,7 +100,7 @@ impl Outcome {
 }
 
 /// One line of an Envoy access log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ProxyLine {
     /// Where the request came from, as this proxy saw it.
     pub downstream: Option<SocketAddr>,
@@ -83,6 +114,8 @@ pub struct ProxyLine {
     pub issuer: Option<String>,
     /// HTTP status, 0 when there was none.
     pub status: u16,
+    /// How many times the request was sent upstream (1: no retry); `None`: the log does not say.
+    pub attempts: Option<u32>,
     /// Envoy's response flags (`UH`, `NR`, …), `-` for none.
     pub flags: String,
     /// Why the request was answered locally or the connection ended, in Envoy's words.

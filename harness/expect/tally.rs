@@ -78,8 +78,22 @@ pub(super) fn list_others(seen: &Observations, told: impl Fn(&CallSeen) -> bool)
     count(others.map(ending)).iter().map(|(ending, count)| format!("{ending} {count}")).collect()
 }
 
+/// The pod that answered each of these replies, as far as it is known: by the servers' proxies' logs if they have a line for each,
+/// otherwise by the replies themselves if each names one, otherwise by the lines that there are. (A pod has one name by its log, and
+/// another by its reply: the two are never mixed.)
+pub(super) fn instances(replies: &[&CallSeen]) -> Vec<Option<String>> {
+    let logged = replies.iter().map(|call| call.server.as_ref().map(|at| format!("{}/{}", at.cluster, at.pod)));
+    let logged: Vec<Option<String>> = logged.collect();
+    let named = replies.iter().map(|call| match &call.outcome {
+        Outcome::Reply { instance, .. } => instance.clone(),
+        _ => None,
+    });
+    let named: Vec<Option<String>> = named.collect();
+    if logged.iter().any(Option::is_none) && named.iter().all(Option::is_some) { named } else { logged }
+}
+
 /// How a call ended, in words that are the same for calls that ended alike.
-fn ending(call: &CallSeen) -> String {
+pub(super) fn ending(call: &CallSeen) -> String {
     match &call.outcome {
         Outcome::Reply { status, version: Some(version), .. } => format!("{version} with status {status}"),
         Outcome::Reply { status, .. } => match flags(call) {

@@ -74,10 +74,16 @@ impl Expect {
         } else if let Some(calls) = caller.calls.as_ref().filter(|calls| calls.value < needed) {
             let chance = self.power(calls.value, detect) * 100.0;
             let what = format!("{} calls are too few", calls.value);
-            let help = format!(
-                "a deviation of {percent} (`detect`) would be noticed with a probability of {chance:.1}%: make at least \
-                 {needed} calls, omit `calls`, or raise `detect`"
-            );
+            let help = if chance >= 99.95 {
+                format!(
+                    "too many runs of a sound mesh would be inconclusive: make at least {needed} calls, or omit `calls`"
+                )
+            } else {
+                format!(
+                    "a deviation of {percent} (`detect`) would be noticed with a probability of {chance:.1}%: make at least \
+                     {needed} calls, omit `calls`, or raise `detect`"
+                )
+            };
             mistakes.wrong(calls, what, help);
         }
     }

@@ -46,6 +46,8 @@ pub const REQUEST_ID: &str = "request_id";
 pub const DURATION: &str = "duration";
 /// Key of the bytes of the reply's body.
 pub const BYTES_SENT: &str = "bytes_sent";
+/// Key of how many times the request was sent upstream: 1 without a retry, 0 where the proxy answered by itself.
+pub const ATTEMPTS: &str = "attempts";
 /// Key of why Envoy ended the connection.
 pub const TERMINATION: &str = "termination";
 /// Key of why no connection to the endpoint could be made (a certificate that does not verify, a reset).
@@ -72,6 +74,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     (REQUEST_ID, "%REQ(X-REQUEST-ID)%"),
     (DURATION, "%DURATION%"),
     (BYTES_SENT, "%BYTES_SENT%"),
+    (ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     (TERMINATION, "%CONNECTION_TERMINATION_DETAILS%"),
     (UPSTREAM_FAILURE, "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
 ];

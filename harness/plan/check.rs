@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::make::Files;
 use crate::apply::Manifest;
 use crate::expect::Mistakes;
-use crate::scenario::{Helloworld, LoadedScenario, Located, Manifests, Scenario, Sleep, Workload, owned};
+use crate::scenario::{Helloworld, LoadedScenario, Located, Manifests, Scenario, Sleep, Workload, WorkloadRef, owned};
 use crate::source::{Problem, Problems};
 use crate::topology::Topology;
 
@@ -92,6 +92,25 @@ impl<'a> Checks<'a> {
             .workloads
             .iter()
             .filter_map(|w| if let Workload::Sleep(sleep) = &w.value { Some(sleep) } else { None })
+    }
+
+    /// The workloads other than `sleep` that may call: those that are named after their version, and those of the user's manifests.
+    fn callers_of_the_users_own(&self) -> Vec<WorkloadRef> {
+        const KINDS: [&str; 4] = ["Deployment", "StatefulSet", "DaemonSet", "Pod"];
+        let at = |name: &str, cluster: &Located<String>| WorkloadRef {
+            name: name.to_owned(),
+            cluster: cluster.value.clone(),
+        };
+        let of_workload = |workload: &Located<Workload>| match &workload.value {
+            Workload::Sleep(_) => Vec::new(),
+            Workload::Helloworld(hello) => vec![at(&format!("helloworld-{}", hello.version.value), &hello.cluster)],
+            Workload::Manifest(manifest) => {
+                let objects = self.files.get(&manifest.manifests().in_words()).into_iter().flatten();
+                let pods = objects.filter(|object| KINDS.contains(&object.kind()));
+                pods.map(|object| at(object.name(), &manifest.cluster)).collect()
+            }
+        };
+        self.scenario().workloads.iter().flat_map(of_workload).collect()
     }
 
     fn helloworlds(&self) -> impl Iterator<Item = &'a Helloworld> + use<'a> {

@@ -66,6 +66,9 @@ fn call(f: &mut fmt::Formatter<'_>, call: &CallView) -> fmt::Result {
     for header in &call.headers {
         writeln!(f, "{indent}with the header {header}")?;
     }
+    for phrase in &call.options {
+        writeln!(f, "{indent}{phrase}")?;
+    }
     for phrase in &call.expect {
         writeln!(f, "{indent}expected: {phrase}")?;
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Action, Change, Plan, PlannedCall, PlannedStep, Restarted};
 use crate::apply::Manifest;
 use crate::expect::Ranges;
-use crate::scenario::{MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
+use crate::scenario::{Call, MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
 use crate::supply::Program;
 use crate::topology::{ClusterSpec, IstioSettings, NodeRole, Topology};
 
@@ -209,6 +209,9 @@ pub struct CallView {
     pub to: String,
     /// Request headers, `name: value`.
     pub headers: Vec<String>,
+    /// What else is special about the requests, one phrase each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     /// How many.
     pub calls: u32,
     /// Whether each opens a connection of its own.
@@ -360,6 +363,7 @@ fn call(planned: &PlannedCall, ranges: &Ranges) -> CallView {
         from: call.from.to_string(),
         to: call.to.value.clone(),
         headers: call.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
+        options: options(call),
         calls: planned.calls,
         new_connections: call.new_connections,
         timeout: call.timeout(),
@@ -368,4 +372,20 @@ fn call(planned: &PlannedCall, ranges: &Ranges) -> CallView {
         negative_control: planned.negative_control,
         expect: call.expect.in_words(ranges),
     }
+}
+
+/// What is special about the requests of a call, besides their headers.
+fn options(call: &Call) -> Vec<String> {
+    let method = call.method.as_ref().map(|method| format!("with the method {}", method.word()));
+    let body = call.body.as_ref().map(|body| match body.chars().count() {
+        1 => "with a body of 1 character".to_owned(),
+        n => format!("with a body of {n} characters"),
+    });
+    let resolve = call.resolve.as_ref().map(|address| format!("to the address {}", address.value));
+    let warm_up = call.warm_up.as_ref().map(|calls| format!("after {} calls that are not judged", calls.value));
+    let within = call
+        .within
+        .as_ref()
+        .map(|within| format!("repeated until it holds twice in a row, for {} at most", within.value));
+    [method, body, resolve, warm_up, within].into_iter().flatten().collect()
 }

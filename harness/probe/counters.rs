@@ -57,14 +57,10 @@ pub fn attribute(seen: &mut Observations, counted: &Requests, pods: &BTreeMap<St
     for (call, endpoint) in seen.calls.iter_mut().zip(endpoints) {
         let Outcome::Reply { status, .. } = call.outcome else { continue };
         call.client_proxy = endpoint.map(|endpoint| ProxyLine {
-            downstream: None,
             upstream: Some(endpoint),
-            upstream_cluster: None,
-            peer: None,
-            issuer: None,
             status,
             flags: "-".into(),
-            details: None,
+            ..ProxyLine::default()
         });
     }
     Ok(())
@@ -81,21 +77,16 @@ mod tests {
 
     /// `?`: a reply that names no pod, `-`: no reply.
     fn seen(calls: &[&str]) -> Observations {
-        let call = |name: &&str| CallSeen {
-            outcome: match *name {
-                "-" => Outcome::TimedOut,
-                name => Outcome::Reply {
-                    status: 200,
-                    version: None,
-                    instance: (name != "?").then(|| name.to_owned()),
-                    body: None,
-                },
+        let outcome = |name: &&str| match *name {
+            "-" => Outcome::TimedOut,
+            name => Outcome::Reply {
+                status: 200,
+                version: None,
+                instance: (name != "?").then(|| name.to_owned()),
+                body: None,
             },
-            duration: Duration::ZERO,
-            client_proxy: None,
-            server_proxy: None,
-            server_cluster: None,
         };
+        let call = |name: &&str| CallSeen::new(outcome(name), Duration::ZERO);
         Observations { calls: calls.iter().map(call).collect(), connections: 1, took: Duration::ZERO }
     }
 

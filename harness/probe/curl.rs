@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::Request;
+use super::{Request, USER};
 use crate::expect::{CallSeen, Outcome};
 
 /// A reply's body is read up to this size; a larger one still counts as a reply. Keeps the output of 2,000 calls small.
@@ -20,6 +20,9 @@ const BODY_LIMIT: usize = 16 * 1024;
 
 /// What of a body's first line is kept when no version is found in it.
 const BODY_KEPT: usize = 200;
+
+/// Between the values of headers in a line of `--write-out`: no header's value may hold it.
+const SEPARATOR: char = '\u{1f}';
 
 /// The random words of one series of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,45 +40,125 @@ impl Words {
     }
 }
 
-/// The command that sends all calls of `request`, ended after `budget`.
-pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Vec<String> {
-    let write_out = format!(
-        "\\n{} %{{http_code}} %{{local_port}} %{{num_connects}} %{{time_total}} %{{exitcode}} %{{errormsg}}\\n",
-        words.marker
-    );
-    let mut argv: Vec<String> = ["timeout", &budget.as_secs().max(1).to_string()].map(str::to_owned).into();
-    // --disable and --noproxy: neither a curlrc file nor the environment may send the calls elsewhere.
-    // --no-buffer: when the time limit is reached, the calls made so far have been printed.
-    argv.extend(
-        ["curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--no-buffer", "--http1.1"]
-            .map(str::to_owned),
-    );
-    argv.extend(["--max-filesize".into(), BODY_LIMIT.to_string()]);
-    argv.extend(["--max-time".into(), format!("{:.3}", request.timeout.as_secs_f64())]);
-    argv.extend(["--write-out".into(), write_out]);
-    if request.fail_early {
-        argv.push("--fail-early".into());
-    }
-    if request.url.starts_with("https://") {
-        // Which certificate the server presents is the mesh's concern; `peer` in its proxy's log shows it.
-        argv.push("--insecure".into());
-    }
-    if request.new_connections {
-        argv.extend(["--header".into(), "Connection: close".into()]);
-    }
-    for (name, value) in &request.headers {
-        // In curl's language `Name:` removes a header and `Name;` sends it empty.
-        let header = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
-        argv.extend(["--header".into(), header]);
-    }
-    argv.extend(["--".into(), url(&request.url, &words.nonce, request.calls)]);
-    argv
+/// A program to run, and what it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Command {
+    pub argv: Vec<String>,
+    pub stdin: String,
 }
 
-/// The URL with its range in the query, so that an exact match on the path still holds; characters that curl would
-/// read as ranges or lists are kept literal.
-fn url(url: &str, nonce: &str, calls: u32) -> String {
-    let url = url.split('#').next().unwrap_or(url);
+/// The command that sends all calls of `request`, ended after `budget`.
+///
+/// Calls that differ by more than their number (headers with the user's number) are written to curl's standard input, as a
+/// configuration with one part for each user. A user with cookies of its own is a process of its own.
+pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Command {
+    let timeout = ["timeout".to_owned(), budget.as_secs().max(1).to_string()];
+    // Neither a curlrc file nor the environment may send the calls elsewhere.
+    let curl = ["curl", "--disable"].map(str::to_owned);
+    let fail_early = request.fail_early.then(|| "--fail-early".to_owned());
+    let flags = |options: Vec<Flag>| options.into_iter().flat_map(|(name, value)| [Some(format!("--{name}")), value]);
+    let start = url(request, &words.nonce);
+    if request.cookies {
+        let script = format!(
+            "i=1; while [ $i -le {calls} ]; do j=$((i+{more})); [ $j -gt {calls} ] && j={calls}; \
+             \"$@\" \"$0[$i-$j]\" {stop}; i=$((j+1)); done",
+            calls = request.calls,
+            more = request.calls_per_user.max(1) - 1,
+            stop = if request.fail_early { "|| exit" } else { "|| :" },
+        );
+        let shell = ["sh".to_owned(), "-c".to_owned(), script, start];
+        let flags = flags(options(request, words, None)).flatten();
+        let argv = timeout.into_iter().chain(shell).chain(curl).chain(fail_early).chain(flags);
+        return Command { argv: argv.chain(["--url".to_owned()]).collect(), stdin: String::new() };
+    }
+    if request.headers.values().any(|value| value.contains(USER)) {
+        let part = |user: u32| {
+            let first = user * request.calls_per_user + 1;
+            let last = (first + request.calls_per_user - 1).min(request.calls);
+            let mut options = options(request, words, Some(user + 1));
+            options.push(("url", Some(format!("{start}[{first}-{last}]"))));
+            let line = |(name, value): Flag| match value {
+                Some(value) => format!("{name} = {}\n", quoted(&value)),
+                None => format!("{name}\n"),
+            };
+            options.into_iter().map(line).collect::<String>()
+        };
+        let users = request.calls.div_ceil(request.calls_per_user.max(1));
+        let config = ["--config", "-"].map(str::to_owned);
+        return Command {
+            argv: timeout.into_iter().chain(curl).chain(fail_early).chain(config).collect(),
+            stdin: (0..users).map(part).collect::<Vec<_>>().join("next\n"),
+        };
+    }
+    let end = ["--".to_owned(), format!("{start}[1-{}]", request.calls)];
+    let flags = flags(options(request, words, None)).flatten();
+    let argv = timeout.into_iter().chain(curl).chain(flags).chain(fail_early).chain(end).collect();
+    Command { argv, stdin: String::new() }
+}
+
+/// A long option of curl, without dashes, and its value.
+type Flag = (&'static str, Option<String>);
+
+/// How each call is sent; `user` stands for [`USER`].
+fn options(request: &Request, words: &Words, user: Option<u32>) -> Vec<Flag> {
+    let headers: String = request.reply_headers.iter().map(|name| format!("{SEPARATOR}%header{{{name}}}")).collect();
+    let write_out = format!(
+        "\\n{} %{{http_code}} %{{local_port}} %{{num_connects}} %{{time_total}} %{{exitcode}} %{{errormsg}}{headers}\\n",
+        words.marker
+    );
+    let mut options: Vec<Flag> = vec![
+        ("noproxy", Some("*".into())),
+        ("silent", None),
+        ("show-error", None),
+        // When time is over, the calls that were made are on the output.
+        ("no-buffer", None),
+        ("http1.1", None),
+        ("max-filesize", Some(BODY_LIMIT.to_string())),
+        ("max-time", Some(format!("{:.3}", request.timeout.as_secs_f64()))),
+        ("write-out", Some(write_out)),
+    ];
+    if request.url.starts_with("https://") {
+        // Whose certificate the server shows is the mesh's business; `peer` in its proxy's log says.
+        options.push(("insecure", None));
+    }
+    match request.method.as_deref() {
+        // Otherwise curl waits for the body that the headers announce.
+        Some("HEAD") => options.push(("head", None)),
+        Some(method) => options.push(("request", Some(method.to_owned()))),
+        None => {}
+    }
+    if let Some(body) = &request.body {
+        options.push(("data-raw", Some(body.clone())));
+    }
+    if let Some(address) = &request.connect_to {
+        options.push(("connect-to", Some(format!("::{address}"))));
+    }
+    if request.cookies {
+        // No file: the cookies are kept in memory.
+        options.push(("cookie", Some(String::new())));
+    }
+    if request.new_connections {
+        options.push(("header", Some("Connection: close".into())));
+    }
+    for (name, value) in &request.headers {
+        let value = user.map_or_else(|| value.clone(), |user| value.replace(USER, &user.to_string()));
+        // In curl's language `Name:` removes a header and `Name;` sends it empty.
+        let header = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
+        options.push(("header", Some(header)));
+    }
+    options
+}
+
+/// A value as curl's configuration has it.
+fn quoted(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', "\\r");
+    format!("\"{}\"", escaped.replace('\t', "\\t"))
+}
+
+/// The URL up to the call's number, which is in the query, so that an exact match on the path still holds; characters that curl
+/// would read as ranges or lists are kept literal.
+fn url(request: &Request, nonce: &str) -> String {
+    let url = request.url.split('#').next().unwrap_or(&request.url);
     let mut literal = String::with_capacity(url.len() + 48);
     for c in url.chars() {
         if "[]{}\\".contains(c) {
@@ -88,7 +171,7 @@ fn url(url: &str, nonce: &str, calls: u32) -> String {
         Some((_, "")) => "",
         Some(_) => "&",
     };
-    format!("{literal}{joint}call={nonce}-[1-{calls}]")
+    format!("{literal}{joint}call={nonce}-")
 }
 
 /// One call as curl reported it.
@@ -102,14 +185,19 @@ pub(super) struct Told {
 
 /// Reads curl's standard output: bodies, each followed by its call's line. What follows the last whole line belongs
 /// to a call that was cut short, and is dropped.
-pub(super) fn parse(stdout: &[u8], marker: &str) -> Result<Vec<Told>, String> {
+pub(super) fn parse(stdout: &[u8], request: &Request, words: &Words) -> Result<Vec<Told>, String> {
     let mut told = Vec::new();
     let (mut body_start, mut line_start) = (0, 0);
     for (end, _) in stdout.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        if let Some(line) = stdout[line_start..end].strip_prefix(marker.as_bytes()) {
+        if let Some(line) = stdout[line_start..end].strip_prefix(words.marker.as_bytes()) {
             let line = String::from_utf8_lossy(line);
             let body = &stdout[body_start..line_start];
-            told.push(told_by(&line, body).ok_or_else(|| format!("unexpected output of curl: {line:?}"))?);
+            let mut one = told_by(&line, body, &request.reply_headers)
+                .ok_or_else(|| format!("unexpected output of curl: {line:?}"))?;
+            let number = format!("call={}-{}", words.nonce, told.len() + 1);
+            one.seen.headers.values_mut().for_each(|value| *value = without(value, &number));
+            one.seen.user = told.len() as u32 / request.calls_per_user.max(1);
+            told.push(one);
             body_start = end + 1;
         }
         line_start = end + 1;
@@ -117,22 +205,32 @@ pub(super) fn parse(stdout: &[u8], marker: &str) -> Result<Vec<Told>, String> {
     Ok(told)
 }
 
+/// A header's value without the number of the call, which a redirect repeats.
+fn without(value: &str, number: &str) -> String {
+    let Some((before, after)) = value.split_once(number) else { return value.to_owned() };
+    match (before.strip_suffix(['?', '&']), after.strip_prefix('&')) {
+        (Some(start), None) if !after.starts_with(|c: char| c.is_ascii_digit()) => format!("{start}{after}"),
+        (_, Some(rest)) => format!("{before}{rest}"),
+        _ => value.to_owned(),
+    }
+}
+
 /// One line of `--write-out` and the body before it.
-fn told_by(line: &str, body: &[u8]) -> Option<Told> {
-    let mut words = line.trim_start().splitn(6, ' ');
+fn told_by(line: &str, body: &[u8], headers: &[String]) -> Option<Told> {
+    let mut parts = line.split(SEPARATOR);
+    let mut words = parts.next()?.trim_start().splitn(6, ' ');
     let status: u16 = words.next()?.parse().ok()?;
     let port: i64 = words.next()?.parse().ok()?;
     let new_connections = words.next()?.parse().ok()?;
     let seconds: f64 = words.next()?.parse().ok()?;
     let code: u32 = words.next()?.parse().ok()?;
     let message = words.next().unwrap_or_default().trim();
+    let headers = headers.iter().zip(parts).map(|(name, value)| (name.clone(), value.trim().to_owned()));
+    let duration = Duration::try_from_secs_f64(seconds).ok()?;
     Some(Told {
         seen: CallSeen {
-            outcome: outcome(code, status, message, body),
-            duration: Duration::try_from_secs_f64(seconds).ok()?,
-            client_proxy: None,
-            server_proxy: None,
-            server_cluster: None,
+            headers: headers.filter(|(_, value)| !value.is_empty()).collect(),
+            ..CallSeen::new(outcome(code, status, message, body), duration)
         },
         local_port: u16::try_from(port).ok().filter(|port| *port != 0),
         new_connections,
@@ -199,7 +297,8 @@ mod tests {
     #[case("http://a/b#top", "http://a/b?call=n0-[1-7]")]
     #[case("http://[::1]:80/{x}", r"http://\[::1\]:80/\{x\}?call=n0-[1-7]")]
     fn the_path_stays_as_written(#[case] given: &str, #[case] expected: &str) {
-        assert_eq!(url(given, "n0", 7), expected);
+        let request = Request { url: given.into(), calls: 7, ..Request::default() };
+        assert_eq!(command(&request, &words(), Duration::ZERO).argv.last().unwrap(), expected);
     }
 
     #[test]
@@ -210,11 +309,11 @@ mod tests {
             calls: 50,
             new_connections: true,
             timeout: Duration::from_millis(1500),
-            pace: crate::probe::PACE,
-            fail_early: false,
+            ..Request::default()
         };
         let command = command(&request, &words(), Duration::from_secs(60));
-        insta::assert_snapshot!(command.iter().map(|a| crate::tool::quote(a)).collect::<Vec<_>>().join(" "), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'Connection: close' --header 'end-user: jason' --header 'x-empty;' -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
+        assert_eq!(command.stdin, "");
+        insta::assert_snapshot!(command.argv.iter().map(|a| crate::tool::quote(a)).collect::<Vec<_>>().join(" "), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'Connection: close' --header 'end-user: jason' --header 'x-empty;' -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
     }
 
     #[rstest]
@@ -246,8 +345,8 @@ mod tests {
         Outcome::Failed("end of response with 12 bytes missing".into()))]
     fn what_curl_says(#[case] stdout: &[u8], #[case] expected: Outcome) {
         // The marker of the last but one case's body is another word that merely begins alike.
-        let marker = "@m0 ";
-        let told = parse(stdout, marker).unwrap();
+        let words = Words { marker: "@m0 ".into(), ..words() };
+        let told = parse(stdout, &Request::default(), &words).unwrap();
         assert_eq!(told.iter().map(|t| &t.seen.outcome).collect::<Vec<_>>(), [&expected]);
     }
 
@@ -262,20 +361,10 @@ mod tests {
         let answer = axum::routing::get(|| async { "Hello version: v1, instance: here\n" });
         let server =
             tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/hello", answer)).await });
-        let request = Request {
-            url: format!("http://{address}/hello"),
-            headers: std::collections::BTreeMap::new(),
-            calls: 100,
-            new_connections,
-            timeout: Duration::from_secs(5),
-            pace: crate::probe::PACE,
-            fail_early: false,
-        };
-        let words = Words::new();
-        let command = command(&request, &words, request.budget());
-        let output = crate::tool::Tool::new(&command[0]).args(&command[1..]).run().await.unwrap();
+        let request =
+            Request { url: format!("http://{address}/hello"), calls: 100, new_connections, ..Request::default() };
+        let told = sent(&request).await;
         server.abort();
-        let told = parse(&output.stdout, &words.marker).unwrap();
         let outcomes: Vec<_> = told.iter().map(|t| &t.seen.outcome).collect();
         assert_eq!(outcomes, vec![&hello("v1", "here"); 100]);
         assert_eq!(told.iter().map(|t| t.new_connections).sum::<u32>(), expected);
@@ -283,15 +372,115 @@ mod tests {
         assert_eq!(ports.len(), expected as usize);
     }
 
+    async fn sent(request: &Request) -> Vec<Told> {
+        let words = Words::new();
+        let Command { argv, stdin } = command(request, &words, request.budget());
+        let tool = crate::tool::Tool::new(&argv[0]).args(&argv[1..]).stdin(stdin);
+        parse(&tool.run().await.unwrap().stdout, request, &words).unwrap()
+    }
+
+    /// A server that answers with what it was asked, and sets a cookie for who has none.
+    async fn echo() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+        use axum::http::{HeaderMap, Method, StatusCode};
+        let visitors = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let answer = move |method: Method, headers: HeaderMap, body: String| async move {
+            let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+            let cookie = match headers.get("cookie") {
+                Some(_) => None,
+                None => Some(visitors.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+            };
+            let mut reply = HeaderMap::new();
+            if let Some(visitor) = cookie {
+                reply.insert("set-cookie", format!("visitor={visitor}").parse().unwrap());
+            }
+            reply.insert("x-host", header("host").parse().unwrap());
+            let text = format!("{method} {} {} {body}", header("end-user"), header("cookie"));
+            (StatusCode::OK, reply, text)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().fallback(answer);
+        (address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
+    }
+
+    fn bodies(told: &[Told]) -> Vec<&str> {
+        let body = |told: &'_ Told| match &told.seen.outcome {
+            Outcome::Reply { body, .. } => body.clone().unwrap_or_default().leak() as &str,
+            other => panic!("{other:?}"),
+        };
+        told.iter().map(body).collect()
+    }
+
+    #[tokio::test]
+    async fn headers_vary_from_user_to_user_over_one_connection() {
+        let (address, server) = echo().await;
+        let request = Request {
+            url: format!("http://{address}/x"),
+            headers: [("end-user".into(), r#"a "{n}" \"#.into())].into(),
+            calls: 5,
+            calls_per_user: 2,
+            ..Request::default()
+        };
+        let told = sent(&request).await;
+        server.abort();
+        let expected = [1, 1, 2, 2, 3].map(|n| format!(r#"GET a "{n}" \ -"#));
+        assert_eq!(bodies(&told), expected);
+        assert_eq!(told.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 1, 1, 2]);
+        assert_eq!(told.iter().map(|t| t.new_connections).sum::<u32>(), 1);
+    }
+
+    #[tokio::test]
+    async fn each_user_keeps_its_own_cookies() {
+        let (address, server) = echo().await;
+        let url = format!("http://{address}/x");
+        let request = Request { url, calls: 7, calls_per_user: 3, cookies: true, ..Request::default() };
+        let told = sent(&request).await;
+        server.abort();
+        let cookies = ["-", "visitor=0", "visitor=0", "-", "visitor=1", "visitor=1", "-"];
+        assert_eq!(bodies(&told), cookies.map(|cookie| format!("GET - {cookie}")));
+        assert_eq!(told.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn method_body_address_and_headers_of_the_reply() {
+        let (address, server) = echo().await;
+        let request = Request {
+            url: format!("http://elsewhere.example:{}/x", address.port()),
+            method: Some("PUT".into()),
+            body: Some("@a b%20".into()),
+            connect_to: Some("127.0.0.1:".into()),
+            reply_headers: vec!["X-Host".into(), "x-none".into()],
+            calls: 2,
+            ..Request::default()
+        };
+        let told = sent(&request).await;
+        let head = sent(&Request { method: Some("HEAD".into()), body: None, ..request.clone() }).await;
+        server.abort();
+        assert_eq!(bodies(&told), ["PUT - - @a b%20"; 2]);
+        let host = format!("elsewhere.example:{}", address.port());
+        assert_eq!(told[1].seen.headers, [("X-Host".to_owned(), host)].into());
+        assert!(matches!(head[1].seen.outcome, Outcome::Reply { status: 200, .. }), "{head:?}");
+    }
+
+    #[rstest]
+    #[case("http://a/b?call=n0-7", "http://a/b")]
+    #[case("http://a/b?c=d&call=n0-7", "http://a/b?c=d")]
+    #[case("http://a/b?call=n0-7&c=d", "http://a/b?c=d")]
+    #[case("http://a/b?call=n0-71", "http://a/b?call=n0-71")]
+    #[case("text", "text")]
+    fn the_number_of_a_call_is_no_part_of_a_header(#[case] value: &str, #[case] expected: &str) {
+        assert_eq!(without(value, "call=n0-7"), expected);
+    }
+
     #[test]
     fn a_call_that_was_cut_short_is_not_counted() {
         let stdout = b"one\n@m0 200 5 1 0.004 0 \ntwo\n@m0 200 5 0 0.0";
-        assert_eq!(parse(stdout, "@m0").unwrap().len(), 1);
+        assert_eq!(parse(stdout, &Request::default(), &words()).unwrap().len(), 1);
     }
 
     #[test]
     fn a_line_that_is_not_understood_is_not_swallowed() {
-        assert!(parse(b"\n@m0 200 what\n", "@m0").unwrap_err().contains("200 what"));
+        assert!(parse(b"\n@m0 200 what\n", &Request::default(), &words()).unwrap_err().contains("200 what"));
     }
 
     proptest! {
@@ -304,7 +493,7 @@ mod tests {
                 stdout.extend_from_slice(body.as_bytes());
                 stdout.extend_from_slice(format!("\n@\u{1}m {status} {} 1 0.25 0 \n", index + 1).as_bytes());
             }
-            let told = parse(&stdout, "@\u{1}m").unwrap();
+            let told = parse(&stdout, &Request::default(), &Words { marker: "@\u{1}m".into(), ..words() }).unwrap();
             let ports: Vec<u16> = told.iter().filter_map(|t| t.local_port).collect();
             prop_assert_eq!(ports, (1..).take(bodies.len()).collect::<Vec<u16>>());
             for (told, body) in told.iter().zip(&bodies) {

@@ -1,6 +1,6 @@
 //! What the proxies at both ends wrote about the calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 
 use super::{ProbeError, Sent, place};
-use crate::expect::{CallSeen, Outcome, ProxyLine};
+use crate::expect::{CallSeen, Outcome, ProxyLine, Server};
 use crate::observe::access_log;
 use crate::provider::{Cluster, PodRef};
 use crate::wait::{self, Poll, WaitError};
@@ -23,6 +23,10 @@ pub struct Proxy<'a> {
     pub cluster: &'a Cluster,
     /// Its pod.
     pub pod: &'a PodRef,
+    /// Its pod's `version` label.
+    pub version: Option<&'a str>,
+    /// The zone of its node.
+    pub zone: Option<&'a str>,
 }
 
 /// Reads the access logs of the caller's sidecar (`None`: it has none) and of the servers', and adds to each call
@@ -30,6 +34,8 @@ pub struct Proxy<'a> {
 ///
 /// Waits until every reply has its line at the caller, and at its server if that is, or may be, one of `servers`, for three
 /// seconds at most: calls that bypassed a proxy have no line, which is for others to judge.
+///
+/// `mirrors`: every call that was answered is expected to have a copy, which is waited for as well.
 ///
 /// HTTP requests are distinguished by the number in their path, others by the client's port and its address `from`.
 ///
@@ -40,6 +46,7 @@ pub async fn read_logs(
     from: Option<IpAddr>,
     caller: Option<Proxy<'_>>,
     servers: &[Proxy<'_>],
+    mirrors: bool,
 ) -> Result<(), ProbeError> {
     if caller.is_none() && servers.is_empty() {
         return Ok(());
@@ -55,7 +62,7 @@ pub async fn read_logs(
         };
         let mut sent = lock(&sent);
         fill(&mut sent, from, &logs);
-        match missing(&sent, caller.is_some(), instances) {
+        match missing(&sent, caller.is_some(), instances, mirrors) {
             0 => Poll::Ready(()),
             calls => Poll::NotYet(format!("{calls} calls")),
         }
@@ -79,21 +86,26 @@ enum End {
 }
 
 /// The access log of one proxy.
-struct Log<'a> {
+struct Log {
     end: End,
-    cluster: &'a str,
-    pod: &'a str,
+    server: Server,
     text: String,
 }
 
-async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<Log<'_>, ProbeError> {
+async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<Log, ProbeError> {
     let text = access_log::read(proxy.cluster, proxy.pod, since).await;
     let text = text.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
-    Ok(Log { end, cluster: &proxy.cluster.name, pod: &proxy.pod.name, text })
+    let server = Server {
+        cluster: proxy.cluster.name.clone(),
+        pod: proxy.pod.name.clone(),
+        version: proxy.version.map(str::to_owned),
+        zone: proxy.zone.map(str::to_owned),
+    };
+    Ok(Log { end, server, text })
 }
 
 /// How many calls still have no line, although one must be written.
-fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
+fn missing(sent: &Sent, caller: bool, servers: &[&str], mirrors: bool) -> usize {
     let lacks = |call: &&CallSeen| match &call.outcome {
         Outcome::Reply { instance, .. } => {
             let served = match instance.as_deref() {
@@ -101,7 +113,9 @@ fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
                 // Who answered is not known: one of the servers, unless the caller's proxy itself did.
                 None => !servers.is_empty() && call.client_proxy.as_ref().is_none_or(|line| line.upstream.is_some()),
             };
-            caller && call.client_proxy.is_none() || served && call.server_proxy.is_none()
+            caller && call.client_proxy.is_none()
+                || served && call.server_proxy.is_none()
+                || mirrors && call.mirrors.is_empty()
         }
         _ => false,
     };
@@ -109,7 +123,7 @@ fn missing(sent: &Sent, caller: bool, servers: &[&str]) -> usize {
 }
 
 /// Adds what the logs of proxies say to the calls that they speak of.
-fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log<'_>]) {
+fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log]) {
     let by_path = format!("call={}-", sent.nonce);
     let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
     for (index, port) in sent.ports.iter().enumerate() {
@@ -121,6 +135,7 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log<'_>]) {
     let lines = lines.filter_map(|(log, line)| Some((log, Line::of(&access_log::fields(line)?))));
     // A line that names its call is surer than one of a connection: it comes later, and stays.
     let (named, others): (Vec<_>, Vec<_>) = lines.partition(|(_, line)| line.path.is_some());
+    let mut at_servers: BTreeMap<usize, Vec<AtServer<'_>>> = BTreeMap::new();
     for (log, line) in others.into_iter().chain(named) {
         let calls = match &line.path {
             Some(path) => number(path, &by_path).into_iter().collect(),
@@ -137,22 +152,65 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log<'_>]) {
                 Some(name) => name.starts_with("inbound") || name.starts_with("Inbound"),
                 None => log.end == End::Server,
             };
-            if !server {
+            if server {
+                at_servers.entry(index).or_default().push(AtServer { pod: &log.server, line: line.clone() });
+            } else {
                 call.client_proxy = Some(line.proxy.clone());
-            } else if answered(call, log.pod) {
-                call.server_proxy = Some(line.proxy.clone());
-                call.server_cluster = Some(log.cluster.to_owned());
             }
+        }
+    }
+    for (index, lines) in at_servers {
+        if let Some(call) = sent.observations.calls.get_mut(index) {
+            assign(call, lines, &sent.host);
         }
     }
 }
 
-/// Whether `pod` may be the one that answered: a mirror gets the same request, and its reply reaches nobody.
-fn answered(call: &CallSeen, pod: &str) -> bool {
-    match &call.outcome {
-        Outcome::Reply { instance: Some(instance), .. } => instance == pod,
-        _ => true,
+/// What a server's proxy logged about a call.
+struct AtServer<'a> {
+    pod: &'a Server,
+    line: Line,
+}
+
+/// Says which of the servers' lines of a call is the one of its reply, and which are of copies: a mirror gets the same request, and
+/// its reply reaches nobody. (The third kind is of attempts before the last, where the call was sent again.)
+///
+/// A copy can have a host that ends with `-shadow`; Istio since 1.31 turns that off. Envoy adds the caller's address to a
+/// copy's `X-Forwarded-For`, so a server's proxy takes its address from there, without a port. Beyond that, a call that was sent
+/// once has one line, and all others are of copies.
+fn assign(call: &mut CallSeen, mut lines: Vec<AtServer<'_>>, host: &str) {
+    if lines.iter().any(|at| at.line.path.is_some()) {
+        lines.retain(|at| at.line.path.is_some());
     }
+    let (mut copies, mut rest): (Vec<_>, Vec<_>) = lines.into_iter().partition(|at| at.line.is_copy(host));
+    let forwarded = |at: &AtServer<'_>| at.line.proxy.downstream.is_some_and(|from| from.port() == 0);
+    if !rest.iter().all(forwarded) {
+        let (more, own) = rest.into_iter().partition(forwarded);
+        copies.extend::<Vec<_>>(more);
+        rest = own;
+    }
+    let instance = match &call.outcome {
+        Outcome::Reply { instance, .. } => instance.as_deref(),
+        _ => None,
+    };
+    let endpoint = call.client_proxy.as_ref().and_then(|line| line.upstream);
+    let own = match instance {
+        Some(instance) => rest.iter().rposition(|at| at.pod.pod == instance),
+        None => {
+            let is_endpoint = |at: &AtServer<'_>| endpoint.is_some() && at.line.proxy.upstream == endpoint;
+            rest.iter().rposition(is_endpoint).or(rest.len().checked_sub(1))
+        }
+    };
+    if let Some(own) = own.map(|index| rest.remove(index)) {
+        call.server_proxy = Some(own.line.proxy);
+        call.server = Some(own.pod.clone());
+    }
+    if call.client_proxy.as_ref().and_then(|line| line.attempts) == Some(1) {
+        copies.extend(rest);
+    }
+    call.mirrors = copies.into_iter().map(|at| at.pod.clone()).collect();
+    call.mirrors.sort();
+    call.mirrors.dedup();
 }
 
 /// The index of the call whose number follows `mark` in the path.
@@ -163,9 +221,12 @@ fn number(path: &str, mark: &str) -> Option<usize> {
 }
 
 /// One line of an access log.
+#[derive(Clone)]
 struct Line {
     /// The request's path; `None`: it was not taken for HTTP.
     path: Option<String>,
+    /// The host that the request names.
+    authority: Option<String>,
     proxy: ProxyLine,
 }
 
@@ -179,6 +240,7 @@ impl Line {
         let reasons: Vec<String> = reasons.into_iter().filter_map(text).collect();
         Self {
             path: text(access_log::PATH),
+            authority: text(access_log::AUTHORITY),
             proxy: ProxyLine {
                 downstream: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.parse().ok()),
                 upstream: text(access_log::UPSTREAM_HOST).and_then(|a| a.parse().ok()),
@@ -190,6 +252,7 @@ impl Line {
                     .and_then(Value::as_u64)
                     .and_then(|s| s.try_into().ok())
                     .unwrap_or(0),
+                attempts: line.get(access_log::ATTEMPTS).and_then(Value::as_u64).and_then(|n| n.try_into().ok()),
                 flags: text(access_log::FLAGS).unwrap_or_else(|| "-".to_owned()),
                 details: (!reasons.is_empty()).then(|| reasons.join("; ")),
             },
@@ -197,52 +260,107 @@ impl Line {
     }
 }
 
+impl Line {
+    /// Whether the request is a mirror's copy of one for `host`, by its own host
+    /// (`RequestMirrorPolicy.disable_shadow_host_suffix_append` of Envoy).
+    fn is_copy(&self, host: &str) -> bool {
+        const SUFFIX: &str = "-shadow";
+        let bare = |host: &str| host.split(':').next().unwrap_or_default().to_owned();
+        let Some(named) = self.authority.as_deref().map(bare) else { return false };
+        named.strip_suffix(SUFFIX).is_some_and(|rest| rest.ends_with(SUFFIX) || !bare(host).ends_with(SUFFIX))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expect::{CallSeen, Observations};
+    use crate::expect::Observations;
     use rstest::rstest;
     use std::time::Instant;
 
     fn sent(ports: &[u16]) -> Sent {
-        let call = CallSeen {
-            outcome: Outcome::Reply { status: 200, version: None, instance: Some("server".into()), body: None },
-            duration: Duration::ZERO,
-            client_proxy: None,
-            server_proxy: None,
-            server_cluster: None,
-        };
+        let outcome = Outcome::Reply { status: 200, version: None, instance: Some("server".into()), body: None };
+        let call = CallSeen::new(outcome, Duration::ZERO);
         Sent {
             observations: Observations { calls: vec![call; ports.len()], connections: 1, took: Duration::ZERO },
             cut_short: false,
             nonce: "9e0f".into(),
+            host: "helloworld.app1".into(),
             ports: ports.iter().map(|p| Some(*p)).collect(),
             started: Instant::now(),
         }
     }
 
-    fn log(end: End, text: impl Into<String>) -> Log<'static> {
-        Log { end, cluster: "cluster1", pod: "server", text: text.into() }
+    fn log(end: End, text: impl Into<String>) -> Log {
+        let server = Server { cluster: "cluster1".into(), pod: "server".into(), ..Server::default() };
+        Log { end, server, text: text.into() }
     }
 
-    /// A mirror's line has the same path as the call's own.
-    #[test]
-    fn a_mirror_s_line_is_not_the_call_s() {
-        let line = |peer: &str| {
+    /// A mirror's line has the same path as the call's own, even in the log of the pod that answered.
+    #[rstest]
+    #[case::by_its_host("helloworld.app1-shadow", "10.10.0.4:0", None, "mirror")]
+    #[case::by_its_address("helloworld.app1", "10.10.0.4:0", None, "mirror")]
+    #[case::at_the_pod_that_answered("helloworld.app1", "10.10.0.4:0", None, "server")]
+    #[case::because_it_was_sent_once("helloworld.app1", "10.10.0.4:5", Some(1), "mirror")]
+    fn a_mirror_s_line_is_not_the_call_s(
+        #[case] host: &str,
+        #[case] from: &str,
+        #[case] attempts: Option<u32>,
+        #[case] pod: &str,
+        #[values(true, false)] named: bool,
+    ) {
+        let line = |host: &str, from: &str, address: &str| {
             format!(
-                r#"{{"path":"/hello?call=9e0f-1","status":200,"flags":"-","upstream_cluster":"inbound|5000||","peer":"{peer}"}}"#
+                r#"{{"path":"/hello?call=9e0f-1","status":200,"flags":"-","upstream_cluster":"inbound|5000||","authority":"{host}:5000","downstream_remote":"{from}","upstream_host":"{address}"}}"#
             )
         };
-        let own = log(End::Server, line("own"));
-        let mirror = Log { cluster: "cluster2", pod: "mirror", ..log(End::Server, line("mirror")) };
-        for logs in [[&own, &mirror], [&mirror, &own]] {
-            let logs = logs.map(|log| Log { text: log.text.clone(), ..*log });
+        let client = r#"{"path":"/hello?call=9e0f-1","flags":"-","upstream_cluster":"outbound|5000||","upstream_host":"10.10.0.9:5000"}"#;
+        let client = || match attempts {
+            Some(n) => log(End::Client, client.replace('}', &format!(r#","attempts":{n}}}"#))),
+            None => log(End::Client, client),
+        };
+        let own = || log(End::Server, line("helloworld.app1", "10.10.0.4:40112", "10.10.0.9:5000"));
+        let mirror = || {
+            let server = Server { cluster: "cluster2".into(), pod: pod.into(), ..Server::default() };
+            Log { server, ..log(End::Server, line(host, from, "10.20.0.9:5000")) }
+        };
+        for logs in [[client(), own(), mirror()], [client(), mirror(), own()]] {
             let mut sent = sent(&[1]);
+            if !named {
+                sent.observations.calls[0].outcome =
+                    Outcome::Reply { status: 200, version: None, instance: None, body: None };
+            }
+            fill(&mut sent, None, &logs);
             fill(&mut sent, None, &logs);
             let call = &sent.observations.calls[0];
-            assert_eq!(call.server_proxy.as_ref().unwrap().peer.as_deref(), Some("own"));
-            assert_eq!(call.server_cluster.as_deref(), Some("cluster1"));
+            assert_eq!(call.server_proxy.as_ref().unwrap().upstream, Some("10.10.0.9:5000".parse().unwrap()));
+            assert_eq!(call.server.as_ref().unwrap().cluster, "cluster1");
+            assert_eq!(call.mirrors.iter().map(|m| m.pod.as_str()).collect::<Vec<_>>(), [pod]);
         }
+    }
+
+    /// An attempt before the last is neither the call's own nor a copy.
+    #[test]
+    fn an_earlier_attempt_is_no_copy() {
+        let client = r#"{"path":"/hello?call=9e0f-1","flags":"-","upstream_cluster":"outbound|5000||","attempts":2}"#;
+        let server = r#"{"path":"/hello?call=9e0f-1","flags":"-","upstream_cluster":"inbound|5000||","downstream_remote":"10.10.0.4:5"}"#;
+        let other = Server { pod: "other".into(), ..Server::default() };
+        let logs =
+            [log(End::Client, client), Log { server: other, ..log(End::Server, server) }, log(End::Server, server)];
+        let mut sent = sent(&[1]);
+        fill(&mut sent, None, &logs);
+        let call = &sent.observations.calls[0];
+        assert_eq!((call.server.as_ref().unwrap().pod.as_str(), call.mirrors.len()), ("server", 0));
+    }
+
+    #[rstest]
+    #[case::copy("a-shadow:80", "a:80", true)]
+    #[case::own("a:80", "a", false)]
+    #[case::own_of_a_service_with_that_name("a-shadow", "a-shadow", false)]
+    #[case::copy_of_a_call_to_such_a_service("a-shadow-shadow", "a-shadow", true)]
+    fn copies(#[case] authority: &str, #[case] host: &str, #[case] expected: bool) {
+        let line = serde_json::json!({ "authority": authority });
+        assert_eq!(Line::of(line.as_object().unwrap()).is_copy(host), expected);
     }
 
     const HTTP: &str = r#"not JSON
@@ -263,9 +381,9 @@ mod tests {
         assert_eq!(line.downstream, Some("10.10.0.7:40112".parse().unwrap()));
         assert_eq!(line.upstream_cluster.as_deref(), Some("outbound|5000|v2|helloworld.app1.svc.cluster.local"));
         assert_eq!((line.status, line.flags.as_str(), line.details.as_deref()), (200, "-", Some("via_upstream")));
-        assert_eq!(missing(&sent, true, &[]), 1);
-        assert_eq!(missing(&sent, true, &["server"]), 2);
-        assert_eq!(missing(&sent, false, &["another"]), 0);
+        assert_eq!(missing(&sent, true, &[], false), 1);
+        assert_eq!(missing(&sent, true, &["server"], false), 2);
+        assert_eq!(missing(&sent, false, &["another"], false), 0);
     }
 
     /// A server that does not answer as `helloworld` does is one of the pods that may answer.
@@ -285,7 +403,7 @@ mod tests {
             r#"{{"path":"/?call=9e0f-1","flags":"-","status":200,"upstream_cluster":"outbound|80||s","upstream_host":{upstream}}}"#
         );
         fill(&mut sent, None, &[log(End::Client, line)]);
-        assert_eq!(missing(&sent, true, servers), expected);
+        assert_eq!(missing(&sent, true, servers, false), expected);
     }
 
     #[test]
@@ -294,7 +412,7 @@ mod tests {
         let mut sent = sent(&[40112, 40113, 40112]);
         let logs = [log(End::Client, line)];
         fill(&mut sent, Some([10, 10, 0, 8].into()), &logs);
-        assert_eq!(missing(&sent, true, &[]), 3, "the line of another pod with the same port");
+        assert_eq!(missing(&sent, true, &[], false), 3, "the line of another pod with the same port");
         fill(&mut sent, Some([10, 10, 0, 7].into()), &logs);
         let seen: Vec<bool> = sent.observations.calls.iter().map(|c| c.client_proxy.is_some()).collect();
         assert_eq!(seen, [true, false, true]);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::expect::{Observations, Outcome};
+use crate::expect::{Observations, Outcome, USER};
 use crate::provider::{Cluster, PodRef, ProviderError};
 
 mod counters;
@@ -22,10 +22,22 @@ pub use logs::{Proxy, read_logs};
 pub struct Request {
     /// The URL. Each call adds `call=<random>-<number>` to its query.
     pub url: String,
-    /// Request headers.
+    /// The method; `None`: `GET`, or `POST` with a body.
+    pub method: Option<String>,
+    /// The body.
+    pub body: Option<String>,
+    /// Request headers. [`USER`] in a value stands for the number of the user, from 1.
     pub headers: BTreeMap<String, String>,
+    /// `ADDRESS:PORT` to connect to in place of the URL's; `Host` and the server name (SNI) stay those of the URL.
+    pub connect_to: Option<String>,
+    /// The headers of the replies that are of interest.
+    pub reply_headers: Vec<String>,
     /// How many calls, one after the other.
     pub calls: u32,
+    /// How many calls each user sends in a row; then it is the next user's turn.
+    pub calls_per_user: u32,
+    /// Whether each user keeps the cookies that it gets, and sends them with its later calls.
+    pub cookies: bool,
     /// Whether every call opens a connection of its own; otherwise one is kept for all.
     pub new_connections: bool,
     /// How long one call may take.
@@ -37,10 +49,35 @@ pub struct Request {
     pub fail_early: bool,
 }
 
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            method: None,
+            body: None,
+            headers: BTreeMap::new(),
+            connect_to: None,
+            reply_headers: Vec::new(),
+            calls: 1,
+            calls_per_user: 1,
+            cookies: false,
+            new_connections: false,
+            timeout: Duration::from_secs(5),
+            pace: PACE,
+            fail_early: false,
+        }
+    }
+}
+
 /// A quarter of a second: a call in a mesh takes a few milliseconds.
 pub const PACE: Duration = Duration::from_millis(250);
 
 impl Request {
+    /// Calls like these, so many, before these: for what the mesh learns from calls.
+    pub fn warm_up(&self, calls: u32) -> Self {
+        Self { calls, fail_early: false, ..self.clone() }
+    }
+
     /// How long all the calls may take together: the pace for each, and ten calls that time out.
     ///
     /// Without it, 2,000 calls to an endpoint that never answers would take hours.
@@ -58,6 +95,8 @@ pub struct Sent {
     /// Whether the time for all calls ([`Request::budget`]) was over before the last one.
     pub cut_short: bool,
     nonce: String,
+    /// The host of the URL.
+    host: String,
     ports: Vec<Option<u16>>,
     started: Instant,
 }
@@ -115,15 +154,15 @@ pub enum ProbeError {
 pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<Sent, ProbeError> {
     let words = curl::Words::new();
     let command = curl::command(request, &words, request.budget());
-    let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+    let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
     let place = place(cluster, pod);
     let started = Instant::now();
     let output = cluster
-        .exec(pod, container, &argv, b"")
+        .exec(pod, container, &argv, command.stdin.as_bytes())
         .await
         .map_err(|source| ProbeError::Exec { pod: place.clone(), source })?;
-    let told =
-        curl::parse(&output.stdout, &words.marker).map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
+    let told = curl::parse(&output.stdout, request, &words)
+        .map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
     let gave_up =
         request.fail_early && told.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
     let cut_short = told.len() < request.calls as usize && !gave_up;
@@ -140,6 +179,7 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
     Ok(Sent {
         cut_short,
         nonce: words.nonce,
+        host: host(request),
         ports: told.iter().map(|t| t.local_port).collect(),
         started,
         observations: Observations {
@@ -163,9 +203,17 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
 /// As [`send`].
 pub async fn drain(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<(), ProbeError> {
     const CALLS: u32 = 60;
-    let request = Request { calls: CALLS, new_connections: true, fail_early: true, ..request.clone() };
+    let request = Request { calls: CALLS, cookies: false, new_connections: true, fail_early: true, ..request.clone() };
     send(cluster, pod, container, &request).await?;
     Ok(())
+}
+
+/// The host that the calls name.
+fn host(request: &Request) -> String {
+    let named =
+        request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, host)| host.clone());
+    let of_url = || reqwest::Url::parse(&request.url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    named.or_else(of_url).unwrap_or_default()
 }
 
 fn place(cluster: &Cluster, pod: &PodRef) -> String {
@@ -182,15 +230,7 @@ mod tests {
     #[case::slow_is_right(Duration::from_secs(3), 132 * 3 + 51)]
     #[case::soon_is_right(Duration::from_millis(10), 132 / 4 + 51)]
     fn all_calls_have_the_time_that_each_may_take(#[case] pace: Duration, #[case] seconds: u64) {
-        let request = Request {
-            url: String::new(),
-            headers: BTreeMap::new(),
-            calls: 132,
-            new_connections: false,
-            timeout: Duration::from_secs(5),
-            pace,
-            fail_early: false,
-        };
+        let request = Request { calls: 132, pace, ..Request::default() };
         assert_eq!(request.budget(), Duration::from_secs(seconds));
     }
 }

@@ -21,32 +21,29 @@ fn ranges() -> Ranges {
 fn answer(version: &str) -> CallSeen {
     let upstream = if version == "v1" { "10.10.0.7:5000" } else { "10.20.0.9:5000" };
     let line = |peer: Option<&str>| ProxyLine {
-        downstream: None,
         upstream: Some(upstream.parse().unwrap()),
         upstream_cluster: Some("outbound|5000||helloworld.app1.svc.cluster.local".into()),
         peer: peer.map(str::to_owned),
         issuer: None,
         status: 200,
         flags: "-".into(),
-        details: None,
+        ..ProxyLine::default()
+    };
+    let outcome = Outcome::Reply {
+        status: 200,
+        version: Some(version.into()),
+        instance: Some(format!("helloworld-{version}-abc")),
+        body: None,
     };
     CallSeen {
-        outcome: Outcome::Reply {
-            status: 200,
-            version: Some(version.into()),
-            instance: Some(format!("helloworld-{version}-abc")),
-            body: None,
-        },
-        duration: Duration::from_millis(3),
         client_proxy: Some(line(None)),
         server_proxy: Some(line(Some("spiffe://cluster.local/ns/app1/sa/sleep"))),
-        server_cluster: None,
+        ..CallSeen::new(outcome, Duration::from_millis(3))
     }
 }
 
 fn timed_out() -> CallSeen {
-    let outcome = Outcome::TimedOut;
-    CallSeen { outcome, duration: Duration::from_secs(5), client_proxy: None, server_proxy: None, server_cluster: None }
+    CallSeen::new(Outcome::TimedOut, Duration::from_secs(5))
 }
 
 fn seen(parts: &[(CallSeen, usize)]) -> Observations {

@@ -2,25 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::call_log::CallLog;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
-use crate::expect::{Latency, Need, Ranges, judge};
+use crate::expect::{Headers, Latency, Need, Ranges, Settled, Sticky, Within, judge};
 use crate::istio;
 use crate::observe::counters;
 use crate::plan::PlannedCall;
 use crate::probe::{self, Proxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::CallsReport;
-use crate::scenario::{Call, url};
+use crate::scenario::url::{self, Place};
+use crate::scenario::{Call, Located, Span};
 use crate::verdict::{Class, Finding};
+use crate::wait;
 use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
-
-/// The container that curl is in.
-const SLEEP_CONTAINER: &str = "sleep";
 
 /// Each look is bounded by itself; this is for what nobody thought of.
 const LADDER_LIMIT: Duration = Duration::from_secs(30);
@@ -33,7 +32,7 @@ pub struct Called {
     pub findings: Vec<Finding>,
 }
 
-/// Sends the calls of one step and judges them, once.
+/// Sends the calls of a step and judges them; with `within`, again until they hold.
 ///
 /// # Errors
 /// When the calls could not be sent: the environment's fault.
@@ -44,25 +43,105 @@ pub async fn send(
     patience: Patience,
     log: &CallLog,
 ) -> Result<Called, RunError> {
+    let Some(limit) = &planned.call.within else { return once(environment, running, planned, patience, log).await };
+    warm_up(environment, running, planned, patience).await?;
+    let (started, mut within) = (Instant::now(), Within::new(limit.0));
+    loop {
+        let began = started.elapsed();
+        let impatient = !within.is_last(began);
+        let mut called = series(environment, running, planned, patience, log, impatient).await?;
+        let holds = called.findings.iter().all(|finding| finding.class == Class::Pass);
+        if let Some(end) = within.add(began, holds) {
+            called.findings.push(settled(limit, end, within.series()));
+            return Ok(called);
+        }
+        if !holds {
+            wait::pass(BETWEEN_SERIES).await;
+        }
+    }
+}
+
+/// Between two series that do not hold: the mesh needs the machine for itself.
+const BETWEEN_SERIES: Duration = Duration::from_millis(200);
+
+/// What `within` found.
+fn settled(limit: &Located<Span>, end: Settled, series: u32) -> Finding {
+    let series = if series == 1 { "1 series of calls".to_owned() } else { format!("{series} series of calls") };
+    let (class, observed) = match end {
+        Settled::Since(since) => (Class::Pass, format!("it held from {:.1} s on ({series})", since.as_secs_f64())),
+        Settled::AtTheLimit => (Class::Pass, format!("it held after {} ({series})", limit.value)),
+        Settled::Never => (Class::Fail, format!("it did not hold after {} ({series})", limit.value)),
+    };
+    Finding::at(
+        limit,
+        "within",
+        class,
+        format!("it holds after {} at most, and goes on to hold", limit.value),
+        observed,
+    )
+}
+
+/// Sends the calls of one step and judges them, once.
+///
+/// # Errors
+/// When the calls could not be sent: the environment's fault.
+pub async fn once(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    planned: &PlannedCall,
+    patience: Patience,
+    log: &CallLog,
+) -> Result<Called, RunError> {
+    warm_up(environment, running, planned, patience).await?;
+    series(environment, running, planned, patience, log, false).await
+}
+
+/// Sends the calls that nobody judges.
+async fn warm_up(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    planned: &PlannedCall,
+    patience: Patience,
+) -> Result<(), RunError> {
+    let Some(calls) = &planned.call.warm_up else { return Ok(()) };
+    let caller = caller(environment, running, &planned.call).await?;
+    let request = request(environment, running, planned, patience).await?.warm_up(calls.value);
+    probe::send(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
+    Ok(())
+}
+
+/// One series; `impatient`: the first missing reply ends it.
+async fn series(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    planned: &PlannedCall,
+    patience: Patience,
+    log: &CallLog,
+    impatient: bool,
+) -> Result<Called, RunError> {
     let call = &planned.call;
-    let (cluster, caller) = caller(environment, running, call).await?;
-    let request = request(environment, planned, patience);
-    let pod = caller.reference();
+    let caller = caller(environment, running, call).await?;
+    let mut request = request(environment, running, planned, patience).await?;
+    request.fail_early |= impatient && !call.expect.no_reply();
+    let (cluster, pod) = (caller.cluster, caller.pod.reference());
     let needs = call.expect.needs();
-    let counted = matches!(log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.sidecar;
+    let counted = matches!(log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.pod.sidecar;
     let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
-    let mut sent = probe::send(cluster, &pod, SLEEP_CONTAINER, &request).await?;
+    let mut sent = probe::send(cluster, &pod, &caller.container, &request).await?;
     if let Some(before) = before {
         let after = counters::requests(cluster, &pod).await?;
         let pods = addresses(environment, running).await?;
         probe::attribute(&mut sent.observations, &counters::between(&before, &after), &pods)
             .map_err(|why| RunError::Counters { pod: format!("{}/{}", pod.namespace, pod.name), why })?;
     } else if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
-        let servers =
-            if needs.contains(&Need::ServerLogs) { servers(environment, running, &caller).await? } else { Vec::new() };
-        let servers: Vec<Proxy<'_>> = servers.iter().map(|(cluster, pod)| Proxy { cluster, pod }).collect();
-        let own = caller.sidecar.then_some(Proxy { cluster, pod: &pod });
-        probe::read_logs(&mut sent, caller.ip, own, &servers).await?;
+        let servers = if needs.contains(&Need::ServerLogs) {
+            servers(environment, running, &caller.pod, needs.contains(&Need::Zones)).await?
+        } else {
+            Vec::new()
+        };
+        let servers: Vec<Proxy<'_>> = servers.iter().map(Candidate::proxy).collect();
+        let own = caller.pod.sidecar.then_some(Proxy { cluster, pod: &pod, version: None, zone: None });
+        probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
     }
     let ranges = ranges(environment);
     let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
@@ -94,49 +173,96 @@ pub async fn drain(
     call: &PlannedCall,
     patience: Patience,
 ) -> Result<(), RunError> {
-    let (cluster, caller) = caller(environment, running, &call.call).await?;
+    let caller = caller(environment, running, &call.call).await?;
     // Without a sidecar nothing stays open from one series of calls to the next.
-    if caller.sidecar {
-        let request = request(environment, call, patience);
-        probe::drain(cluster, &caller.reference(), SLEEP_CONTAINER, &request).await?;
+    if caller.pod.sidecar {
+        let request = request(environment, running, call, patience).await?;
+        probe::drain(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
     }
     Ok(())
 }
 
 /// What a call step sends.
-fn request(environment: &Environment, planned: &PlannedCall, patience: Patience) -> Request {
+async fn request(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    planned: &PlannedCall,
+    patience: Patience,
+) -> Result<Request, RunError> {
     let call = &planned.call;
-    Request {
-        url: address(environment, &call.to),
+    let sticky = call.expect.get::<Sticky>();
+    Ok(Request {
+        url: address(environment, running, &call.to).await?,
+        method: call.method.as_ref().map(|method| method.word().to_owned()),
+        body: call.body.as_ref().map(|body| body.value.clone()),
         headers: call.headers.clone(),
+        connect_to: match &call.resolve {
+            Some(named) => Some(with_port(address(environment, running, named).await?)),
+            None => None,
+        },
+        reply_headers: call.expect.get::<Headers>().map(Headers::names).unwrap_or_default(),
         calls: planned.calls,
+        calls_per_user: sticky.map_or(1, |sticky| sticky.calls_per_user(planned.calls)),
+        cookies: sticky.is_some_and(Sticky::keeps_cookies),
         new_connections: call.new_connections,
         timeout: patience.timeout(call),
-        pace: call.expect.get::<Latency>().map_or(probe::PACE, |latency| latency.0.0),
+        pace: pace(call),
         fail_early: patience == Patience::Short && !call.expect.no_reply(),
-    }
+    })
 }
 
-/// The cluster and the pod that a call comes from.
+/// How long a call may take on average: as long as is expected of it.
+fn pace(call: &Call) -> Duration {
+    call.expect.get::<Latency>().map_or(probe::PACE, Latency::pace)
+}
+
+/// How long the calls of a step may take because the scenario says so: they are slow, or repeated.
+pub fn allowance(planned: &PlannedCall) -> Duration {
+    let within = planned.call.within.as_ref().map_or(Duration::ZERO, |limit| limit.0);
+    let pace = pace(&planned.call);
+    let slow = if pace > probe::PACE { pace * planned.calls } else { Duration::ZERO };
+    // The last series begins at the limit.
+    within + slow * if within.is_zero() { 1 } else { 2 }
+}
+
+/// curl wants a port, which may be empty: the URL's.
+fn with_port(address: String) -> String {
+    if address.contains(':') { address } else { format!("{address}:") }
+}
+
+/// Where a call comes from.
+struct CallerPod<'a> {
+    cluster: &'a Cluster,
+    pod: PodInfo,
+    container: String,
+}
+
+/// The pod that a call comes from, as it is now: a fault may have recreated it.
 async fn caller<'a>(
     environment: &'a Environment,
     running: &[RunningWorkload],
     call: &Call,
-) -> Result<(&'a Cluster, PodInfo), RunError> {
+) -> Result<CallerPod<'a>, RunError> {
     let cluster = environment.cluster(&call.from.cluster)?;
-    let is_caller =
-        |w: &&RunningWorkload| w.role == Role::Sleep && w.name == call.from.name && w.cluster == cluster.name;
-    let caller = running.iter().find(is_caller).ok_or_else(|| RunError::Unknown {
-        what: "running sleep",
+    let is_caller = |w: &&RunningWorkload| w.name == call.from.name && w.cluster == cluster.name;
+    // A `sleep` goes before a workload of the same name.
+    let callers = running.iter().filter(is_caller);
+    let caller = callers.min_by_key(|w| w.role != Role::Sleep).ok_or_else(|| RunError::Unknown {
+        what: "running workload",
         name: call.from.to_string(),
         known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
     })?;
-    Ok((cluster, caller_pod(cluster, caller).await?))
+    let (pod, container) = answered(cluster, workload::pod_of(cluster, &caller.namespace, &caller.name)).await?;
+    if !pod.ready {
+        return Err(RunError::NotReady { workload: caller.name.clone(), cluster: cluster.name.clone() });
+    }
+    Ok(CallerPod { cluster, pod, container })
 }
 
 /// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
 pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &Call) -> Vec<Rung> {
-    let Ok(to) = address(environment, &call.to).parse() else { return Vec::new() };
+    let Ok(to) = address(environment, running, &call.to).await else { return Vec::new() };
+    let Ok(to) = to.parse() else { return Vec::new() };
     let caller = running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
     let question = Question {
         clusters: &environment.clusters,
@@ -161,13 +287,6 @@ pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &
     }
 }
 
-/// A caller's pod now: a fault may have replaced it.
-async fn caller_pod(cluster: &Cluster, caller: &RunningWorkload) -> Result<PodInfo, RunError> {
-    let pods = answered(cluster, workload::pods(cluster, &caller.namespace, &format!("app={}", caller.name))).await?;
-    let ready = pods.into_iter().find(|pod| pod.ready);
-    ready.ok_or_else(|| RunError::NotReady { workload: caller.name.clone(), cluster: cluster.name.clone() })
-}
-
 /// What an API server answers, if it does so soon: a stopped one takes connections and says nothing.
 async fn answered<T>(
     cluster: &Cluster,
@@ -182,12 +301,45 @@ async fn answered<T>(
     }
 }
 
-/// The URL with `{cluster2.api}` filled in.
-pub fn address(environment: &Environment, to: &str) -> String {
-    url::expand(to, |name| {
-        let cluster = environment.clusters.iter().find(|cluster| cluster.name == name)?;
-        Some(cluster.peer_api_server.trim_start_matches("https://").to_owned())
-    })
+/// The text with its placeholders filled in: pods as they are now.
+///
+/// # Errors
+/// When a pod that it names is not there.
+pub async fn address(environment: &Environment, running: &[RunningWorkload], text: &str) -> Result<String, RunError> {
+    let mut addresses = BTreeMap::new();
+    for placeholder in url::placeholders(text) {
+        let Some(place) = placeholder.place else { continue };
+        let found = match place {
+            Place::Api(name) => environment.cluster(name)?.peer_api_server.trim_start_matches("https://").to_owned(),
+            Place::Gateway(name) => ranges(environment)
+                .gateways
+                .get(name)
+                .map(ToString::to_string)
+                .ok_or_else(|| RunError::NotReady { workload: "the east-west gateway".into(), cluster: name.into() })?,
+            Place::Pod(version, cluster) => pod_address(environment, running, version, cluster).await?,
+        };
+        addresses.insert(placeholder.text, found);
+    }
+    Ok(url::expand(text, |placeholder| addresses.get(placeholder.text).cloned()))
+}
+
+/// The address of a ready pod of that version: the first by its name.
+async fn pod_address(
+    environment: &Environment,
+    running: &[RunningWorkload],
+    version: &str,
+    cluster: Option<&str>,
+) -> Result<String, RunError> {
+    for (name, namespace) in places(running).into_iter().filter(|(name, _)| cluster.is_none_or(|one| one == *name)) {
+        let at = environment.cluster(name)?;
+        let mut pods = answered(at, workload::pods(at, namespace, &format!("version={version}"))).await?;
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(ip) = pods.iter().filter(|pod| pod.ready).find_map(|pod| pod.ip) {
+            return Ok(ip.to_string());
+        }
+    }
+    let cluster = cluster.unwrap_or("any cluster").to_owned();
+    Err(RunError::NotReady { workload: format!("version {version}"), cluster })
 }
 
 /// Says where calls are missing because time was over.
@@ -197,18 +349,41 @@ fn tell_cut_short(findings: &mut [Finding], made: usize, wanted: u32) {
     }
 }
 
+/// A pod that may have answered.
+struct Candidate<'a> {
+    cluster: &'a Cluster,
+    pod: PodRef,
+    version: Option<String>,
+    zone: Option<String>,
+}
+
+impl Candidate<'_> {
+    fn proxy(&self) -> Proxy<'_> {
+        let Self { cluster, pod, version, zone } = self;
+        Proxy { cluster, pod, version: version.as_deref(), zone: zone.as_deref() }
+    }
+}
+
 /// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go
 /// between steps. One that is not ready may have no log.
 async fn servers<'a>(
     environment: &'a Environment,
     running: &[RunningWorkload],
     caller: &PodInfo,
-) -> Result<Vec<(&'a Cluster, PodRef)>, RunError> {
+    zones: bool,
+) -> Result<Vec<Candidate<'a>>, RunError> {
     let mut all = Vec::new();
     for (cluster, namespace) in places(running) {
         let cluster = environment.cluster(cluster)?;
         let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
-        all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| (cluster, p.reference())));
+        let zones = if zones { answered(cluster, workload::zones(cluster)).await? } else { BTreeMap::new() };
+        let zone = |pod: &PodInfo| pod.node.as_ref().and_then(|node| zones.get(node).cloned());
+        all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| Candidate {
+            cluster,
+            pod: p.reference(),
+            version: p.version.clone(),
+            zone: zone(p),
+        }));
     }
     Ok(all)
 }

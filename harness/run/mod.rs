@@ -56,22 +56,27 @@ impl Patience {
         }
     }
 
-    /// The result of `work`, unless it takes too long: an API server that does not respond would block a step for minutes.
-    async fn within<T>(self, work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    /// The result of `work`, unless it takes too long, beyond what it is allowed: an API server that does not respond would block a
+    /// step for minutes.
+    async fn within<T>(
+        self,
+        allowance: Duration,
+        work: impl Future<Output = Result<T, RunError>>,
+    ) -> Result<T, RunError> {
         const LIMIT: Duration = Duration::from_secs(10);
         match self {
             Self::Long => work.await,
-            Self::Short => match tokio::time::timeout(LIMIT, work).await {
+            Self::Short => match tokio::time::timeout(allowance + LIMIT, work).await {
                 Ok(done) => done,
-                Err(_) => Err(RunError::Overdue { what: "the step".to_owned(), limit: LIMIT }),
+                Err(_) => Err(RunError::Overdue { what: "the step".to_owned(), limit: allowance + LIMIT }),
             },
         }
     }
 
     /// How long one call may take. What comes later than expected has failed: nobody need wait for it.
     fn timeout(self, call: &Call) -> Duration {
-        match (self, call.expect.get::<Latency>()) {
-            (Self::Short, Some(latency)) => latency.0.0.min(call.timeout()),
+        match (self, call.expect.get::<Latency>().and_then(Latency::longest)) {
+            (Self::Short, Some(longest)) => longest.min(call.timeout()),
             _ => call.timeout(),
         }
     }
@@ -200,7 +205,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_takes_too_long_is_the_environments_failure_and_wrong_options_are_not() {
         let forever = std::future::pending::<Result<(), RunError>>();
-        let overdue = Patience::Short.within(forever).await.unwrap_err();
+        let overdue = Patience::Short.within(Duration::ZERO, forever).await.unwrap_err();
         assert_eq!(overdue.to_string(), "the step did not finish within 10s");
         assert!(!overdue.is_input());
         let input = || RunError::Input("no such file".into());

@@ -1,7 +1,7 @@
 //! One scenario on an environment: its workloads, its steps, and putting everything back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::call_log::CallLog;
 use super::calls::{self, Called};
@@ -191,19 +191,21 @@ impl<'a> ScenarioRun<'a> {
     async fn keep_evidence(&mut self, keeping: &Keeping) {
         if self.report.evidence.is_empty() && keeping.wants(&self.report) {
             let namespaces = self.declared_namespaces();
-            let (clusters, calls) = (&self.environment.clusters, self.planned());
+            let (clusters, calls) = (&self.environment.clusters, self.planned().await);
             let scene = Scene { clusters, running: &self.running, namespaces: &namespaces, calls, folder: None };
             self.report.evidence = evidence::keep(keeping, &mut self.witness, Some(scene), &self.report).await;
         }
     }
 
     /// The calls of the scenario, whether they were made or not.
-    fn planned(&self) -> Vec<Planned> {
-        let planned = |(step, PlannedCall { call, .. }): (usize, &PlannedCall)| {
-            let url = calls::address(self.environment, &call.to);
-            Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url }
-        };
-        self.chosen.plan.calls().map(planned).collect()
+    async fn planned(&self) -> Vec<Planned> {
+        let mut all = Vec::new();
+        for (step, PlannedCall { call, .. }) in self.chosen.plan.calls() {
+            let url = calls::address(self.environment, &self.running, &call.to).await;
+            let url = url.unwrap_or_else(|_| call.to.value.clone());
+            all.push(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url });
+        }
+        all
     }
 
     async fn step(&mut self, step: &PlannedStep, told: &mut StepReport) -> Result<(), RunError> {
@@ -213,7 +215,7 @@ impl<'a> ScenarioRun<'a> {
                 self.injection(index).await?;
                 let patience = self.patience();
                 let sent = calls::send(self.environment, &self.running, call, patience, &self.log);
-                let Called { calls, findings } = patience.within(sent).await?;
+                let Called { calls, findings } = patience.within(calls::allowance(call), sent).await?;
                 told.calls = Some(calls);
                 told.findings = findings;
                 told.control = self.controls.remove(&index);
@@ -221,7 +223,7 @@ impl<'a> ScenarioRun<'a> {
             }
             Action::Wait(wait) => {
                 let cluster = self.environment.cluster(&wait.cluster)?;
-                if let Err(missing) = self.patience().within(wait_for::object(cluster, wait)).await? {
+                if let Err(missing) = self.patience().within(Duration::ZERO, wait_for::object(cluster, wait)).await? {
                     let expected = format!("{}: {}, within {:.0?}", wait.object.label(), wait.until, wait.timeout);
                     told.findings.push(Finding::at(&step.place, "wait_for", Class::Fail, expected, missing));
                 }
@@ -237,7 +239,7 @@ impl<'a> ScenarioRun<'a> {
                 self.witness.before_change(index, &self.environment.clusters, &namespaces, &self.running).await;
             }
         }
-        match self.patience().within(self.change(index, planned)).await? {
+        match self.patience().within(Duration::ZERO, self.change(index, planned)).await? {
             Ok(gate) => {
                 told.gate = timings(&gate);
                 told.warnings = gate.warnings;
@@ -271,7 +273,7 @@ impl<'a> ScenarioRun<'a> {
         let chosen = self.chosen;
         for (index, call) in chosen.plan.calls_of(&planned.controls) {
             let Called { findings, .. } =
-                calls::send(self.environment, &self.running, call, self.patience(), &self.log).await?;
+                calls::once(self.environment, &self.running, call, self.patience(), &self.log).await?;
             if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }

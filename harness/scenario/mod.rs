@@ -5,6 +5,7 @@
 //!
 //! **Never**: input or output beyond reading the files that it is asked to read.
 
+mod call;
 mod clusters;
 mod discover;
 mod files;
@@ -23,6 +24,7 @@ pub use crate::expect::Expect;
 pub use crate::istio::options::{MeshOptions, Mtls, Outbound, Tracing};
 pub use crate::source::{Located, Percent, Span, WorkloadRef};
 pub use crate::topology::settings::Setting;
+pub use call::{Call, Method};
 pub use clusters::Clusters;
 pub use discover::{Found, discover};
 pub use files::Manifests;

@@ -5,18 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::call::Call;
 use super::files::Manifests;
 use super::mesh::Mesh;
 use super::steps::{Apply, Delete, Restart, WaitFor};
 use crate::apply::Selector;
-use crate::expect::Expect;
-use crate::source::{Located, Percent, Span, WorkloadRef};
-use crate::stats::DETECT;
+use crate::source::Located;
 
 /// One scenario: an environment, and steps that prove one thing about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -172,37 +170,6 @@ pub enum Step {
     Clear(FaultStep),
 }
 
-/// Send requests and judge what comes back.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Call {
-    /// The caller, as `NAME@CLUSTER`.
-    pub from: Located<WorkloadRef>,
-    /// The URL. `{cluster2.api}` is the address of that cluster's API server.
-    pub to: Located<String>,
-    /// Request headers.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// How many requests (default: as many as the expectation needs).
-    #[serde(default)]
-    pub calls: Option<Located<u32>>,
-    /// Whether every request opens a connection of its own (default: one connection is kept).
-    #[serde(default)]
-    pub new_connections: bool,
-    /// The smallest effect that must not go unnoticed: a share of calls (default: 10%).
-    #[serde(default)]
-    pub detect: Option<Located<Percent>>,
-    /// How long one request may take (default: 5s).
-    #[serde(default)]
-    pub timeout: Option<Located<Span>>,
-    /// Whether the expectation may hold already before the step that precedes it; without this, that is an error
-    /// (a rule that changes nothing proves nothing).
-    #[serde(default)]
-    pub already: Option<Located<bool>>,
-    /// What must be seen.
-    pub expect: Located<Expect>,
-}
-
 impl Step {
     /// The call, if it is one.
     pub fn call(&self) -> Option<&Call> {
@@ -227,23 +194,6 @@ impl Step {
             Self::Fault(fault) => format!("fault {} in {}", fault.name.value, fault.cluster.value),
             Self::Clear(fault) => format!("clear {} in {}", fault.name.value, fault.cluster.value),
         }
-    }
-}
-
-impl Call {
-    /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
-    pub fn detect(&self) -> f64 {
-        self.detect.as_ref().map_or(DETECT, |detect| detect.fraction())
-    }
-
-    /// Whether the expectation may hold already before the step that precedes it.
-    pub fn already(&self) -> bool {
-        self.already.as_ref().is_some_and(|already| already.value)
-    }
-
-    /// The longest that one request may take.
-    pub fn timeout(&self) -> Duration {
-        self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
     }
 }
 

@@ -15,6 +15,7 @@ mod binomial;
 mod deviation;
 mod gamma;
 pub mod multinomial;
+mod percentile;
 mod presence;
 mod rates;
 mod split;
@@ -24,7 +25,8 @@ mod words;
 
 pub use binomial::Binomial;
 pub use gamma::{ln_factorial, ln_gamma};
+pub use percentile::{percentile_calls, percentile_shown, ranks};
 pub use presence::{presence_calls, presence_power};
-pub use rates::{ALPHA, DETECT, MAX_CALLS, PRESENCE_MISS, SPLIT_MISS, TIE};
+pub use rates::{ALPHA, DETECT, MAX_CALLS, PERCENTILE_SPARE, PRESENCE_MISS, SPLIT_MISS, TIE};
 pub use split::{p_value, sample_size, split_power};
 pub use words::{chance, percent};

@@ -34,7 +34,8 @@ impl Kind for Clusters {
 
     fn judge(&self, judge: &Judge<'_>) -> Found {
         let replies = judge.replies();
-        let served: Vec<&str> = replies.iter().filter_map(|call| call.server_cluster.as_deref()).collect();
+        let served: Vec<&str> =
+            replies.iter().filter_map(|call| Some(call.server.as_ref()?.cluster.as_str())).collect();
         let counts = count(served.iter().copied());
         let observed = format!("{} by the servers' proxies", list(&counts));
         let mut found = judge.each_answers("cluster", &self.names(), &counts, observed);

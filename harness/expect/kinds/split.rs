@@ -1,133 +1,209 @@
-//! `split: { v1: 75%, v2: 25% }`
+//! `split: { v1: 75%, v2: 25% }`, `split: { by: cluster, cluster1: 50%, cluster2: 50% }`, `split: { by: instance, instances: 3 }`
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::super::check::Check;
+use super::super::check::{Check, Peer};
 use super::super::judgement::{Found, Judge, Ranges};
-use super::super::kind::Kind;
-use super::super::seen::Observations;
-use super::super::tally::{list_others, plural, version, versions};
-use crate::source::{Located, Percent};
-use crate::stats::{ALPHA, Binomial, SPLIT_MISS, chance, p_value, percent, sample_size, split_power};
-use crate::verdict::{Arm, Class, SplitTest};
+use super::super::kind::{Kind, Need};
+use super::super::shares::{self, Share};
+use super::super::tally::{count, instances, list_others, plural, version, versions};
+use crate::source::Located;
+use crate::verdict::Class;
 
-/// The shares of the versions; must add up to 100%.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(transparent)]
+/// What the replies are told apart by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub struct Split(pub BTreeMap<String, Located<Percent>>);
+pub enum By {
+    /// The version in the reply.
+    #[default]
+    Version,
+    /// The cluster of the pod that answered.
+    Cluster,
+    /// The zone of its node.
+    Zone,
+    /// The pod that answered.
+    Instance,
+}
+
+/// The shares of the replies, by version or by what `by` says; they add up to 100%.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Split {
+    /// What the replies are told apart by (default: version).
+    #[serde(default)]
+    pub by: Located<By>,
+    /// With `by: instance`: how many pods answer, each with the same share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Located<u32>>,
+    /// The share of each.
+    #[serde(flatten)]
+    pub shares: BTreeMap<String, Located<Share>>,
+}
+
+/// More pods than this cannot be told apart by a reasonable number of calls.
+const MAX_INSTANCES: u32 = 20;
 
 impl Split {
-    /// The shares, as fractions.
     fn fractions(&self) -> Vec<f64> {
-        self.0.values().map(|share| share.fraction()).collect()
+        match &self.instances {
+            Some(n) => vec![1.0 / f64::from(n.value.max(1)); n.value as usize],
+            None => shares::fractions(&self.shares),
+        }
+    }
+
+    /// The shares of the versions, as fractions; empty where the split is by something else.
+    pub fn versions(&self) -> BTreeMap<String, f64> {
+        let of_versions = self.shares.iter().filter(|_| self.by.value == By::Version);
+        of_versions.map(|(version, share)| (version.clone(), share.fraction())).collect()
+    }
+
+    /// By the logs of the servers' proxies.
+    fn judge_servers(&self, judge: &Judge<'_>) -> Found {
+        let replies = judge.replies();
+        let place: Vec<Option<String>> = match self.by.value {
+            By::Instance => instances(&replies),
+            By::Zone => replies.iter().map(|call| call.server.as_ref()?.zone.clone()).collect(),
+            _ => replies.iter().map(|call| Some(call.server.as_ref()?.cluster.clone())).collect(),
+        };
+        let counts = count(place.iter().flatten().cloned());
+        let expected: BTreeMap<String, f64> = match &self.instances {
+            // Whichever they are; one that never answers has no name.
+            Some(n) => {
+                let silent = (0..).map(|i| format!("(no other pod {i})"));
+                let names = counts.keys().cloned().chain(silent).take(n.value as usize);
+                names.map(|name| (name, 1.0 / f64::from(n.value))).collect()
+            }
+            None => self.shares.iter().map(|(name, share)| (name.clone(), share.fraction())).collect(),
+        };
+        let mut found = shares::judge(judge, &expected, &counts, &[]);
+        let missing = place.iter().filter(|place| place.is_none()).count();
+        let stranger = counts.keys().any(|name| !expected.contains_key(name));
+        if missing > 0 && !stranger {
+            found.class = Class::Inconclusive;
+            let what = if self.by.value == By::Zone { "zone" } else { "line in a server's proxy's log" };
+            found.observed =
+                format!("{}; no {what} for {missing} of {}", found.observed, plural(replies.len(), "reply"));
+        }
+        found
+    }
+}
+
+/// Written out: serde loses the positions of what it flattens.
+impl<'de> Deserialize<'de> for Split {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Split;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from version to share, such as { v1: 75%, v2: 25% }")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Split, A::Error> {
+                let mut split = Split::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "by" => split.by = map.next_value()?,
+                        "instances" => split.instances = Some(map.next_value()?),
+                        _ => drop(split.shares.insert(key, map.next_value()?)),
+                    }
+                }
+                Ok(split)
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 
 impl Kind for Split {
     fn wording(&self, _: &Ranges) -> String {
-        self.0.iter().map(|(version, share)| format!("{version} {}", share.value)).collect::<Vec<_>>().join(", ")
+        match (&self.instances, self.by.value) {
+            (Some(n), _) => format!("{} answer, with equal shares", plural(n.value as usize, "pod")),
+            (None, By::Zone) => format!("by zone: {}", shares::in_words(&self.shares)),
+            (None, _) => shares::in_words(&self.shares),
+        }
     }
 
     /// Judges the shares among the replies; calls that no version answered are counted apart.
     fn judge(&self, judge: &Judge<'_>) -> Found {
-        let counts = versions(judge.seen);
-        // A version that answers without being expected has a share of 0.
-        let mut shares: BTreeMap<&str, f64> = counts.keys().map(|version| (*version, 0.0)).collect();
-        shares.extend(self.0.iter().map(|(version, share)| (version.as_str(), share.fraction())));
-        let test = test(&shares, &counts, judge.detect);
-        let class = if test.p_value < ALPHA {
-            Class::Fail
-        } else if test.power < 1.0 - SPLIT_MISS {
-            Class::Inconclusive
-        } else {
-            Class::Pass
-        };
-        let observed = observed(&test, judge.seen, class, shares.into_values().collect());
-        Found { class, observed, needs: 0, split: Some(test) }
+        if self.by.value != By::Version {
+            return self.judge_servers(judge);
+        }
+        let counts = versions(judge.seen).into_iter().map(|(version, count)| (version.to_owned(), count)).collect();
+        shares::judge(judge, &self.versions(), &counts, &list_others(judge.seen, |call| version(call).is_some()))
+    }
+
+    fn needs(&self) -> &'static [Need] {
+        match self.by.value {
+            By::Version => &[],
+            By::Zone => &[Need::ServerLogs, Need::Zones],
+            By::Cluster | By::Instance => &[Need::ServerLogs],
+        }
     }
 
     fn calls_needed(&self, detect: f64) -> u32 {
-        sample_size(&self.fractions(), detect, ALPHA, SPLIT_MISS)
+        shares::calls_needed(&self.fractions(), detect)
     }
 
     fn power(&self, calls: u32, detect: f64) -> f64 {
-        split_power(&self.fractions(), calls, detect, ALPHA)
+        shares::power(&self.fractions(), calls, detect)
     }
 
     fn answering(&self) -> Option<Vec<&str>> {
-        Some(self.0.keys().map(String::as_str).collect())
+        (self.by.value == By::Version).then(|| self.shares.keys().map(String::as_str).collect())
+    }
+
+    fn excludes(&self, other: &Peer<'_>) -> Option<&'static str> {
+        (self.by.value == By::Cluster && other.key == "clusters")
+            .then_some("`split` already says which clusters answer: each that has a share, and no other")
     }
 
     fn check(&self, check: &mut Check<'_>) {
-        for (version, share) in &self.0 {
-            check.mistakes.version(share, version);
-            if !(0.0 < share.fraction() && share.fraction() < 1.0) {
-                let help = "use `never` for a version that must not answer, and `only` for one that must answer alone";
-                check.mistakes.wrong(share, format!("a split cannot have a share of {}", share.value), help);
+        match (&self.instances, self.by.value) {
+            (Some(n), By::Instance) => {
+                if !(2..=MAX_INSTANCES).contains(&n.value) {
+                    let help = format!("expected a number from 2 to {MAX_INSTANCES}");
+                    check.mistakes.wrong(
+                        n,
+                        format!("a split among {} is no split", plural(n.value as usize, "pod")),
+                        help,
+                    );
+                }
+                if let Some((name, share)) = self.shares.first_key_value() {
+                    let help = "pods have random names: `instances` says how many answer, with equal shares";
+                    check.mistakes.wrong(share, format!("`{name}` has a share in a split by instance"), help);
+                }
+                return;
+            }
+            (None, By::Instance) => {
+                let help = "expected the number of pods, such as { by: instance, instances: 3 }";
+                return check.wrong("a split by instance needs `instances`", help);
+            }
+            (Some(n), _) => {
+                check.mistakes.wrong(n, "`instances` without `by: instance`", "add `by: instance`, or remove it")
+            }
+            (None, _) => {}
+        }
+        for (name, share) in &self.shares {
+            match self.by.value {
+                By::Cluster => check.mistakes.cluster(share, name),
+                By::Version if !check.mistakes.versions.contains(name) && check.mistakes.is_cluster(name) => {
+                    let what = format!("no workload has version `{name}`");
+                    check.mistakes.wrong(share, what, "for a split by cluster, add `by: cluster`");
+                }
+                By::Version => check.mistakes.version(share, name),
+                By::Zone | By::Instance => {}
             }
         }
-        if self.0.len() < 2 {
-            check.wrong("a split needs at least two versions", "expected a map such as { v1: 75%, v2: 25% }");
-            return;
-        }
-        let sum: f64 = self.0.values().map(|share| share.value.value()).sum();
-        if (sum - 100.0).abs() > 1e-9 {
-            let sum = (sum * 1e6).round() / 1e6;
-            check.wrong(format!("the shares add up to {sum}%"), "the shares of a split add up to 100%");
-        }
+        let (things, example) = match self.by.value {
+            By::Cluster => ("clusters", "{ by: cluster, cluster1: 75%, cluster2: 25% }"),
+            By::Zone => ("zones", "{ by: zone, zone1: 75%, zone2: 25% }"),
+            _ => ("versions", "{ v1: 75%, v2: 25% }"),
+        };
+        shares::check(check, things, example, &self.shares);
     }
-}
-
-fn test(shares: &BTreeMap<&str, f64>, counts: &BTreeMap<&str, u32>, detect: f64) -> SplitTest {
-    let expected: Vec<f64> = shares.values().copied().collect();
-    let counted: Vec<u32> = shares.keys().map(|version| counts.get(version).copied().unwrap_or(0)).collect();
-    let replies = counted.iter().sum();
-    let (p_value, seed) = p_value(&expected, &counted);
-    let arm = |((version, expected), count): ((&&str, &f64), &u32)| Arm {
-        version: (*version).to_owned(),
-        expected: *expected,
-        count: *count,
-        accepted: Binomial::new(replies, *expected).accepted(ALPHA),
-    };
-    SplitTest {
-        replies,
-        arms: shares.iter().zip(&counted).map(arm).collect(),
-        p_value,
-        alpha: ALPHA,
-        power: split_power(&expected, replies, detect, ALPHA),
-        detect,
-        seed,
-    }
-}
-
-/// `v1 730 (accepted 682 to 815), v2 270 (accepted 185 to 318) of 1000 replies on 1 connection, p = 0.12`.
-fn observed(test: &SplitTest, seen: &Observations, class: Class, shares: Vec<f64>) -> String {
-    let arms = test.arms.iter().map(|arm| match arm.accepted {
-        (low, high) if low == high => format!("{} {} (accepted {low})", arm.version, arm.count),
-        (low, high) => format!("{} {} (accepted {low} to {high})", arm.version, arm.count),
-    });
-    let mut text = format!(
-        "{} of {} on {}, p = {}",
-        arms.collect::<Vec<_>>().join(", "),
-        plural(test.replies as usize, "reply"),
-        plural(seen.connections as usize, "connection"),
-        chance(test.p_value)
-    );
-    let others = list_others(seen, |call| version(call).is_some());
-    if !others.is_empty() {
-        text.push_str(&format!("; other replies: {}", others.join(", ")));
-    }
-    if class == Class::Inconclusive {
-        let needed = sample_size(&shares, test.detect, ALPHA, SPLIT_MISS);
-        let off = percent(test.detect);
-        let missed = percent(1.0 - test.power);
-        text.push_str(&format!(
-            "; too few: a split that is off by {off} goes unnoticed in {missed} of such runs ({needed} replies needed)"
-        ));
-    }
-    text
 }

@@ -1,13 +1,18 @@
 //! The steps, one by one and in their order.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Checks;
 use crate::expect::Caller;
+use crate::expect::USER;
+use crate::scenario::url::{self, Place};
 use crate::scenario::{
-    Apply, Call, Clusters, Delete, FaultStep, Located, Mtls, ObjectName, Restart, Scale, Step, WaitFor, url,
+    Apply, Call, Clusters, Delete, FaultStep, Located, Method, Mtls, ObjectName, Restart, Scale, Span, Step, WaitFor,
+    WorkloadRef,
 };
-use crate::source::known;
+use crate::source::{EndpointsOf, known};
+use crate::stats::MAX_CALLS;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let steps = &checks.scenario().steps;
@@ -151,7 +156,7 @@ fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
 
 fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     let caller = check_caller(checks, call);
-    check_url(checks, call);
+    check_request(checks, call);
     if let Some(already) = call.already.as_ref().filter(|already| already.value && !changed) {
         let help = "`already` waives the check that an expectation does not hold before a change: remove it";
         checks.wrong(already, "no step before this call changes anything", help);
@@ -161,43 +166,88 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     {
         checks.wrong(timeout, "a request with no time always fails", "expected a length of time such as 5s");
     }
+    if let Some(within) = call.within.as_ref().filter(|within| within.0.is_zero() || within.0 > MAX_WITHIN) {
+        let help = format!(
+            "expected a length of time up to {}, such as 30s; what holds at once needs no `within`",
+            Span(MAX_WITHIN)
+        );
+        checks.wrong(within, format!("`within: {}` is out of range", within.value), help);
+    }
+    if let Some(warm_up) = call.warm_up.as_ref().filter(|calls| calls.value > MAX_CALLS) {
+        checks.wrong(warm_up, format!("{} calls are too many", warm_up.value), format!("expected at most {MAX_CALLS}"));
+    }
     let caller = Caller {
         sidecar: caller.is_none_or(|sidecar| sidecar),
         mutual_tls: checks.scenario().mesh.mtls != Mtls::Disabled || checks.rules_about_mutual_tls(),
         timeout: call.timeout(),
         calls: call.calls.clone(),
         detect: call.detect.as_ref().map_or(Located::nowhere(call.detect()), |detect| detect.with(call.detect())),
+        headers_vary: call.headers.values().any(|value| value.contains(USER)),
     };
     call.expect.check(&call.expect.with(()), &caller, &mut checks.mistakes);
 }
 
+/// A wait that is longer than this ends no scenario soon enough to be of use.
+const MAX_WITHIN: Duration = Duration::from_secs(600);
+
 /// Whether the caller has a sidecar; `None` when it is not known.
 fn check_caller(checks: &mut Checks<'_>, call: &Call) -> Option<bool> {
     let from = &call.from;
-    let caller = checks.sleeps().find(|sleep| sleep.name.value == from.name && sleep.cluster.value == from.cluster);
-    if caller.is_none() {
-        let before = checks.mistakes.problems.len();
-        checks.mistakes.cluster(from, &from.cluster);
-        if checks.mistakes.problems.len() > before {
-            return None;
-        }
-        let clients: Vec<String> =
-            checks.sleeps().map(|sleep| format!("{}@{}", sleep.name.value, sleep.cluster.value)).collect();
-        let help = known(&from.to_string(), "clients", clients.iter().map(String::as_str));
-        checks.wrong(from, format!("no `sleep` workload is `{}`", from.value), help);
+    let sleep = checks.sleeps().find(|sleep| sleep.name.value == from.name && sleep.cluster.value == from.cluster);
+    if let Some(sleep) = sleep {
+        return Some(sleep.sidecar);
     }
-    caller.map(|sleep| sleep.sidecar)
+    let before = checks.mistakes.problems.len();
+    checks.mistakes.cluster(from, &from.cluster);
+    let others = checks.callers_of_the_users_own();
+    if checks.mistakes.problems.len() == before && !others.contains(&from.value) {
+        let sleeps = checks
+            .sleeps()
+            .map(|sleep| WorkloadRef { name: sleep.name.value.clone(), cluster: sleep.cluster.value.clone() });
+        let clients: Vec<String> = sleeps.chain(others).map(|client| client.to_string()).collect();
+        let help = known(&from.to_string(), "workloads", clients.iter().map(String::as_str));
+        checks.wrong(from, format!("no workload is `{}`", from.value), help);
+    }
+    None
 }
 
-fn check_url(checks: &mut Checks<'_>, call: &Call) {
-    let to = &call.to;
-    if let Some((mistake, expected)) = url::mistake(to) {
-        checks.wrong(to, mistake, expected);
+fn check_request(checks: &mut Checks<'_>, call: &Call) {
+    if let Some((mistake, expected)) = url::mistake(&call.to) {
+        checks.wrong(&call.to, mistake, expected);
     }
-    for placeholder in url::placeholders(to) {
-        // any other placeholder is a mistake of the URL
-        if let Some(cluster) = placeholder.api_of {
-            checks.mistakes.cluster(to, cluster);
+    if let Some(resolve) = call.resolve.as_ref().filter(|resolve| !url::is_address(resolve)) {
+        let help = "expected ADDRESS or ADDRESS:PORT, such as 10.20.0.5:5000 or {v2.pod}:5000";
+        checks.wrong(resolve, format!("`{}` is not an address", resolve.value), help);
+    }
+    for text in [Some(&call.to), call.resolve.as_ref()].into_iter().flatten() {
+        for placeholder in url::placeholders(text) {
+            // any other placeholder is a mistake of the text
+            match placeholder.place {
+                Some(Place::Api(cluster)) => checks.mistakes.cluster(text, cluster),
+                Some(Place::Gateway(cluster)) => {
+                    checks.mistakes.endpoints(text, &EndpointsOf::Gateway(cluster.to_owned()));
+                }
+                Some(Place::Pod(version, cluster)) => {
+                    checks.mistakes.version(text, version);
+                    if let Some(cluster) = cluster {
+                        checks.mistakes.cluster(text, cluster);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+    if let (Some(method), Some(body)) = (&call.method, &call.body)
+        && matches!(method.value, Method::Get | Method::Head)
+    {
+        let what = format!("a {} request has no body", method.value.word());
+        checks.conflict(method, body, what, "remove `body`, or use `method: POST`");
+    }
+    for (name, value) in &call.headers {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if name.is_empty() || !name.chars().all(token) || value.chars().any(|c| c.is_control() && c != '\t') {
+            let what = format!("`{name}: {}` is not a header", value.escape_debug());
+            checks.wrong(&call.from, what, "expected a name such as end-user, and a value on one line");
         }
     }
 }

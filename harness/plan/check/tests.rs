@@ -49,8 +49,8 @@ fn the_committed_schema_is_the_one_of_the_code() {
 #[test]
 fn the_reference_names_every_field_and_its_example_is_sound() {
     let text = std::fs::read_to_string(repository().join("docs/scenario-format.md")).unwrap();
-    let more =
-        ["mesh.md", "steps.md"].map(|name| std::fs::read_to_string(repository().join("docs").join(name)).unwrap());
+    let more = ["calls.md", "mesh.md", "steps.md"]
+        .map(|name| std::fs::read_to_string(repository().join("docs").join(name)).unwrap());
     let all = text.clone() + &more.concat();
     let schema = serde_json::to_value(schema()).unwrap();
     let mut objects = vec![&schema];
@@ -58,7 +58,8 @@ fn the_reference_names_every_field_and_its_example_is_sound() {
         for name in object["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
             let told = [format!("`{name}`"), format!("`{name}: "), format!("`{name}:\n")]
                 .iter()
-                .any(|word| all.contains(word));
+                .any(|word| all.contains(word))
+                || all.contains(&format!(" {name}: "));
             assert!(told, "neither docs/scenario-format.md nor a page that it refers to has `{name}`");
         }
         objects.extend(object.as_object().into_iter().flatten().map(|(_, v)| v).filter(|v| v.is_object()));
@@ -116,7 +117,25 @@ fn expect(expectations: &[&str]) -> String {
 
 #[test]
 fn a_sound_scenario_has_no_problems() {
-    assert_eq!(problems_of(&expect(&["reached: [v1, v2]", "resolves: false", "split: { v1: 33.3%, v2: 66.7% }"])), "");
+    assert_eq!(
+        problems_of(&expect(&[
+            "reached: [v1, v2]",
+            "resolves: false",
+            "split: { v1: 33.3%, v2: 66.7% }",
+            "split: { by: cluster, cluster1: 50, cluster2: 50 }",
+            "split: { by: zone, a: 50, b: 50 }",
+            "split: { by: instance, instances: 3 }",
+            "sticky: { by: cookie }",
+            "mirrored_to: v2",
+            "mirrored_to: { v1: 10%, v2: 100% }",
+            "status: [200, 404]",
+            "status: { 200: 70, 503: 30 }",
+            "headers: { a: b, c: true, d: 5 }",
+            "attempts: 1",
+            "latency: { at_least: 1ms, p50: 2ms, p99: 3ms, within: 4ms }"
+        ])),
+        ""
+    );
 }
 
 #[rstest]
@@ -155,6 +174,15 @@ fn a_sound_scenario_has_no_problems() {
 #[case::scales(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n  - scale: {{ version: v1, cluster: cluster1, replicas: -1 }}\n{}", call("expect: { only: v1 }"))))]
 #[case::scale_of_what_is_not_there(with_steps("", &format!("  - scale: {{ version: v2, cluster: cluster1, replicas: 0 }}\n{}", call("expect: { only: v1 }"))))]
 #[case::blind_to_nothing_known(expect(&["only: v1"]) + "blind: { istiod-dwn: it goes on, istiod-down: ' ', masquerade: callers are told by certificate }\n")]
+#[case::call_options(with_steps("", &[call("method: GET, body: x, expect: { status: 200 }"), call("within: 0s, warm_up: 1000001, resolve: 'http://a', expect: { status: 200 }"), call("headers: { 'a b': c }, resolve: '{v9.pod}:80', expect: { status: 200 }"), call("resolve: '{cluster1.gateway}', expect: { status: 200 }").replace("helloworld.app1:5000", "{v3@cluster7.pod}:5000")].concat()))]
+#[case::statuses(expect(&["status: []", "status: [200, 42]", "status: { 200: 70, 42: 20 }", "status: { 200: 100% }", "status: [200, 503], only: v1", "status: { 404: 50, 503: 50 }, reached: [v1, v2]"]))]
+#[case::splits_by_something_else(expect(&["split: { cluster1: 50%, cluster2: 50% }", "split: { by: cluster, cluster1: 50%, cluster3: 50% }", "split: { by: instance }", "split: { by: instance, instances: 1, x: 5% }", "split: { instances: 2, v1: 50, v2: 50 }", "split: { by: cluster, cluster1: 50%, cluster2: 50% }, clusters: [cluster1, cluster2]"]))]
+#[case::stickiness(with_steps("", &[call("expect: { sticky: { by: header } }"), call("headers: { u: '{n}' }, expect: { sticky: { by: cookie } }"), call("expect: { sticky: { by: source }, reached: [v1, v2] }"), call("calls: 200, expect: { sticky: { by: cookie } }")].concat()))]
+#[case::mirrors(expect(&["mirrored_to: v3", "mirrored_to: {}", "mirrored_to: [v1, v4]", "mirrored_to: { v1: 0%, v2: 100% }"]))]
+#[case::reply_headers(expect(&["headers: {}", "headers: { 'a b': c }", "headers: { a: '' }", "headers: { a: b }, refused: true"]))]
+#[case::numbers_of_attempts(expect(&["attempts: {}", "attempts: { at_least: 3, at_most: 2 }", "attempts: { at_least: 0 }"]))]
+#[case::latencies(with_steps("", &[call("expect: { latency: {} }"), call("expect: { latency: { at_least: 2s, within: 1s } }"), call("expect: { latency: { p50: 2s, p99: 1s } }"), call("expect: { latency: { p99: 5s } }"), call("calls: 500, expect: { latency: { p99: 1s } }")].concat()))]
+#[case::wrong_types_of_expectations(with_steps("", &[call("method: GTE, expect: { status: 200 }"), call("expect: { split: { by: planet, v1: 50%, v2: 50% } }"), call("expect: { sticky: { by: moon } }"), call("expect: { latency: { p42: 5s } }"), call("expect: { mirrored_to: { v2: 101% } }"), call("expect: { headers: { a: [b] } }"), call("expect: { attempts: -1 }"), call("expect: { attempts: { most: 1 } }"), call("expect: { status: { 200: many } }"), call("expect: { status: [ok] }")].concat()))]
 fn mistakes_are_told_all_at_once_with_their_places(#[case] scenario: String) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = problems_of(&scenario);

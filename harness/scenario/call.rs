@@ -1,0 +1,105 @@
+//! The `call` step.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::expect::Expect;
+use crate::source::{Located, Percent, Span, WorkloadRef};
+use crate::stats::DETECT;
+
+/// Send requests and judge what comes back.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The caller, as `NAME@CLUSTER`: a `sleep`, or any workload whose container has `curl`.
+    pub from: Located<WorkloadRef>,
+    /// The URL. `{cluster2.api}` stands for the address of that cluster's API server, `{v2.pod}` for that of a pod.
+    pub to: Located<String>,
+    /// The method (default: GET, or POST with a `body`).
+    #[serde(default)]
+    pub method: Option<Located<Method>>,
+    /// Request headers; `{n}` in a value stands for the number of the user that calls.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// What is sent.
+    #[serde(default)]
+    pub body: Option<Located<String>>,
+    /// The address, or `ADDRESS:PORT`, to connect to in place of what the URL's name resolves to; `Host` and the server name
+    /// (SNI) stay those of the URL.
+    #[serde(default)]
+    pub resolve: Option<Located<String>>,
+    /// How many requests (default: as many as the expectation needs).
+    #[serde(default)]
+    pub calls: Option<Located<u32>>,
+    /// How many requests are sent before, which are not judged (default: none).
+    #[serde(default)]
+    pub warm_up: Option<Located<u32>>,
+    /// Whether every request opens a connection of its own (default: one connection is kept).
+    #[serde(default)]
+    pub new_connections: bool,
+    /// The smallest effect that must not go unnoticed: a share of calls (default: 10%).
+    #[serde(default)]
+    pub detect: Option<Located<Percent>>,
+    /// How long one request may take (default: 5s).
+    #[serde(default)]
+    pub timeout: Option<Located<Span>>,
+    /// The longest time until the expectation holds, and goes on to hold (default: it holds at once).
+    #[serde(default)]
+    pub within: Option<Located<Span>>,
+    /// Whether the expectation may hold already before the change that precedes it; without this, that is an error
+    /// (a rule that changes nothing proves nothing).
+    #[serde(default)]
+    pub already: Option<Located<bool>>,
+    /// What must be seen.
+    pub expect: Located<Expect>,
+}
+
+/// The method of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "RFC 9110 says what they are")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    /// As it is sent.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+impl Call {
+    /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
+    pub fn detect(&self) -> f64 {
+        self.detect.as_ref().map_or(DETECT, |detect| detect.fraction())
+    }
+
+    /// Whether the expectation may hold already before the change that precedes it.
+    pub fn already(&self) -> bool {
+        self.already.as_ref().is_some_and(|already| already.value)
+    }
+
+    /// The longest that one request may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
+    }
+}
