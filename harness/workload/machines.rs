@@ -85,15 +85,31 @@ pub(super) async fn registered(
         let workload = running.iter().find(|w| w.cluster == *cluster && w.name == machine.name)?;
         Some((named(clusters, &machine.joins)?, machine, workload))
     });
-    try_join_all(
-        each.map(|(joined, machine, workload)| entries(joined, &machine.namespace, &machine.name, &workload.pods)),
-    )
-    .await?;
+    let each = each.map(|(joined, machine, workload)| async move {
+        forget_others(joined, &machine.namespace, &machine.name, &workload.pods).await?;
+        entries(joined, &machine.namespace, &machine.name, &workload.pods).await
+    });
+    try_join_all(each).await?;
+    Ok(())
+}
+
+/// Deletes what machines of earlier scenarios left: an istiod that restarted while a machine left keeps its entry for half an hour
+/// (istio/istio `pilot/pkg/autoregistration`: until its connection would have reached its greatest age).
+async fn forget_others(joined: &Cluster, namespace: &str, group: &str, pods: &[PodInfo]) -> Result<(), WorkloadError> {
+    let Ok(all) = entries::of_namespace(joined, namespace).await else { return Ok(()) };
+    let others = all.iter().filter(|entry| entry.group.as_deref() == Some(group));
+    let others = others.filter(|entry| !pods.iter().any(|pod| pod.ip.is_some() && pod.ip == entry.address));
+    let manifests = others.map(|entry| {
+        let metadata = json!({ "name": entry.name, "namespace": namespace });
+        let object = json!({ "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": metadata });
+        Manifest::made("left by a machine", object)
+    });
+    apply::delete(joined, &manifests.collect::<Result<Vec<_>, _>>()?).await?;
     Ok(())
 }
 
 /// Waits until the entries of a group are those of `pods`, and none is about to change. istiod removes the entry of a machine
-/// that has left after a grace period (10 s).
+/// that has left after a grace period.
 pub(super) async fn entries(
     joined: &Cluster,
     namespace: &str,
