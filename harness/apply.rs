@@ -4,7 +4,7 @@
 //! and namespaces go first, then service accounts, programs last, everything of one rank at the same time.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
@@ -90,6 +90,19 @@ pub enum ApplyError {
     /// What was deleted is still there.
     #[error(transparent)]
     NotGone(Box<WaitError<ApplyError>>),
+    /// A webhook of istiod did not respond.
+    #[error(
+        "cluster {cluster}: cannot apply {object}: {reason}\nWhile istiod does not respond, an API server refuses objects \
+         that istiod validates or injects (run: `kubectl -n istio-system get pods -l app=istiod`)"
+    )]
+    NotValidated {
+        /// The cluster.
+        cluster: String,
+        /// `Kind namespace/name`, and where it was written.
+        object: String,
+        /// The API server's words.
+        reason: String,
+    },
     /// The API server refused the request, or did not respond.
     #[error("cluster {cluster}: cannot {verb} {object}, {origin}: {}", Reason(source))]
     Api {
@@ -173,12 +186,22 @@ async fn apply_one(cluster: &Cluster, manifest: &Manifest, owner: Option<&str>) 
     let kind = kinds::resolve(cluster, manifest.api_version(), manifest.kind()).await?;
     let (api, params) = (api(cluster, &kind, manifest.namespace()), PatchParams::apply(MANAGER).force());
     let (api, params, object) = (&api, &params, &object);
+    let started = Instant::now();
     let what = format!("cluster {} to accept {} ({})", cluster.name, manifest.kind(), manifest.api_version());
     let sent = wait::until(what, Duration::from_secs(10), Duration::from_millis(50), || async move {
         match api.patch(manifest.name(), params, &Patch::Apply(object)).await {
             Ok(applied) => Poll::Ready(applied),
             // Discovery lists a new kind a moment before its handler is in place.
             Err(error) if is_not_served(&error) => Poll::NotYet(Reason(&error).to_string()),
+            // An istiod that was just replaced is back in a moment.
+            Err(error) if is_not_validated(&error) && started.elapsed() < ISTIOD_LIMIT => {
+                Poll::NotYet(Reason(&error).to_string())
+            }
+            Err(error) if is_not_validated(&error) => {
+                let object = format!("{}, {}", manifest.label(), manifest.origin);
+                let (cluster, reason) = (cluster.name.clone(), Reason(&error).to_string());
+                Poll::Failed(ApplyError::NotValidated { cluster, object, reason })
+            }
             Err(error) => Poll::Failed(api_error(cluster, "apply", manifest)(error)),
         }
     });
@@ -186,6 +209,16 @@ async fn apply_one(cluster: &Cluster, manifest: &Manifest, owner: Option<&str>) 
         WaitError::Failed { source, .. } => source,
         late => ApplyError::NotServed(Box::new(late)),
     })
+}
+
+/// How long istiod's webhooks may not respond.
+const ISTIOD_LIMIT: Duration = Duration::from_secs(5);
+
+/// What an API server says when it cannot reach a webhook whose `failurePolicy` is `Fail`.
+const NOT_CALLED: &str = "failed calling webhook";
+
+fn is_not_validated(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(s) if s.code == 500 && s.message.contains(NOT_CALLED) && s.message.contains("istio"))
 }
 
 /// "404 page not found": no handler at that path, as opposed to an object that is not there.

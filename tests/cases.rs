@@ -131,6 +131,7 @@ fn what_clusters_refuse_is_underlined_all_at_once_and_nothing_runs() {
             ("online/objects/wrong-type.yaml:7:60", "spec.http[0].route[0].weight"),
             ("online/objects/missing-field.yaml:9:31", "spec.ports[0].port"),
             ("online/objects/webhook.yaml:4:1", "NONE mode cannot set endpoints"),
+            ("online/objects/istio-webhook.yaml:8:60", "weight -25 < 0"),
             ("online/objects/old-version.yaml:1:13", "serves no kind `VirtualService`"),
         ],
     );

@@ -22,6 +22,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::apply::ApplyError;
 use crate::observe::istiod::ControlPlane;
 use crate::observe::{ObserveError, pods};
 use crate::provider::{Cluster, PodRef};
@@ -119,6 +120,9 @@ pub enum GateError {
         /// istiod's words, and where they are.
         words: String,
     },
+    /// istiod did not respond when an API server asked it about an object.
+    #[error(transparent)]
+    NotValidated(ApplyError),
     /// Something could not be read.
     #[error(transparent)]
     Observe(#[from] ObserveError),

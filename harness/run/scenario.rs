@@ -13,7 +13,7 @@ use super::stale::StaleConnections;
 use super::steps::{failed, timings, verdict_of, ways};
 use super::undo::UndoList;
 use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back, wait_for};
-use crate::apply;
+use crate::apply::{self, ApplyError};
 use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
 use crate::plan::{self, Action, PlannedCall, PlannedChange, PlannedStep, Restarted};
@@ -297,7 +297,11 @@ impl<'a> ScenarioRun<'a> {
                     let cluster = self.environment.cluster(name)?;
                     self.undo.will_apply(cluster, manifests).await?;
                     self.witness.applies(index, name, manifests);
-                    apply::apply(cluster, manifests, Some(&self.environment.record.id)).await?;
+                    match apply::apply(cluster, manifests, Some(&self.environment.record.id)).await {
+                        // The mesh's failure: istiod is part of it.
+                        Err(error @ ApplyError::NotValidated { .. }) => return Ok(Err(GateError::NotValidated(error))),
+                        applied => drop(applied?),
+                    }
                     // As with `scale`: pods that are not ready yet are no endpoints that the gate would wait for.
                     workload::applied(cluster, manifests).await?;
                 }

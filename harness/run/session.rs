@@ -31,6 +31,8 @@ pub struct Session {
     half_made: Option<HalfMade>,
     /// Scenarios that are to run, whose files no cluster was asked about yet.
     upcoming: Vec<Chosen>,
+    /// The names of all scenarios that were announced. Any other is asked about when it runs, and alone.
+    announced: BTreeSet<String>,
     /// What clusters have against files of scenarios.
     refused: Vec<Problem>,
     report: RunReport,
@@ -77,6 +79,7 @@ impl Session {
             environment: None,
             half_made: None,
             upcoming: Vec::new(),
+            announced: BTreeSet::new(),
             refused: Vec::new(),
             report,
         })
@@ -90,6 +93,7 @@ impl Session {
     /// Announces the scenarios that are to run: as soon as an environment for them is running, its clusters are asked about
     /// all their files.
     pub fn will_run(&mut self, chosen: &[Chosen]) {
+        self.announced = chosen.iter().map(|one| one.name.clone()).collect();
         self.upcoming = chosen.to_vec();
     }
 
@@ -103,11 +107,23 @@ impl Session {
 
     /// Asks the clusters about the files of the scenarios that are to run on them.
     async fn ask_about_input(&mut self) {
-        let Some(environment) = &self.environment else { return };
+        let (Some(environment), Some(kit)) = (&self.environment, &self.kit) else { return };
         let upcoming = std::mem::take(&mut self.upcoming).into_iter();
-        let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| one.plan.topology == environment.topology);
+        let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| {
+            // Another mesh (with other definitions, of another revision) says nothing about them.
+            fingerprint(&one.plan.topology, kit, &one.plan.mesh) == environment.record.fingerprint
+        });
         self.upcoming = later;
         self.refused.extend(wrong_input::problems(environment, &here).await);
+    }
+
+    /// Keeps what is wrong with an announced scenario for the end of the run; of any other, the mistakes in words, if there are any.
+    fn refused_alone(&mut self, chosen: &Chosen, problems: Vec<Problem>) -> Option<String> {
+        if self.announced.contains(&chosen.name) {
+            self.refused.extend(problems);
+            return None;
+        }
+        Problems::none_of(problems).err().map(|problems| problems.to_string())
     }
 
     /// Runs one scenario, on the current environment if it fits.
@@ -120,13 +136,15 @@ impl Session {
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
         let mut witness = Witness::new();
+        let mut refused = None;
         if self.prepare().await.is_ok()
             && let Some(kit) = &self.kit
         {
-            self.refused.extend(wrong_input::settings(kit, chosen).await);
+            let problems = wrong_input::settings(kit, chosen).await;
+            refused = self.refused_alone(chosen, problems);
         }
-        if !self.refused.is_empty() {
-            let error = Some("the input of this run is refused".to_owned());
+        if refused.is_some() || !self.refused.is_empty() {
+            let error = Some(refused.unwrap_or_else(|| "the input of this run is refused".to_owned()));
             self.report.scenarios.push(ScenarioReport { error, ..scenario::begun(chosen) });
             let last = self.report.scenarios.len() - 1;
             return &self.report.scenarios[last];
@@ -134,6 +152,10 @@ impl Session {
         let entered = self.enter(&chosen.plan.topology, options).await.map(drop);
         if entered.is_ok() {
             self.ask_about_input().await;
+            if let Some(environment) = self.environment.as_ref().filter(|_| !self.announced.contains(&chosen.name)) {
+                let problems = wrong_input::problems(environment, std::slice::from_ref(chosen)).await;
+                refused = self.refused_alone(chosen, problems);
+            }
         }
         let report = if let Err(error) = entered {
             let mut report = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
@@ -142,11 +164,12 @@ impl Session {
             self.keep_evidence(&keeping, &mut witness, &mut report).await;
             self.leave().await;
             report
-        } else if let (Some(environment), Some(kit), true) = (&mut self.environment, &self.kit, self.refused.is_empty())
+        } else if let (Some(environment), Some(kit), true) =
+            (&mut self.environment, &self.kit, self.refused.is_empty() && refused.is_none())
         {
             scenario::run(environment, kit, chosen, &keeping(Some(kit))).await
         } else {
-            let error = Some("files of this run are refused by the clusters".to_owned());
+            let error = Some(refused.unwrap_or_else(|| "files of this run are refused by the clusters".to_owned()));
             ScenarioReport { error, ..scenario::begun(chosen) }
         };
         let at = self.report.scenarios.len();

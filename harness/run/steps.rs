@@ -28,7 +28,10 @@ pub(super) fn ways<'a>(calls: impl Iterator<Item = &'a PlannedCall>) -> Vec<&'a 
 /// pod that does not answer is the environment's.
 pub(super) fn verdict_of(error: &GateError) -> Class {
     match error {
-        GateError::Rejected { .. } | GateError::TimedOut { .. } | GateError::Ignored { .. } => Class::Fail,
+        GateError::Rejected { .. }
+        | GateError::TimedOut { .. }
+        | GateError::Ignored { .. }
+        | GateError::NotValidated(_) => Class::Fail,
         _ => Class::Broken,
     }
 }

@@ -1,9 +1,11 @@
 //! What API servers and webhooks have against the objects of scenarios, asked before anything is changed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
+use kube::{Api, ResourceExt};
 
 use super::Chosen;
 use super::environment::Environment;
@@ -15,6 +17,7 @@ use crate::scenario::input;
 use crate::source::Problem;
 use crate::topology::IstioSettings;
 use crate::ui;
+use crate::wait::{self, Poll};
 
 /// What is wrong with a scenario's settings of Istio, by the release that is to be installed. Asked before any cluster is created.
 pub(super) async fn settings(kit: &Kit, chosen: &Chosen) -> Vec<Problem> {
@@ -57,6 +60,14 @@ pub(super) async fn problems(environment: &Environment, chosen: &[Chosen]) -> Ve
                 brought.namespaces.insert((cluster.clone(), manifest.name().to_owned()));
             }
         }
+        let istio = |object: &Written| object.manifest.api_version().contains(".istio.io/");
+        let of_istio: BTreeSet<&str> =
+            all().filter(|(_, object)| istio(object)).map(|(cluster, _)| cluster.as_str()).collect();
+        for spec in one.plan.topology.istiods().filter(|spec| of_istio.contains(spec.name.as_str())) {
+            if let Some(cluster) = environment.clusters.iter().find(|c| c.name == spec.name) {
+                webhook_in_force(cluster).await;
+            }
+        }
         for (cluster, object) in all() {
             if let Some(cluster) = environment.clusters.iter().find(|c| c.name == *cluster) {
                 problems.extend(brought.ask(cluster, object).await);
@@ -64,6 +75,30 @@ pub(super) async fn problems(environment: &Environment, chosen: &[Chosen]) -> Ve
         }
     }
     problems
+}
+
+/// How long a new istiod may take to put its validation webhook in force: about two seconds on two idle cores.
+const WEBHOOK_LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until istiod validates configuration. It accepts everything until its webhooks work, and sets `failurePolicy: Fail` then
+/// (Istio, `pkg/webhooks/validation/controller`). A cluster without such webhooks has nothing to wait for.
+async fn webhook_in_force(cluster: &Cluster) {
+    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let webhooks = &webhooks;
+    let what = format!("istiod's validation webhook in {}", cluster.name);
+    let check = || async move {
+        let listed = match webhooks.list(&Default::default()).await {
+            Ok(listed) => listed.items,
+            Err(error) => return Poll::Failed(error),
+        };
+        let of_istio = listed.into_iter().filter(|one| one.name_any().starts_with("istio"));
+        let hooks: Vec<_> = of_istio.flat_map(|one| one.webhooks.unwrap_or_default()).collect();
+        let in_force = hooks.iter().all(|hook| hook.failure_policy.as_deref() == Some("Fail"));
+        if in_force { Poll::Ready(()) } else { Poll::NotYet("failurePolicy: Fail".to_owned()) }
+    };
+    if let Err(error) = wait::until(what, WEBHOOK_LIMIT, Duration::from_millis(200), check).await {
+        ui::say(format!("warning: {error}: what istiod would refuse shows when the scenario runs"));
+    }
 }
 
 /// What the scenario brings into clusters, sooner or later.
