@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::catalogue::named;
+use super::catalogue::{named, stays_inside};
 use super::effect::LIMIT;
 use super::error::FaultError;
 use super::notes::{Broken, broken, forget, is_broken, note_name};
@@ -23,7 +23,7 @@ const NOT_OURS: &str = "meshproof did not install this mesh; faults change more 
 /// [`FaultError::DoesNotApply`] with the reason, or an unknown name.
 pub fn applies(world: World<'_>, name: &str, cluster: &str) -> Result<(), FaultError> {
     let (fault, cluster) = (named(name)?, world.cluster(cluster)?);
-    let ours = if world.mesh_was_there { Err(NOT_OURS.to_owned()) } else { Ok(()) };
+    let ours = if world.mesh_was_there && !stays_inside(fault.name) { Err(NOT_OURS.to_owned()) } else { Ok(()) };
     let checked = ours.and_then(|()| (fault.applies)(&world, cluster));
     checked.map_err(|why| At { world, cluster, fault: fault.name }.does_not_apply(why))
 }

@@ -48,6 +48,23 @@ pub(super) static CATALOGUE: &[Fault] = &[
     configuration::MTLS_MISMATCH,
 ];
 
+/// The faults that change nothing but objects in the namespaces of the workloads: on clusters that exist, those of the run.
+const INSIDE: &[&str] = &[
+    "namespace-label-missing",
+    "stub-service-missing",
+    "service-port-unnamed",
+    "pods-not-ready",
+    "configuration-rejected",
+    "subset-label-wrong",
+    "weights-differ",
+    "rule-in-one-primary",
+];
+
+/// Whether the fault of that name stays inside the namespaces of the workloads.
+pub fn stays_inside(name: &str) -> bool {
+    INSIDE.contains(&name)
+}
+
 /// All faults, by rung.
 pub fn catalogue() -> &'static [Fault] {
     CATALOGUE

@@ -44,7 +44,7 @@ mod workloads;
 mod world;
 
 pub use actions::{applies, clear, clear_all, clear_command, clear_each, inject, select};
-pub use catalogue::{catalogue, find, names};
+pub use catalogue::{catalogue, find, names, stays_inside};
 pub use error::FaultError;
 pub use notes::{Broken, broken, is_broken};
 pub use record::Fault;

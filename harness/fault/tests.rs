@@ -16,6 +16,7 @@ use super::catalogue::{CATALOGUE, named};
 use super::notes::note_name;
 use super::*;
 use crate::apply::tests::served_by;
+use crate::diagnose::RungId;
 use crate::topology::{ClusterSpec, Cni, MeshSpec, NodeRole, Role, Topology};
 
 fn noted(name: &str, cluster: &str, second: i64) -> Broken {
@@ -244,4 +245,14 @@ async fn a_mesh_that_was_there_is_not_broken() {
     assert!(applies(ours, "istiod-down", "cluster1").is_ok());
     let error = applies(World { mesh_was_there: true, ..ours }, "istiod-down", "cluster1").unwrap_err();
     assert!(error.is_input() && error.to_string().contains("meshproof did not install this mesh"), "{error}");
+    // What stays inside the namespaces of the workloads is allowed.
+    assert!(applies(World { mesh_was_there: true, ..ours }, "subset-label-wrong", "cluster1").is_ok());
+}
+
+#[test]
+fn faults_inside_the_workloads_namespaces_exist_and_touch_no_node_and_no_control_plane() {
+    let inside: Vec<&Fault> = catalogue().iter().filter(|fault| stays_inside(fault.name)).collect();
+    assert_eq!(inside.len(), 8, "a name in the list is not in the catalogue");
+    let lower = [RungId::NodeRoute, RungId::PodToPod, RungId::ControlPlane, RungId::ApiServer, RungId::RemoteSecret];
+    assert!(inside.iter().all(|fault| fault.rung.is_none_or(|rung| !lower.contains(&rung))));
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct FoundSidecar {
     pub outbound: String,
     /// Whether every one of them answers DNS.
     pub dns_capture: bool,
+    /// The revision or tag that namespaces are labelled with; `None`: the default one.
+    #[serde(default)]
+    pub revision: Option<String>,
 }
 
 /// Reads back the mesh in running clusters.
@@ -61,8 +65,9 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
         let (name, config) = (spec.name.clone(), spec.reads_config_from().unwrap_or(&spec.name).to_owned());
         async move {
             let (home, config) = (cluster_named(clusters, &name)?, cluster_named(clusters, &config)?);
-            let version = control_plane(home).await?;
-            let (mtls, settings) = (mutual_tls(config).await?, mesh_config(home).await?);
+            let istiod = control_plane(home, mesh.revision.as_deref()).await?;
+            let (version, system) = (version(&istiod), istiod.namespace().unwrap_or_else(|| NAMESPACE.to_owned()));
+            let (mtls, settings) = (mutual_tls(config, &system).await?, mesh_config(home, &istiod, &system).await?);
             let unreadable_log = unreadable_log(&settings);
             Ok::<_, MeshError>(FoundIstiod { cluster: name, version, mtls, unreadable_log })
         }
@@ -70,11 +75,17 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
     let of_sidecar = |spec: &ClusterSpec| {
         let spec = spec.clone();
         async move {
-            let found = sidecar(cluster_named(clusters, &spec.name)?, &spec).await?;
+            let cluster = cluster_named(clusters, &spec.name)?;
+            let found = sidecar(cluster, &spec, mesh.revision.as_deref()).await?;
+            let revision = match &mesh.revision {
+                Some(revision) => Some(revision.clone()),
+                None => injection::only_revision(cluster).await,
+            };
             Ok::<_, MeshError>(FoundSidecar {
                 cluster: spec.name,
                 outbound: found.outbound,
                 dns_capture: found.dns_capture,
+                revision,
             })
         }
     };
@@ -84,17 +95,36 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
     })
 }
 
-/// The tag of the control plane's image.
-async fn control_plane(primary: &Cluster) -> Result<String, MeshError> {
-    let api: Api<Deployment> = Api::namespaced(primary.client.clone(), NAMESPACE);
-    let list = api.list(&ListParams::default().labels("app=istiod")).await;
-    let list = list.map_err(|e| MeshError::kube(primary, "find the control plane", e))?;
-    let containers = list.items.into_iter().filter_map(|d| Some(d.spec.template.spec?.containers)).flatten();
-    let image = containers.into_iter().find_map(|c| c.image);
-    image.map(|image| tag(&image).to_owned()).ok_or_else(|| MeshError::NotFound {
+/// The Deployment of a control plane, in whichever namespace: that of the revision, if several are there.
+async fn control_plane(primary: &Cluster, revision: Option<&str>) -> Result<Deployment, MeshError> {
+    let labelled = ListParams::default().labels("app=istiod");
+    let all: Api<Deployment> = Api::all(primary.client.clone());
+    let list = match all.list(&labelled).await {
+        // This user may see some namespaces only.
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            Api::<Deployment>::namespaced(primary.client.clone(), NAMESPACE).list(&labelled).await
+        }
+        list => list,
+    };
+    let mut list = list.map_err(|e| MeshError::kube(primary, "find the control plane", e))?.items;
+    let of = |deployment: &Deployment| deployment.labels().get("istio.io/rev").cloned().unwrap_or_default();
+    // A tag is no revision: then the first one speaks for the mesh.
+    list.sort_by_key(|deployment| {
+        let own = of(deployment);
+        let other = revision.map_or(!own.is_empty() && own != "default", |revision| own != revision);
+        (other, deployment.namespace().as_deref() != Some(NAMESPACE), deployment.name_any())
+    });
+    list.into_iter().next().ok_or_else(|| MeshError::NotFound {
         cluster: primary.name.clone(),
-        why: format!("no control plane: no Deployment in {NAMESPACE} has the label app=istiod"),
+        why: "no control plane: no Deployment has the label app=istiod".into(),
     })
+}
+
+/// The tag of its image.
+fn version(istiod: &Deployment) -> String {
+    let containers = istiod.spec.template.spec.iter().flat_map(|spec| &spec.containers);
+    let image = containers.filter_map(|container| container.image.as_deref()).next();
+    image.map_or_else(String::new, |image| tag(image).to_owned())
 }
 
 fn tag(image: &str) -> &str {
@@ -102,12 +132,14 @@ fn tag(image: &str) -> &str {
     name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or("latest", |(_, tag)| tag)
 }
 
-async fn sidecar(cluster: &Cluster, spec: &ClusterSpec) -> Result<Sidecar, MeshError> {
+async fn sidecar(cluster: &Cluster, spec: &ClusterSpec, revision: Option<&str>) -> Result<Sidecar, MeshError> {
     let not_found = |why: String| MeshError::NotFound { cluster: cluster.name.clone(), why };
-    let Some(found) = injection::try_once(cluster).await? else {
+    let Some(found) = injection::try_once(cluster, revision).await? else {
         let webhook = injection::webhook(cluster).await;
-        let pod = "a pod with the label sidecar.istio.io/inject=true gets no sidecar";
-        return Err(not_found(format!("{pod} ({webhook}; revisions other than the default are not looked for)")));
+        let label = revision.map(|revision| format!(" and istio.io/rev={revision}")).unwrap_or_default();
+        let pod = format!("a pod with the label sidecar.istio.io/inject=true{label} gets no sidecar");
+        let hint = "where there are several revisions and none is the default, write `mesh: { revision: NAME }` in the scenario";
+        return Err(not_found(format!("{pod} ({webhook}; {hint})")));
     };
     if found.cluster != spec.name {
         let why = format!(
@@ -121,10 +153,10 @@ async fn sidecar(cluster: &Cluster, spec: &ClusterSpec) -> Result<Sidecar, MeshE
 }
 
 /// The mode of the mesh-wide PeerAuthentication; Istio's default where there is none.
-async fn mutual_tls(primary: &Cluster) -> Result<Mtls, MeshError> {
+async fn mutual_tls(primary: &Cluster, system: &str) -> Result<Mtls, MeshError> {
     let gvk = GroupVersionKind::gvk("security.istio.io", "v1", "PeerAuthentication");
     let resource = ApiResource::from_gvk(&gvk);
-    let api: Api<DynamicObject> = Api::namespaced_with(primary.client.clone(), NAMESPACE, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(primary.client.clone(), system, &resource);
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(|e| MeshError::kube(primary, "read the mesh's PeerAuthentication", e))?;
     let mut of_mesh: Vec<&DynamicObject> =
@@ -139,13 +171,15 @@ async fn mutual_tls(primary: &Cluster) -> Result<Mtls, MeshError> {
     })
 }
 
-async fn mesh_config(primary: &Cluster) -> Result<Value, MeshError> {
-    let api: Api<ConfigMap> = Api::namespaced(primary.client.clone(), NAMESPACE);
-    let map = api.get("istio").await.map_err(|e| MeshError::kube(primary, "read the mesh's configuration", e))?;
+async fn mesh_config(primary: &Cluster, istiod: &Deployment, system: &str) -> Result<Value, MeshError> {
+    let api: Api<ConfigMap> = Api::namespaced(primary.client.clone(), system);
+    // `istio`, or `istio-REVISION`, as its Deployment is `istiod` or `istiod-REVISION`.
+    let name = format!("istio{}", istiod.name_any().strip_prefix("istiod").unwrap_or_default());
+    let map = api.get(&name).await.map_err(|e| MeshError::kube(primary, "read the mesh's configuration", e))?;
     let text = map.data.unwrap_or_default().remove("mesh").unwrap_or_default();
     serde_saphyr::from_str(&text).map_err(|e| MeshError::NotFound {
         cluster: primary.name.clone(),
-        why: format!("ConfigMap {NAMESPACE}/istio holds no mesh configuration: {e}"),
+        why: format!("ConfigMap {system}/{name} holds no mesh configuration: {e}"),
     })
 }
 
@@ -165,6 +199,11 @@ fn unreadable_log(config: &Value) -> Option<String> {
 }
 
 impl FoundMesh {
+    /// The revision or tag that namespaces of workloads are labelled with; `None`: the default one.
+    pub fn revision(&self) -> Option<&str> {
+        self.sidecars.iter().find_map(|sidecar| sidecar.revision.as_deref())
+    }
+
     /// The versions of its istiods, each once: `1.30.4`, or `1.30.4 and 1.31.0`.
     pub fn version(&self) -> String {
         each_once(self.istiods.iter().map(|istiod| istiod.version.as_str()))
@@ -207,7 +246,8 @@ impl FoundMesh {
         }
         let apis = [("gateway_api", wanted.gateway_api), ("mcs", wanted.mcs)];
         for (name, set) in wanted.istio.names().into_iter().chain(apis) {
-            if set {
+            // Namespaces are labelled with the revision.
+            if set && name != "revision" {
                 differences
                     .push(format!("`mesh.{name}`, which is set where a mesh is installed only (`--install-mesh`)"));
             }
@@ -260,8 +300,12 @@ mod tests {
     }
 
     fn found(outbound: &str) -> FoundMesh {
-        let sidecar =
-            |cluster: &str| FoundSidecar { cluster: cluster.into(), outbound: outbound.into(), dns_capture: false };
+        let sidecar = |cluster: &str| FoundSidecar {
+            cluster: cluster.into(),
+            outbound: outbound.into(),
+            dns_capture: false,
+            revision: None,
+        };
         FoundMesh {
             istiods: vec![istiod("cluster1", "1.30.4")],
             sidecars: vec![sidecar("cluster1"), sidecar("cluster2")],
@@ -310,7 +354,7 @@ mod tests {
     /// A cluster with an istiod of that version and that mode of mutual TLS, as its API server answers.
     fn serving(name: &str, version: &str, mode: &str, log: &str) -> Cluster {
         let deployments = json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [{
-            "metadata": { "name": "istiod" }, "spec": { "selector": {}, "template": { "spec": { "containers": [
+            "metadata": { "name": "istiod", "namespace": "istio-system" }, "spec": { "selector": {}, "template": { "spec": { "containers": [
                 { "name": "discovery", "image": format!("docker.io/istio/pilot:{version}") }] } } } }] });
         let policies = json!({ "apiVersion": "security.istio.io/v1", "kind": "PeerAuthenticationList", "metadata": {},
             "items": [{ "metadata": { "name": "default" }, "spec": { "mtls": { "mode": mode } } }] });
@@ -323,8 +367,9 @@ mod tests {
             { "name": "istio-init", "args": ["istio-iptables", "-i", "*"] }] } });
         let json = |value: Value| move || async move { axum::Json(value) };
         let system = "/namespaces/istio-system";
+        let deployments_path = "/apis/apps/v1/deployments";
         let router = axum::Router::new()
-            .route(&format!("/apis/apps/v1{system}/deployments"), axum::routing::get(json(deployments)))
+            .route(deployments_path, axum::routing::get(json(deployments)))
             .route(
                 &format!("/apis/security.istio.io/v1{system}/peerauthentications"),
                 axum::routing::get(json(policies)),

@@ -53,7 +53,7 @@ pub(super) async fn await_one(
     };
     let (expected, what) = (&expected, format!("sidecar injection in cluster {}", cluster.name));
     wait::until(what, LIMIT, INTERVAL, || async move {
-        match try_once(cluster).await {
+        match try_once(cluster, None).await {
             Ok(Some(sidecar)) if sidecar == *expected => Poll::Ready(()),
             Ok(Some(sidecar)) => Poll::NotYet(format!("a sidecar of {expected:?}; it is {sidecar:?}")),
             Ok(None) => Poll::NotYet(format!(
@@ -75,7 +75,7 @@ pub(super) async fn await_one(
 /// # Errors
 /// What the API server says when it refuses the pod: above all, why it could not call the webhook.
 pub async fn try_now(cluster: &Cluster) -> Result<bool, MeshError> {
-    Ok(try_once(cluster).await?.is_some())
+    Ok(try_once(cluster, None).await?.is_some())
 }
 
 /// What the mesh calls `cluster`, by the sidecar that a pod would get now; `None` when it would get none.
@@ -83,7 +83,7 @@ pub async fn try_now(cluster: &Cluster) -> Result<bool, MeshError> {
 /// # Errors
 /// As [`try_now`].
 pub async fn cluster_name(cluster: &Cluster) -> Result<Option<String>, MeshError> {
-    Ok(try_once(cluster).await?.map(|sidecar| sidecar.cluster))
+    Ok(try_once(cluster, None).await?.map(|sidecar| sidecar.cluster))
 }
 
 /// What the mesh calls `cluster`, by the path at which its API server calls the webhook of an istiod in another cluster
@@ -124,10 +124,15 @@ pub async fn webhook(cluster: &Cluster) -> String {
     }
 }
 
-/// The sidecar that a pod in `cluster` would get now; `None` when it would get none.
-pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshError> {
+/// The sidecar that a pod in `cluster` would get now; `None` when it would get none. `revision`: of that revision or tag; otherwise
+/// of the only one that there is, or of the default one.
+pub(super) async fn try_once(cluster: &Cluster, revision: Option<&str>) -> Result<Option<Sidecar>, MeshError> {
     let mut labels = json!({ "sidecar.istio.io/inject": "true" });
-    if let Some(revision) = only_revision(cluster).await.filter(|revision| revision != "default") {
+    let revision = match revision {
+        Some(revision) => Some(revision.to_owned()),
+        None => only_revision(cluster).await,
+    };
+    if let Some(revision) = revision {
         labels["istio.io/rev"] = json!(revision);
     }
     let pod = json!({
@@ -143,14 +148,14 @@ pub(super) async fn try_once(cluster: &Cluster) -> Result<Option<Sidecar>, MeshE
     Ok(sidecar(&api.create(&params, &pod).await.map_err(refused)?))
 }
 
-/// The revision of the cluster's webhooks, if all are of one.
-async fn only_revision(cluster: &Cluster) -> Option<String> {
+/// The revision of the cluster's webhooks, if all are of one, and it is not the default one.
+pub(super) async fn only_revision(cluster: &Cluster) -> Option<String> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let hooks = api.list(&ListParams::default().labels("app=sidecar-injector")).await.ok()?.items;
     let mut revisions: Vec<String> =
         hooks.iter().filter_map(|hook| hook.labels().get("istio.io/rev").cloned()).collect();
     revisions.dedup();
-    if revisions.len() == 1 { revisions.pop() } else { None }
+    if revisions.len() == 1 { revisions.pop().filter(|revision| revision != "default") } else { None }
 }
 
 /// What the injected sidecar is configured with; `None` when there is none.

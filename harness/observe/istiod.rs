@@ -212,13 +212,22 @@ impl Connections {
 impl ControlPlane {
     /// The control plane of that cluster; `None`: it runs none.
     pub async fn of(cluster: &Cluster) -> Result<Option<Self>, ObserveError> {
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-        let list = pods.list(&ListParams::default().labels("app=istiod")).await;
+        let labelled = ListParams::default().labels("app=istiod");
+        let list = match Api::<Pod>::all(cluster.client.clone()).list(&labelled).await {
+            // This user may see some namespaces only.
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                Api::<Pod>::namespaced(cluster.client.clone(), NAMESPACE).list(&labelled).await
+            }
+            list => list,
+        };
         let list = list.map_err(kube_error(cluster, "list istiod's pods"))?;
         let ready: Vec<Pod> = list.items.into_iter().filter(super::pods::is_ready).collect();
         let debounce = ready.iter().filter_map(debounce).max().unwrap_or(DEBOUNCE);
-        let names = ready.into_iter().filter_map(|pod| pod.metadata.name);
-        let pods: Vec<Admin> = names.map(|name| at(cluster, PodRef { namespace: NAMESPACE.into(), name })).collect();
+        let place = |pod: Pod| {
+            let namespace = pod.metadata.namespace.unwrap_or_else(|| NAMESPACE.to_owned());
+            Some(PodRef { namespace, name: pod.metadata.name? })
+        };
+        let pods: Vec<Admin> = ready.into_iter().filter_map(place).map(|pod| at(cluster, pod)).collect();
         Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods, debounce }))
     }
 

@@ -240,6 +240,15 @@ impl Environment {
         })
     }
 
+    /// The mesh's options for workloads: in a mesh that is used as it is, of its revision.
+    pub fn mesh_of(&self, wanted: &MeshOptions) -> MeshOptions {
+        let mut options = wanted.clone();
+        if let Some(found) = &self.record.found_mesh {
+            options.istio.revision = options.istio.revision.or_else(|| found.revision().map(str::to_owned));
+        }
+        options
+    }
+
     /// What faults work on.
     pub fn world<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> World<'a> {
         World {

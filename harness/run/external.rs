@@ -16,6 +16,7 @@ use super::foreign_mesh::{self, failed, object, same_mesh};
 use super::kit::Kit;
 use super::{Chosen, RunError};
 use crate::apply::{Manifest, OWNER_LABEL};
+use crate::fault;
 use crate::istio::found::FoundMesh;
 use crate::journal::EnvDir;
 use crate::plan::{self, Action, PlannedChange};
@@ -93,7 +94,7 @@ pub(super) fn objects(
     chosen: &Chosen,
 ) -> Result<BTreeMap<String, Vec<Manifest>>, WorkloadError> {
     let names: Vec<&str> = environment.clusters.iter().map(|c| c.name.as_str()).collect();
-    workload::objects(&names, &chosen.plan.loaded, &chosen.plan.mesh, &kit.workloads)
+    workload::objects(&names, &chosen.plan.loaded, &environment.mesh_of(&chosen.plan.mesh), &kit.workloads)
 }
 
 /// The namespaces among the objects, by cluster.
@@ -137,7 +138,9 @@ fn unfit(
     let mut why: Vec<String> =
         same_mesh(found, mesh, written, topology).err().map(|e| e.to_string()).into_iter().collect();
     for step in scenario.steps.iter() {
-        if let Step::Fault(fault) = &step.value {
+        if let Step::Fault(fault) = &step.value
+            && !fault::stays_inside(&fault.name.value)
+        {
             why.push(format!(
                 "line {}: fault {} changes more than this run's namespaces (hint: `--install-mesh`, or the kind or netns provider)",
                 step.line, fault.name.value

@@ -145,7 +145,8 @@ impl<'a> ScenarioRun<'a> {
         let owner = &self.environment.record.id;
         let joining = self.kit.joining(&self.environment.topology)?;
         let clusters = &self.environment.clusters;
-        let reconciled = workload::reconcile(clusters, &plan.loaded, &plan.mesh, &self.kit.workloads, &joining, owner);
+        let mesh = self.environment.mesh_of(&plan.mesh);
+        let reconciled = workload::reconcile(clusters, &plan.loaded, &mesh, &self.kit.workloads, &joining, owner);
         self.running = reconciled.await?;
         claimed.log.add(self.environment, &claimed.namespaces).await?;
         // Pods are ready; now the proxies must know of each other.

@@ -89,7 +89,11 @@ fn here(supplied: &Supplied, images: &images::Images) -> String {
 /// A project whose workloads have the images that the nodes have.
 fn project(folder: &Path, images: &images::Images) {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    shell("cp -r $OWN/kind-configs $OWN/scenarios $OWN/versions.yaml .", folder, &[("OWN", own.display().to_string())]);
+    shell(
+        "cp -r $OWN/kind-configs $OWN/scenarios $OWN/fixtures $OWN/versions.yaml .",
+        folder,
+        &[("OWN", own.display().to_string())],
+    );
     let versions = std::fs::read_to_string(folder.join("versions.yaml")).unwrap();
     let lines = versions.lines().map(|line| match line.trim_start().split(':').next() {
         Some("sleep") => format!("    sleep: {}", images.curl),
