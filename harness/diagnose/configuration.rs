@@ -12,7 +12,7 @@ use super::scene::{Scene, place};
 use crate::observe::envoy;
 use crate::observe::held::differences;
 use crate::observe::istiod::{Connected, short};
-use crate::observe::pods::proxy_id;
+use crate::observe::pods::{mesh_cluster, proxy_id};
 use crate::provider::PodAt;
 use crate::workload::PodInfo;
 
@@ -60,7 +60,7 @@ async fn one(scene: &Scene<'_>, planes: &[Plane], facts: &Facts, pod: &Pod) -> C
     }
     let connected = match &plane.connected {
         Err(why) => return Check::Unseen(why.clone()),
-        Ok(all) => all.iter().find(|(_, c)| c.id == id && c.cluster == facts.name()),
+        Ok(all) => all.iter().find(|(_, c)| c.id == id && c.cluster == mesh_cluster(pod).unwrap_or(facts.name())),
     };
     let Some((at, connected)) = connected else {
         let (namespace, of, container) = (info.namespace.as_str(), info.name.as_str(), "istio-proxy");

@@ -32,6 +32,11 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
 
 /// Whether workloads of this call are in the cluster, or are to be.
 fn is_concerned(scene: &Scene<'_>, facts: &Facts) -> bool {
+    // Machines bring their proxies.
+    let spec = scene.question.topology.and_then(|t| t.cluster(facts.name()));
+    if spec.is_some_and(|spec| !spec.has_proxies()) {
+        return false;
+    }
     let deployed = facts.deployments.as_ref().is_ok_and(|d| !d.is_empty());
     (facts.name() == scene.home().name() && scene.caller_meshed() != Some(false)) || deployed
 }

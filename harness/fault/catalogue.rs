@@ -32,7 +32,6 @@ pub(super) static CATALOGUE: &[Fault] = &[
     services::PORT_UNNAMED,
     pods_not_ready::PODS_NOT_READY,
     machine::GROUP_MISSING,
-    machine::UNHEALTHY,
     gateway::DOWN,
     gateway::PORT_CLOSED,
     gateway::ADDRESS_WRONG,

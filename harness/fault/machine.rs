@@ -1,20 +1,18 @@
-//! Machines outside Kubernetes that cannot register, or are not healthy.
+//! Machines outside Kubernetes that cannot register.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::effect::until;
 use super::error::FaultError;
-use super::nodes::can_be_entered;
 use super::objects;
 use super::record::{Fault, act, plan};
 use super::world::{At, World};
 use crate::apply::{self, Manifest};
 use crate::diagnose::RungId;
 use crate::observe::entries::{self, Entry};
-use crate::provider::{Cluster, PodAt};
+use crate::provider::Cluster;
 use crate::wait::Poll;
-use crate::workload;
 
 const BASE: Fault = Fault { rung: Some(RungId::Machine), applies: has_machines, ..Fault::BASE };
 
@@ -29,25 +27,6 @@ pub(super) const GROUP_MISSING: Fault = Fault {
     },
     inject: |at, groups| act(at, groups, |at, groups| remove(at, groups)),
     clear: |at, groups| act(at, groups, |at, groups| restore(at, groups)),
-    ..BASE
-};
-
-pub(super) const UNHEALTHY: Fault = Fault {
-    name: "machine-unhealthy",
-    breaks: "The applications on this cluster's machines refuse connections: their health checks fail.",
-    applies: |world, cluster| has_machines(world, cluster).and_then(|()| can_be_entered(cluster)),
-    inject: |at, none| {
-        act(at, none, |at, ()| async move {
-            filter(at, true).await?;
-            health(at, Some(false)).await
-        })
-    },
-    clear: |at, none| {
-        act(at, none, |at, ()| async move {
-            filter(at, false).await?;
-            health(at, Some(true)).await
-        })
-    },
     ..BASE
 };
 
@@ -98,7 +77,7 @@ async fn restore(at: At<'_>, groups: Vec<Value>) -> Result<(), FaultError> {
     apply::apply(joined(at)?, &manifests, None).await?;
     super::workloads::end_all(at.world, at.cluster, super::workloads::is_meshed).await?;
     super::workloads::ready(at.world, at.cluster, |_| true, "").await?;
-    let machines = pods(at).await?.len();
+    let machines = super::workloads::pods(at.world, at.cluster, super::workloads::is_meshed).await?.len();
     settled(at, "a WorkloadEntry for every machine", |entries| entries.len() >= machines).await?;
     at.world.endpoints_settle().await
 }
@@ -117,42 +96,4 @@ async fn settled(at: At<'_>, what: &str, wanted: impl Fn(&[Entry]) -> bool) -> R
         if wanted(&registered) { Poll::Ready(()) } else { Poll::NotYet(format!("there are {}", registered.len())) }
     })
     .await
-}
-
-async fn pods(at: At<'_>) -> Result<Vec<PodAt>, FaultError> {
-    let mut all = Vec::new();
-    for namespace in at.world.namespaces {
-        for pod in workload::pods(at.cluster, namespace, "").await? {
-            let place = pod.node.clone().zip(pod.ip);
-            all.extend(place.map(|(node, address)| PodAt { pod: pod.reference(), node, address }));
-        }
-    }
-    Ok(all)
-}
-
-/// Refuses, or lets through, connections to the application inside each machine.
-async fn filter(at: At<'_>, refuse: bool) -> Result<(), FaultError> {
-    const RULE: &str = "INPUT -i lo -p tcp --dport 5000 -j REJECT --reject-with tcp-reset";
-    let argv = |verb: &'static str| ["iptables", "-w", verb].into_iter().chain(RULE.split(' ')).collect::<Vec<_>>();
-    for pod in pods(at).await? {
-        let there = at.cluster.pod_net_exec(&pod, &argv("-C")).await?.status.success();
-        if there != refuse {
-            let done = at.cluster.pod_net_exec(&pod, &argv(if refuse { "-I" } else { "-D" })).await?;
-            if !done.status.success() {
-                return Err(FaultError::NoEffect(format!("iptables in {}: {}", pod.pod.name, done.last_lines(2))));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the machines that report their health report this.
-async fn health(at: At<'_>, wanted: Option<bool>) -> Result<(), FaultError> {
-    // Those without a health check are always healthy.
-    let checked = |entries: &[Entry]| match wanted {
-        Some(false) => entries.iter().any(|entry| entry.healthy == Some(false)),
-        _ => entries.iter().all(|entry| entry.healthy == wanted),
-    };
-    settled(at, "the machines to report their health", checked).await?;
-    at.world.endpoints_settle().await
 }

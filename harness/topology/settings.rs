@@ -61,7 +61,7 @@ impl IstioSettings {
 const ADDED: [&str; 2] = ["trustDomainAliases", "caCertificates"];
 
 /// Sets the fields of `over` in `base`. Maps are merged; lists are replaced, but for `extensionProviders`, which are merged by
-/// their name, and those that are [`ADDED`] to.
+/// their name, and those that are `ADDED` to.
 pub fn merge(base: &mut Fields, over: &Fields) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
