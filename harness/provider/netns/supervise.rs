@@ -47,7 +47,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// ends without a line.
 ///
 /// # Errors
-/// When it cannot start. Later failures are in the environment's [`super::state::State`].
+/// When it cannot start. Later failures are in the environment's state.
 pub async fn supervise(env: &Path) -> Result<(), ProviderError> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
