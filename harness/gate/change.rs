@@ -73,7 +73,7 @@ pub(super) enum Role {
     Service,
     /// `/debug/mesh`.
     MeshConfig,
-    /// Nowhere: a Namespace, a Node. What it does shows in what istiod pushes.
+    /// Nowhere: a Namespace, a Node, a ServiceExport. What it does shows in what istiod pushes.
     Unseen,
 }
 
@@ -86,7 +86,7 @@ impl Role {
             ("", "ConfigMap") if object.namespace == NAMESPACE && is_mesh_config(&object.name) => {
                 Some(Self::MeshConfig)
             }
-            ("", "Namespace" | "Node") => Some(Self::Unseen),
+            ("", "Namespace" | "Node") | ("multicluster.x-k8s.io", _) => Some(Self::Unseen),
             _ => None,
         }
     }
