@@ -1,7 +1,7 @@
 //! Wrong input is wrong input: files of the kinds that people bring, each with its right verdict.
 //!
 //! `tests/cases/` holds scenarios that must be refused without a cluster (`offline/`), by the clusters of an environment
-//! (`online/`), and those beside them that must pass (`passes/`).
+//! (`online/`), and those beside them that must pass (`passes/`). `tests/fails/` holds scenarios whose expectation must fail.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
@@ -161,6 +161,23 @@ fn what_clusters_accept_passes() {
     let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "passes"]);
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}");
+}
+
+/// `tests/fails/`: an expectation each, in a mesh that is healthy and does something else.
+#[test]
+fn what_must_fail_fails() {
+    if netns_is_missing() {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let output = meshproof(root(), state.path(), &["run", "--provider", "netns", "tests/fails"]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    for entry in std::fs::read_dir(root().join("tests/fails")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let failed = |line: &str| line.starts_with("✗ fail ") && line.contains(&name);
+        assert!(printed.lines().any(failed), "{name} did not fail:\n{printed}");
+    }
 }
 
 /// kind itself, from PATH or the supply.

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn told(text: &str) -> Vec<String> {
+    fn problems_of(text: &str) -> Vec<String> {
         match read(&Source::new("f.yaml", text)) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.iter().map(|p| format!("{}: {p}", p.place())).collect(),
@@ -177,7 +177,7 @@ mod tests {
     #[case("data: &d { a: no }\nother: *d\n", &["f.yaml:4:15: kubectl reads `no` without quotes as the boolean `false`"])]
     #[case("data: { a: true, b: \"false\" }", &[])]
     fn booleans_of_yaml_1_1_are_refused_where_they_stand(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(told(&format!("{HEAD}{text}")), expected);
+        assert_eq!(problems_of(&format!("{HEAD}{text}")), expected);
     }
 
     #[rstest]
@@ -200,7 +200,7 @@ mod tests {
             "{HEAD}data: {{ a: on }}\n---\n{}---\n{HEAD}data: {{ b: off }}\n",
             HEAD.replace("name: c", "name: c, uid: x")
         );
-        assert_eq!(told(&text).len(), 3, "{:?}", told(&text));
+        assert_eq!(problems_of(&text).len(), 3, "{:?}", problems_of(&text));
     }
 
     #[rstest]
@@ -210,7 +210,7 @@ mod tests {
         "f.yaml:1:1: not a Kubernetes object: `apiVersion` and `kind` are needed"
     )]
     fn what_is_no_object_is_found_at_its_place(#[case] text: &str, #[case] expected: &str) {
-        assert!(told(text)[0].starts_with(expected), "{:?}", told(text));
+        assert!(problems_of(text)[0].starts_with(expected), "{:?}", problems_of(text));
     }
 
     #[rstest]

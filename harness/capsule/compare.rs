@@ -9,7 +9,7 @@ use crate::verdict::Class;
 /// One line: `as recorded: …`, or `differs: recorded …, now …`. The same means the same class, and for one that is not `pass` the
 /// same expectation of the same step; numbers differ from run to run.
 pub fn compare(recorded: &ScenarioReport, now: &ScenarioReport) -> String {
-    let (then, today) = (told(recorded), told(now));
+    let (then, today) = (summary(recorded), summary(now));
     if verdict(recorded) != verdict(now) {
         format!("differs: recorded {then}, now {today}")
     } else if then == today {
@@ -45,7 +45,7 @@ fn verdict(report: &ScenarioReport) -> (Class, Option<usize>, Option<(usize, &st
 }
 
 /// `fail (step 2, only: v1 52, v2 48 of 100 calls on 1 connection)`.
-fn told(report: &ScenarioReport) -> String {
+fn summary(report: &ScenarioReport) -> String {
     let class = word(report.class());
     if let Some(error) = report.errors().next().and_then(|error| error.lines().next()) {
         return format!("{class} ({error})");

@@ -77,14 +77,14 @@ fn parts(run: &Path) -> Result<Vec<(String, Vec<u8>)>, CapsuleError> {
     let not_whole = |why: String| CapsuleError::NotWhole { folder: run.to_owned(), why };
     let report = std::fs::read_to_string(run.join(REPORT));
     let report = report.map_err(|source| CapsuleError::Io { path: run.join(REPORT), source })?;
-    let told: RunReport = serde_json::from_str(&report).map_err(|e| not_whole(format!("its {REPORT}: {e}")))?;
+    let packed: RunReport = serde_json::from_str(&report).map_err(|e| not_whole(format!("its {REPORT}: {e}")))?;
     let inputs = run.join(INPUTS);
     if let Ok(missing) = std::fs::read_to_string(inputs.join(MISSING)) {
         return Err(not_whole(format!("it uses files that cannot be included:\n{}", missing.trim_end())));
     }
     let mut files = BTreeMap::new();
     read(&inputs, PROJECT, &mut files).map_err(|source| CapsuleError::Io { path: inputs.clone(), source })?;
-    for scenario in &told.scenarios {
+    for scenario in &packed.scenarios {
         let name = format!("{PROJECT}/{}", scenario.file);
         if !files.contains_key(&name) {
             return Err(not_whole(format!("{} is not among its inputs", scenario.file)));
@@ -94,7 +94,7 @@ fn parts(run: &Path) -> Result<Vec<(String, Vec<u8>)>, CapsuleError> {
     let contents = Contents {
         schema: SCHEMA,
         made_by: format!("meshproof {}", env!("CARGO_PKG_VERSION")),
-        run: told.run,
+        run: packed.run,
         files: files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect(),
     };
     let contents = serde_json::to_vec_pretty(&contents).map_err(|e| not_whole(e.to_string()))?;

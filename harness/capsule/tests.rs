@@ -36,17 +36,17 @@ fn run(root: &Path, named: &str, fixture: &str) -> PathBuf {
     std::fs::write(root.join("outside.yaml"), fixture).unwrap();
     let loaded = plan::open(&project.join("scenarios/vpn/v2-only.yaml"), &[]).unwrap().loaded;
     let run = root.join("runs/20260131-120000-1");
-    let mut told = sample::run();
-    told.scenarios.retain(|scenario| scenario.file == "scenarios/vpn/v2-only.yaml");
-    told.scenarios.extend_from_within(..);
-    report::write_all(&told, &run).unwrap();
+    let mut shown = sample::run();
+    shown.scenarios.retain(|scenario| scenario.file == "scenarios/vpn/v2-only.yaml");
+    shown.scenarios.extend_from_within(..);
+    report::write_all(&shown, &run).unwrap();
     save(&run, &project.join("versions.yaml"), &loaded).unwrap();
     // Twice in one run: the second finds everything there.
     save(&run, &project.join("versions.yaml"), &loaded).unwrap();
     run
 }
 
-fn told(error: CapsuleError, root: &Path) -> String {
+fn shown(error: CapsuleError, root: &Path) -> String {
     error.to_string().replace(&format!("{}/", root.display()), "")
 }
 
@@ -110,7 +110,7 @@ fn what_must_not_go_with_it_keeps_a_run_from_becoming_one(
     let root = tempfile::tempdir().unwrap();
     let run = run(root.path(), named, fixture);
     let file = root.path().join("a.capsule.tar.gz");
-    let error = told(pack(&run, &file).unwrap_err(), root.path());
+    let error = shown(pack(&run, &file).unwrap_err(), root.path());
     assert!(error.contains(why) && error.contains(".yaml: "), "{error}");
     assert!(!file.exists());
     let inputs = walk(&run.join(INPUTS));
@@ -141,7 +141,7 @@ fn runs_are_found_by_folder_by_name_and_the_newest_by_itself() {
     );
     assert_eq!(find_run(&runs, Some("20260131-120000-1")).unwrap(), run);
     assert_eq!(find_run(Path::new("/nowhere"), Some(run.to_str().unwrap())).unwrap(), run);
-    let error = told(find_run(&runs, Some("yesterday")).unwrap_err(), root.path());
+    let error = shown(find_run(&runs, Some("yesterday")).unwrap_err(), root.path());
     assert_eq!(error, "no run `yesterday` in runs (there are: 20260131-120000-1) (hint: `meshproof run` creates one)");
 }
 
@@ -166,7 +166,7 @@ fn capsule(parts: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn a_bad_capsule_is_told_with_the_part_that_is_bad() {
+fn a_bad_capsule_is_reported_with_the_part_that_is_bad() {
     let root = tempfile::tempdir().unwrap();
     let good = {
         let file = root.path().join("good");
@@ -197,7 +197,7 @@ fn a_bad_capsule_is_told_with_the_part_that_is_bad() {
         let file = root.path().join("bad.capsule.tar.gz");
         std::fs::File::create(&file).unwrap().write_all(&bytes).unwrap();
         assert!(is_capsule(&file));
-        all += &format!("{name}: {}\n", told(open(&file).unwrap_err(), root.path()));
+        all += &format!("{name}: {}\n", shown(open(&file).unwrap_err(), root.path()));
     }
     insta::assert_snapshot!(all);
 }
@@ -241,7 +241,7 @@ fn the_same_class_for_the_same_reason_is_as_recorded() {
 }
 
 #[test]
-fn other_versions_are_told() {
+fn other_versions_are_reported() {
     let (then, mut now) = (sample::run(), sample::run());
     assert_eq!(compare_making(&then, &now), [""; 0]);
     now.provider = "netns".into();

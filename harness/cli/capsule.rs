@@ -54,12 +54,12 @@ pub async fn main(project: &Project, args: &CapsuleArgs) -> Result<u8, Failure> 
     if !args.mesh.namespaces.is_empty() {
         return of_mesh(project, args).await;
     }
-    let told = |error| miette::miette!("{error}");
-    let run = capsule::find_run(project.runs(), args.run.as_deref()).map_err(told)?;
+    let failed = |error| miette::miette!("{error}");
+    let run = capsule::find_run(project.runs(), args.run.as_deref()).map_err(failed)?;
     let name = std::path::absolute(&run).ok().and_then(|run| Some(run.file_name()?.to_string_lossy().into_owned()));
     let default = || PathBuf::from(format!("{}.capsule.tar.gz", name.unwrap_or_else(|| "run".into())));
     let file = args.output.clone().unwrap_or_else(default);
-    capsule::pack(&run, &file).map_err(told)?;
+    capsule::pack(&run, &file).map_err(failed)?;
     anstream::println!("{}", file.display());
     Ok(0)
 }

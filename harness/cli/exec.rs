@@ -61,14 +61,14 @@ struct Running {
 
 impl InWorkload {
     async fn find(self) -> Result<Running, Failure> {
-        let told = |e: &dyn std::fmt::Display| miette::miette!("{e}");
+        let failed = |e: &dyn std::fmt::Display| miette::miette!("{e}");
         let record = kept(self.id.as_deref())?;
-        let clusters = kit::reopen(&record).await.map_err(|e| told(&e))?;
+        let clusters = kit::reopen(&record).await.map_err(|e| failed(&e))?;
         let known: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
         let unknown = || miette::miette!("no cluster `{}` (known: {})", self.cluster, known.join(", "));
         let cluster = clusters.iter().find(|c| c.name == self.cluster).ok_or_else(unknown)?;
         let found = workload::pod_of(cluster, &self.namespace, &self.workload).await;
-        let (pod, first) = found.map_err(|e| told(&e))?;
+        let (pod, first) = found.map_err(|e| failed(&e))?;
         Ok(Running { cluster: cluster.clone(), pod: pod.reference(), container: self.container.unwrap_or(first) })
     }
 }

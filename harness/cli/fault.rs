@@ -102,7 +102,7 @@ async fn inject(name: &str, cluster: &str, id: Option<&str>) -> Result<u8, Failu
     match fault::inject(&environment.dir, environment.world(&namespaces), name, cluster).await {
         Ok(took) => {
             task.done();
-            told(&format!("{name} is injected in {cluster}"), took);
+            say_done(&format!("{name} is injected in {cluster}"), took);
             ui::say(format!("to clear it, run: {}", fault::clear_command(&environment.dir, name, cluster)));
             Ok(0)
         }
@@ -131,11 +131,11 @@ async fn clear(name: Option<&str>, cluster: Option<&str>, id: Option<&str>) -> R
     let begin = |broken: &Broken| {
         let what = format!("{} in {}", broken.name, broken.cluster);
         let task = ui::begin(format!("clearing {what}"), None);
-        let told = format!("{} is cleared in {}", broken.name, broken.cluster);
+        let text = format!("{} is cleared in {}", broken.name, broken.cluster);
         move |cleared: &Result<Duration, FaultError>| {
             if let Ok(took) = cleared {
                 task.done();
-                self::told(&told, *took);
+                say_done(&text, *took);
             }
         }
     };
@@ -173,7 +173,7 @@ async fn open(id: Option<&str>) -> Result<Environment, Failure> {
     })
 }
 
-fn told(what: &str, took: Duration) {
+fn say_done(what: &str, took: Duration) {
     anstream::println!("{what} (after {:.1} s)", took.as_secs_f64());
 }
 

@@ -201,15 +201,15 @@ pub fn main() -> ExitCode {
     failure::set_up();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return told(&miette::miette!("cannot start the runtime: {error}").into()),
+        Err(error) => return exit_with(&miette::miette!("cannot start the runtime: {error}").into()),
     };
     match runtime.block_on(dispatch(cli)) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => told(&failure),
+        Err(failure) => exit_with(&failure),
     }
 }
 
-fn told(failure: &Failure) -> ExitCode {
+fn exit_with(failure: &Failure) -> ExitCode {
     anstream::eprint!("{failure}");
     ExitCode::from(WRONG_INPUT)
 }
@@ -297,11 +297,11 @@ fn topologies(chosen: &[Chosen]) -> Vec<Topology> {
 /// # Errors
 /// With every finding that would keep it from starting.
 async fn fit(settings: &Settings, topologies: &[Topology]) -> Result<(), Failure> {
-    let told = |f: &Finding| {
+    let report = |f: &Finding| {
         let help = if f.why.is_empty() { f.fix.clone() } else { format!("{}\nwhy it matters: {}", f.fix, f.why) };
         miette::miette!(help = help, "{}: {}", f.subject, f.found)
     };
-    let reports = crate::doctor::showstoppers(settings, topologies).await.iter().map(told).collect();
+    let reports = crate::doctor::showstoppers(settings, topologies).await.iter().map(report).collect();
     Failure::none_of(reports, crate::doctor::in_the_way(settings, topologies).await)
 }
 

@@ -96,11 +96,11 @@ async fn play(args: &RunArgs, project: Project, chosen: &[Chosen]) -> Result<Opt
     let ended = interrupt::unless_interrupted(async {
         for one in chosen {
             let scenario = session.run(one).await;
-            let told = report::terminal::scenario(scenario);
+            let text = report::terminal::scenario(scenario);
             if session.input().is_err() {
                 break;
             }
-            anstream::println!("{told}");
+            anstream::println!("{text}");
         }
     });
     let interrupted = ended.await.is_err();

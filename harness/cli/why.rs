@@ -92,14 +92,14 @@ async fn clusters(
     args: &WhyArgs,
     contexts: &BTreeMap<String, String>,
 ) -> Result<(Vec<Cluster>, Option<Topology>), Failure> {
-    let told = |e: &dyn std::fmt::Display| miette::miette!("{e}");
+    let failed = |e: &dyn std::fmt::Display| miette::miette!("{e}");
     if contexts.is_empty() {
         let record = kept(args.id.as_deref())?;
-        let clusters = kit::reopen(&record).await.map_err(|e| told(&e))?;
+        let clusters = kit::reopen(&record).await.map_err(|e| failed(&e))?;
         return Ok((clusters, Some(record.topology)));
     }
     let given = Given { contexts: contexts.clone(), kubeconfig: args.kubeconfig.clone() };
-    Ok((existing::look(&given).await.map_err(|e| told(&e))?, None))
+    Ok((existing::look(&given).await.map_err(|e| failed(&e))?, None))
 }
 
 #[cfg(test)]

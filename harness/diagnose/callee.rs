@@ -93,7 +93,7 @@ mod tests {
     #[case("ftp://x/")]
     #[case("helloworld.app1:port")]
     #[case("")]
-    fn what_cannot_be_called_is_told_with_an_example(#[case] text: &str) {
+    fn what_cannot_be_called_is_reported_with_an_example(#[case] text: &str) {
         assert!(text.parse::<Callee>().unwrap_err().contains("helloworld.app1:5000"));
     }
 }

@@ -122,8 +122,8 @@ fn deployment_of(pod: &Pod) -> String {
 
 /// What the proxy rejected last, in Envoy's words.
 fn rejected(connected: &Connected) -> Option<(&str, String)> {
-    let told = connected.sync.iter().find(|(_, s)| !s.last_error.is_empty())?;
-    Some((short(told.0), abridged(&told.1.last_error)))
+    let failing = connected.sync.iter().find(|(_, s)| !s.last_error.is_empty())?;
+    Some((short(failing.0), abridged(&failing.1.last_error)))
 }
 
 /// Envoy quotes the whole resource before what is wrong with it.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_is_told_with_the_end_of_envoy_s_words() {
+    fn a_rejection_is_reported_with_the_end_of_envoy_s_words() {
         assert_eq!(rejected(&connected("")), None);
         let short = connected("Invalid duration:\n  seconds: -5\n");
         assert_eq!(rejected(&short), Some(("Cluster", "Invalid duration: seconds: -5".to_owned())));

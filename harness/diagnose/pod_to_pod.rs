@@ -275,10 +275,10 @@ mod tests {
         };
         let (from, to) = (end(0, CALLER), end(1, CALLED));
         let seen = Ok(Probed { reached: [(to.at.address, reach)].into(), ..Probed::default() });
-        let told = match judge(&scene, &from, &seen, &to, &Ok(Probed::default()), &[]) {
+        let judged = match judge(&scene, &from, &seen, &to, &Ok(Probed::default()), &[]) {
             Check::Holds(what) | Check::Unseen(what) => Ok(what),
             Check::Broken(broken) => Err(broken.observed),
         };
-        assert_eq!(told.as_ref().map(String::as_str).map_err(String::as_str), expected);
+        assert_eq!(judged.as_ref().map(String::as_str).map_err(String::as_str), expected);
     }
 }

@@ -212,14 +212,14 @@ mod tests {
     #[tokio::test]
     async fn only_clusters_that_were_made_here_have_a_certain_address(
         #[case] access: std::sync::Arc<dyn Access>,
-        #[case] told: &str,
+        #[case] given: &str,
         #[case] certain: Option<&str>,
         #[case] shown: &str,
     ) {
-        let cluster = Cluster { access, peer_api_server: told.into(), ..served_by("cluster2", axum::Router::new()) };
+        let cluster = Cluster { access, peer_api_server: given.into(), ..served_by("cluster2", axum::Router::new()) };
         assert_eq!(certain_server(&cluster).as_deref(), certain);
         assert_eq!(proposed(&cluster, Some("https://10.0.0.9:6443".into())), shown);
-        let fallback = if told.is_empty() { "https://ADDRESS:PORT" } else { told };
+        let fallback = if given.is_empty() { "https://ADDRESS:PORT" } else { given };
         assert_eq!(proposed(&cluster, Some("https://127.0.0.1:6443".into())), fallback);
     }
 }

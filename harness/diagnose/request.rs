@@ -14,11 +14,11 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         Err(why) => Check::Unseen(why.clone()),
         Ok(seen) => {
             let bad = seen.calls.iter().any(|call| !wanted.takes(&call.outcome));
-            let told = counted(seen.calls.iter().map(|call| in_words(&call.outcome)));
+            let counts = counted(seen.calls.iter().map(|call| in_words(&call.outcome)));
             if bad {
                 Check::from(Broken {
                     expected: wanted.in_words(),
-                    observed: told,
+                    observed: counts,
                     command: command.clone(),
                     fix: format!(
                         "every rung below is in order: check the application, and the access logs of the proxies of {} and its servers",
@@ -26,7 +26,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                     ),
                 })
             } else {
-                Check::Holds(told)
+                Check::Holds(counts)
             }
         }
     };

@@ -165,29 +165,29 @@ pub(super) fn versions_expected(expect: &Expect) -> BTreeSet<String> {
 /// there are is compared.
 pub(super) fn unlike(expect: &Expect, shares: &BTreeMap<String, f64>, exact: bool) -> Option<(String, String)> {
     let there: BTreeSet<&str> = shares.iter().filter(|(_, share)| **share > 0.0).map(|(v, _)| v.as_str()).collect();
-    let told = |expected: String| Some((expected, in_words(shares)));
+    let differs = |expected: String| Some((expected, in_words(shares)));
     if let Some(only) = expect.get::<Only>()
         && there != BTreeSet::from([only.0.as_str()])
     {
-        return told(format!("every call goes to {}", only.0));
+        return differs(format!("every call goes to {}", only.0));
     }
     if let Some(reached) = expect.get::<Reached>() {
         let wanted: BTreeSet<&str> = reached.0.iter().map(|v| v.value.as_str()).collect();
         if there != wanted {
-            return told(format!("calls go to {}", wanted.into_iter().collect::<Vec<_>>().join(" and ")));
+            return differs(format!("calls go to {}", wanted.into_iter().collect::<Vec<_>>().join(" and ")));
         }
     }
     if let Some(never) = expect.get::<Never>()
         && let Some(version) = never.0.iter().find(|v| there.contains(v.value.as_str()))
     {
-        return told(format!("no call goes to {}", version.value));
+        return differs(format!("no call goes to {}", version.value));
     }
     if let Some(wanted) = expect.get::<Split>().map(Split::versions).filter(|versions| !versions.is_empty()) {
         let all: BTreeSet<&String> = wanted.keys().chain(shares.keys()).collect();
         let share = |of: &BTreeMap<String, f64>, version: &String| of.get(version).copied().unwrap_or(0.0);
         let tolerance = if exact { 0.005 } else { 0.05 };
         if all.into_iter().any(|v| (share(&wanted, v) - share(shares, v)).abs() > tolerance) {
-            return told(in_words(&wanted));
+            return differs(in_words(&wanted));
         }
     }
     None

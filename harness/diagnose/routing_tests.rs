@@ -50,7 +50,7 @@ fn weights_become_shares_and_the_rule_is_named() {
 #[rstest]
 #[case::another_path(json!([{"match": {"path": "/bye"}, "route": {"cluster": "a"}}]), NoRoute::None("no route of host `helloworld.app1` matches /hello".into()))]
 #[case::a_regex(json!([{"match": {"safe_regex": {"regex": ".*"}}, "route": {"cluster": "a"}}]), NoRoute::Unknown("a route of `helloworld.app1` has a condition that meshproof does not evaluate".into()))]
-fn no_route_is_told_apart_from_one_that_is_not_understood(#[case] routes: Value, #[case] expected: NoRoute) {
+fn no_route_is_distinguished_from_one_that_is_not_understood(#[case] routes: Value, #[case] expected: NoRoute) {
     assert_eq!(choose(&table(routes), &hello(), &BTreeMap::new()), Err(expected));
 }
 
@@ -83,6 +83,6 @@ fn shares_are_compared_with_what_was_expected(
     #[case] expected: Option<(&str, &str)>,
 ) {
     let shares = shares.iter().map(|(v, s)| ((*v).to_owned(), *s)).collect();
-    let told = unlike(&expect(text), &shares, exact);
-    assert_eq!(told.as_ref().map(|(a, b)| (a.as_str(), b.as_str())), expected);
+    let found = unlike(&expect(text), &shares, exact);
+    assert_eq!(found.as_ref().map(|(a, b)| (a.as_str(), b.as_str())), expected);
 }

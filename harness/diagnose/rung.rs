@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_looked_at_is_told() {
+    fn what_could_not_be_looked_at_is_reported() {
         let rung = climbed(vec![Check::Holds("x".into()), Check::Unseen("no answer".into())]);
         assert_eq!((rung.status, rung.observed.as_deref()), (RungStatus::Ok, Some("x; (not checked: no answer)")));
         let rung = climbed(vec![Check::Unseen("no answer".into()), Check::Unseen("no answer".into())]);

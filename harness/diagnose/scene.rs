@@ -141,8 +141,8 @@ impl<'a> Scene<'a> {
             return self.named(facts.name());
         }
         let namespace = facts.system_namespace.as_ref().ok().and_then(Option::as_ref);
-        let told = namespace.and_then(|ns| ns.annotations().get("topology.istio.io/controlPlaneClusters"));
-        let named = told.and_then(|names| names.split(',').find_map(|name| self.named(name.trim())));
+        let annotation = namespace.and_then(|ns| ns.annotations().get("topology.istio.io/controlPlaneClusters"));
+        let named = annotation.and_then(|names| names.split(',').find_map(|name| self.named(name.trim())));
         named.or_else(|| self.facts.iter().find(|f| f.has_plane()))
     }
 

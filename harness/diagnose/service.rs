@@ -210,10 +210,10 @@ mod tests {
         #[case] there: serde_json::Value,
         #[case] expected: Option<&str>,
     ) {
-        let told = trouble(&here, &there).err();
+        let found = trouble(&here, &there).err();
         match expected {
-            None => assert_eq!(told, None),
-            Some(start) => assert!(told.as_ref().is_some_and(|t| t.starts_with(start)), "{told:?}"),
+            None => assert_eq!(found, None),
+            Some(start) => assert!(found.as_ref().is_some_and(|t| t.starts_with(start)), "{found:?}"),
         }
     }
 }

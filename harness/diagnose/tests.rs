@@ -68,10 +68,10 @@ async fn clusters_without_a_mesh_lack_its_control_plane() {
 #[tokio::test]
 async fn what_is_not_there_cannot_be_climbed_from() {
     let clusters = [bare("cluster1")];
-    let told = climbed(&clusters, "sleep@cluster9").await.unwrap_err().to_string();
-    assert_eq!(told, "no cluster `cluster9` (known: cluster1)");
-    let told = climbed(&clusters, "awake@cluster1").await.unwrap_err().to_string();
-    assert_eq!(told, "no workload `awake` (known: sleep@cluster1)");
+    let error = climbed(&clusters, "sleep@cluster9").await.unwrap_err().to_string();
+    assert_eq!(error, "no cluster `cluster9` (known: cluster1)");
+    let error = climbed(&clusters, "awake@cluster1").await.unwrap_err().to_string();
+    assert_eq!(error, "no workload `awake` (known: sleep@cluster1)");
 }
 
 /// A context that was given under a name of the user's own: every rung would look for the wrong name.
@@ -88,13 +88,13 @@ async fn clusters_are_given_under_their_mesh_s_names() {
         let answer = |value: serde_json::Value| axum::routing::get(move || async { axum::Json(value) });
         served_by(given, Router::new().route("/apis/apps/v1/deployments", answer(all)))
     };
-    let told = climbed(&[with_id("east", "cluster1")], "sleep@east").await.unwrap_err().to_string();
-    assert_eq!(told, "the mesh calls `east` `cluster1`: give its context as `--context cluster1=…`");
+    let error = climbed(&[with_id("east", "cluster1")], "sleep@east").await.unwrap_err().to_string();
+    assert_eq!(error, "the mesh calls `east` `cluster1`: give its context as `--context cluster1=…`");
     assert!(climbed(&[with_id("cluster1", "cluster1")], "sleep@cluster1").await.is_ok());
 }
 
 #[tokio::test]
-async fn a_cluster_that_never_answers_is_told_in_bounded_time() {
+async fn a_cluster_that_never_answers_is_reported_in_bounded_time() {
     let ladder = climbed(&[silent("cluster1")], "sleep@cluster1").await.unwrap();
     // Each question waits for as long as it may, and no longer.
     assert!(ladder.seconds < 4.0 * rung::PATIENCE.as_secs_f64(), "{}", ladder.seconds);

@@ -89,12 +89,18 @@ fn secrets(scene: &Scene<'_>) -> Vec<Check> {
         match known {
             Some((other, known)) if known.trim() != root.trim() => parts.push(Check::from(Broken {
                 expected: format!("{} and {} have one root in {}", other.name(), facts.name(), trust::SECRET),
-                observed: format!("{} has {}, {} has {}", other.name(), told(&known), facts.name(), told(&root)),
+                observed: format!(
+                    "{} has {}, {} has {}",
+                    other.name(),
+                    root_in_words(&known),
+                    facts.name(),
+                    root_in_words(&root)
+                ),
                 command,
                 fix: fix.into(),
             })),
             Some(_) => parts.push(Check::Holds(format!("{} has it too", facts.name()))),
-            None => parts.push(Check::Holds(format!("{} has {}", facts.name(), told(&root)))),
+            None => parts.push(Check::Holds(format!("{} has {}", facts.name(), root_in_words(&root)))),
         }
         roots.insert(facts.name().to_owned(), (facts, root));
     }
@@ -172,7 +178,7 @@ fn parsed(pems: &[Pem]) -> Vec<X509Certificate<'_>> {
 }
 
 /// A root in words: its name and serial number.
-fn told(root: &str) -> String {
+fn root_in_words(root: &str) -> String {
     let pems = pems(root);
     match parsed(&pems).first() {
         Some(root) => format!("root {}", root.raw_serial_as_string()),

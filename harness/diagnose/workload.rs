@@ -98,7 +98,7 @@ mod tests {
     #[case(Some(0), 0, "helloworld-v1 in cluster1 is scaled to 0, on purpose or not")]
     #[case(Some(2), 2, "2 of helloworld-v1 ready in cluster1")]
     #[case(None, 1, "1 of helloworld-v1 ready in cluster1")]
-    fn one_that_is_scaled_to_nothing_is_told(
+    fn one_that_is_scaled_to_nothing_is_reported(
         #[case] replicas: Option<i32>,
         #[case] pods: usize,
         #[case] expected: &str,

@@ -367,7 +367,7 @@ fn before_the_change_its_expectation_must_not_hold(
 }
 
 #[test]
-fn a_change_that_changes_nothing_is_told_with_the_way_out() {
+fn a_change_that_changes_nothing_is_reported_with_the_way_out() {
     let control = negative_control(&findings("only: v2", &times(&[(reply("v2"), 132)]))).unwrap();
     assert_eq!((control.line, control.column), (1, 1));
     insta::assert_snapshot!(control.observed, @"the expectations already held before the change: v2 132 of 132 calls on 1 connection; 200 (132) of 132 calls on 1 connection; so the change proves nothing (set `already: true` in the call if this is intended)");

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::stats::{PRESENCE_MISS, percent, presence_calls};
+use crate::stats::{PRESENCE_MISS, presence_calls};
 use crate::verdict::{Class, SplitTest};
 
-use super::kind::Kind;
 use super::seen::{CallSeen, Observations};
 use super::tally::{by_version, status};
 
@@ -41,19 +40,6 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// A pass on too few calls is no pass.
-    pub fn with_enough_calls(&self, kind: &dyn Kind, mut found: Found) -> Found {
-        let (calls, needs) = (self.calls(), found.needs);
-        if found.class == Class::Pass && calls < needs {
-            found.class = Class::Inconclusive;
-            let (share, missed) = (percent(self.detect), percent(1.0 - kind.power(calls, self.detect)));
-            found.observed.push_str(&format!(
-                ": too few calls, a share of {share} goes unnoticed in {missed} of such runs ({needs} calls needed)"
-            ));
-        }
-        found
-    }
-
     /// Passes if `holds`, else fails; a pass needs enough calls to have shown a deviation.
     pub fn holds(&self, holds: bool, observed: impl Into<String>) -> Found {
         let class = if holds { Class::Pass } else { Class::Fail };

@@ -1,6 +1,7 @@
 //! What every expectation can do.
 
-use crate::stats::{PRESENCE_MISS, presence_calls, presence_power};
+use crate::stats::{PRESENCE_MISS, percent, presence_calls, presence_power};
+use crate::verdict::Class;
 
 use super::check::{Check, Peer};
 use super::judgement::{Found, Judge, Ranges};
@@ -71,5 +72,20 @@ pub(super) trait Kind {
     /// What is wrong with its own value, in this scenario and for this caller.
     fn check(&self, check: &mut Check<'_>) {
         let _ = check;
+    }
+}
+
+impl Judge<'_> {
+    /// A pass on too few calls is no pass.
+    pub fn with_enough_calls(&self, kind: &dyn Kind, mut found: Found) -> Found {
+        let (calls, needs) = (self.calls(), found.needs);
+        if found.class == Class::Pass && calls < needs {
+            found.class = Class::Inconclusive;
+            let (share, missed) = (percent(self.detect), percent(1.0 - kind.power(calls, self.detect)));
+            found.observed.push_str(&format!(
+                ": too few calls, a share of {share} goes unnoticed in {missed} of such runs ({needs} calls needed)"
+            ));
+        }
+        found
     }
 }

@@ -73,8 +73,8 @@ pub(super) fn plural(n: usize, thing: &str) -> String {
 }
 
 /// The calls for which `holds` is false, by how they ended.
-pub(super) fn list_others(seen: &Observations, told: impl Fn(&CallSeen) -> bool) -> Vec<String> {
-    let others = seen.calls.iter().filter(|call| !told(call));
+pub(super) fn list_others(seen: &Observations, holds: impl Fn(&CallSeen) -> bool) -> Vec<String> {
+    let others = seen.calls.iter().filter(|call| !holds(call));
     count(others.map(ending)).iter().map(|(ending, count)| format!("{ending} {count}")).collect()
 }
 

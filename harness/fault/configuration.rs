@@ -432,7 +432,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_anew_is_as_it_was() {
+    fn what_is_recreated_is_as_it_was() {
         let object: DynamicObject = serde_json::from_value(json!({ "metadata": { "name": "v", "namespace": "app1",
             "labels": { "team": "a" }, "annotations": { "owner": "b" } }, "spec": { "hosts": ["h"] } }))
         .unwrap();

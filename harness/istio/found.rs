@@ -410,7 +410,7 @@ mod tests {
         json!({ "accessLogFile": "/dev/stdout", "accessLogEncoding": "JSON", "accessLogFormat": "{\"time\":\"%START_TIME%\"}" }),
         Some("accessLogFormat is missing `method`: `%REQ(:METHOD)%`")
     )]
-    fn what_the_log_lacks_is_told(#[case] config: Value, #[case] expected: Option<&str>) {
+    fn what_the_log_lacks_is_reported(#[case] config: Value, #[case] expected: Option<&str>) {
         let why = unreadable_log(&config);
         match expected {
             None => assert_eq!(why, None),

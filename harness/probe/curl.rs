@@ -186,23 +186,23 @@ pub(super) struct Told {
 /// Reads curl's standard output: bodies, each followed by its call's line. What follows the last whole line belongs
 /// to a call that was cut short, and is dropped.
 pub(super) fn parse(stdout: &[u8], request: &Request, words: &Words) -> Result<Vec<Told>, String> {
-    let mut told = Vec::new();
+    let mut parsed = Vec::new();
     let (mut body_start, mut line_start) = (0, 0);
     for (end, _) in stdout.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if let Some(line) = stdout[line_start..end].strip_prefix(words.marker.as_bytes()) {
             let line = String::from_utf8_lossy(line);
             let body = &stdout[body_start..line_start];
-            let mut one = told_by(&line, body, &request.reply_headers)
+            let mut one = call_in(&line, body, &request.reply_headers)
                 .ok_or_else(|| format!("unexpected output of curl: {line:?}"))?;
-            let number = format!("call={}-{}", words.nonce, told.len() + 1);
+            let number = format!("call={}-{}", words.nonce, parsed.len() + 1);
             one.seen.headers.values_mut().for_each(|value| *value = without(value, &number));
-            one.seen.user = told.len() as u32 / request.calls_per_user.max(1);
-            told.push(one);
+            one.seen.user = parsed.len() as u32 / request.calls_per_user.max(1);
+            parsed.push(one);
             body_start = end + 1;
         }
         line_start = end + 1;
     }
-    Ok(told)
+    Ok(parsed)
 }
 
 /// A header's value without the number of the call, which a redirect repeats.
@@ -216,7 +216,7 @@ fn without(value: &str, number: &str) -> String {
 }
 
 /// One line of `--write-out` and the body before it.
-fn told_by(line: &str, body: &[u8], headers: &[String]) -> Option<Told> {
+fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Told> {
     let mut parts = line.split(SEPARATOR);
     let mut words = parts.next()?.trim_start().splitn(6, ' ');
     let status: u16 = words.next()?.parse().ok()?;
@@ -346,8 +346,8 @@ mod tests {
     fn what_curl_says(#[case] stdout: &[u8], #[case] expected: Outcome) {
         // The marker of the last but one case's body is another word that merely begins alike.
         let words = Words { marker: "@m0 ".into(), ..words() };
-        let told = parse(stdout, &Request::default(), &words).unwrap();
-        assert_eq!(told.iter().map(|t| &t.seen.outcome).collect::<Vec<_>>(), [&expected]);
+        let parsed = parse(stdout, &Request::default(), &words).unwrap();
+        assert_eq!(parsed.iter().map(|t| &t.seen.outcome).collect::<Vec<_>>(), [&expected]);
     }
 
     /// Real curl against a real server: 100 calls, over one connection or over a hundred.
@@ -363,12 +363,12 @@ mod tests {
             tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/hello", answer)).await });
         let request =
             Request { url: format!("http://{address}/hello"), calls: 100, new_connections, ..Request::default() };
-        let told = sent(&request).await;
+        let parsed = sent(&request).await;
         server.abort();
-        let outcomes: Vec<_> = told.iter().map(|t| &t.seen.outcome).collect();
+        let outcomes: Vec<_> = parsed.iter().map(|t| &t.seen.outcome).collect();
         assert_eq!(outcomes, vec![&hello("v1", "here"); 100]);
-        assert_eq!(told.iter().map(|t| t.new_connections).sum::<u32>(), expected);
-        let ports: std::collections::HashSet<_> = told.iter().map(|t| t.local_port.unwrap()).collect();
+        assert_eq!(parsed.iter().map(|t| t.new_connections).sum::<u32>(), expected);
+        let ports: std::collections::HashSet<_> = parsed.iter().map(|t| t.local_port.unwrap()).collect();
         assert_eq!(ports.len(), expected as usize);
     }
 
@@ -403,12 +403,12 @@ mod tests {
         (address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
     }
 
-    fn bodies(told: &[Told]) -> Vec<&str> {
-        let body = |told: &'_ Told| match &told.seen.outcome {
+    fn bodies(parsed: &[Told]) -> Vec<&str> {
+        let body = |parsed: &'_ Told| match &parsed.seen.outcome {
             Outcome::Reply { body, .. } => body.clone().unwrap_or_default().leak() as &str,
             other => panic!("{other:?}"),
         };
-        told.iter().map(body).collect()
+        parsed.iter().map(body).collect()
     }
 
     #[tokio::test]
@@ -421,12 +421,12 @@ mod tests {
             calls_per_user: 2,
             ..Request::default()
         };
-        let told = sent(&request).await;
+        let parsed = sent(&request).await;
         server.abort();
         let expected = [1, 1, 2, 2, 3].map(|n| format!(r#"GET a "{n}" \ -"#));
-        assert_eq!(bodies(&told), expected);
-        assert_eq!(told.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 1, 1, 2]);
-        assert_eq!(told.iter().map(|t| t.new_connections).sum::<u32>(), 1);
+        assert_eq!(bodies(&parsed), expected);
+        assert_eq!(parsed.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 1, 1, 2]);
+        assert_eq!(parsed.iter().map(|t| t.new_connections).sum::<u32>(), 1);
     }
 
     #[tokio::test]
@@ -434,11 +434,11 @@ mod tests {
         let (address, server) = echo().await;
         let url = format!("http://{address}/x");
         let request = Request { url, calls: 7, calls_per_user: 3, cookies: true, ..Request::default() };
-        let told = sent(&request).await;
+        let parsed = sent(&request).await;
         server.abort();
         let cookies = ["-", "visitor=0", "visitor=0", "-", "visitor=1", "visitor=1", "-"];
-        assert_eq!(bodies(&told), cookies.map(|cookie| format!("GET - {cookie}")));
-        assert_eq!(told.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1, 2]);
+        assert_eq!(bodies(&parsed), cookies.map(|cookie| format!("GET - {cookie}")));
+        assert_eq!(parsed.iter().map(|t| t.seen.user).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1, 2]);
     }
 
     #[tokio::test]
@@ -453,12 +453,12 @@ mod tests {
             calls: 2,
             ..Request::default()
         };
-        let told = sent(&request).await;
+        let parsed = sent(&request).await;
         let head = sent(&Request { method: Some("HEAD".into()), body: None, ..request.clone() }).await;
         server.abort();
-        assert_eq!(bodies(&told), ["PUT - - @a b%20"; 2]);
+        assert_eq!(bodies(&parsed), ["PUT - - @a b%20"; 2]);
         let host = format!("elsewhere.example:{}", address.port());
-        assert_eq!(told[1].seen.headers, [("X-Host".to_owned(), host)].into());
+        assert_eq!(parsed[1].seen.headers, [("X-Host".to_owned(), host)].into());
         assert!(matches!(head[1].seen.outcome, Outcome::Reply { status: 200, .. }), "{head:?}");
     }
 
@@ -493,12 +493,12 @@ mod tests {
                 stdout.extend_from_slice(body.as_bytes());
                 stdout.extend_from_slice(format!("\n@\u{1}m {status} {} 1 0.25 0 \n", index + 1).as_bytes());
             }
-            let told = parse(&stdout, &Request::default(), &Words { marker: "@\u{1}m".into(), ..words() }).unwrap();
-            let ports: Vec<u16> = told.iter().filter_map(|t| t.local_port).collect();
+            let parsed = parse(&stdout, &Request::default(), &Words { marker: "@\u{1}m".into(), ..words() }).unwrap();
+            let ports: Vec<u16> = parsed.iter().filter_map(|t| t.local_port).collect();
             prop_assert_eq!(ports, (1..).take(bodies.len()).collect::<Vec<u16>>());
-            for (told, body) in told.iter().zip(&bodies) {
-                prop_assert_eq!(told.seen.duration, Duration::from_millis(250));
-                if let Outcome::Reply { body: Some(first), .. } = &told.seen.outcome {
+            for (parsed, body) in parsed.iter().zip(&bodies) {
+                prop_assert_eq!(parsed.seen.duration, Duration::from_millis(250));
+                if let Outcome::Reply { body: Some(first), .. } = &parsed.seen.outcome {
                     prop_assert!(body.contains(first.as_str()));
                 }
             }

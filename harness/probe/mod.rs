@@ -114,14 +114,14 @@ pub enum ProbeError {
     },
     /// curl did not run, or ended before the calls were over.
     #[error(
-        "calls from {pod}: curl told of {told} of {wanted} calls and ended with {code}: {stderr} \
+        "calls from {pod}: curl reported {reported} of {wanted} calls and ended with {code}: {stderr} \
          (hint: the container must hold `curl` 7.75 or newer and `timeout`)"
     )]
     Client {
         /// The caller, as `CLUSTER/NAMESPACE/POD`.
         pod: String,
         /// How many calls it reported.
-        told: usize,
+        reported: usize,
         /// How many it was asked for.
         wanted: u32,
         /// Its exit code.
@@ -161,16 +161,16 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
         .exec(pod, container, &argv, command.stdin.as_bytes())
         .await
         .map_err(|source| ProbeError::Exec { pod: place.clone(), source })?;
-    let told = curl::parse(&output.stdout, request, &words)
+    let parsed = curl::parse(&output.stdout, request, &words)
         .map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
     let gave_up =
-        request.fail_early && told.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
-    let cut_short = told.len() < request.calls as usize && !gave_up;
-    if told.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
+        request.fail_early && parsed.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
+    let cut_short = parsed.len() < request.calls as usize && !gave_up;
+    if parsed.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
         return Err(ProbeError::Client {
             pod: place,
-            told: told.len(),
+            reported: parsed.len(),
             wanted: request.calls,
             code: output.code,
             stderr,
@@ -180,12 +180,12 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
         cut_short,
         nonce: words.nonce,
         host: host(request),
-        ports: told.iter().map(|t| t.local_port).collect(),
+        ports: parsed.iter().map(|t| t.local_port).collect(),
         started,
         observations: Observations {
-            connections: told.iter().map(|t| t.new_connections).sum(),
-            took: told.iter().map(|t| t.seen.duration).sum(),
-            calls: told.into_iter().map(|t| t.seen).collect(),
+            connections: parsed.iter().map(|t| t.new_connections).sum(),
+            took: parsed.iter().map(|t| t.seen.duration).sum(),
+            calls: parsed.into_iter().map(|t| t.seen).collect(),
         },
     })
 }

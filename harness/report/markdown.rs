@@ -51,9 +51,9 @@ fn head(report: &RunReport) -> String {
 
 fn row(scenario: &ScenarioReport) -> String {
     let class = scenario.class();
-    let told = if class == Class::Pass { String::new() } else { format!(": {}", cell(&scenario.headline())) };
+    let headline = if class == Class::Pass { String::new() } else { format!(": {}", cell(&scenario.headline())) };
     let (mark, word) = (terminal::mark(class), terminal::word(class));
-    format!("| {mark} | {} | **{word}**{told} | {} |\n", cell(&scenario.name), seconds(scenario.seconds))
+    format!("| {mark} | {} | **{word}**{headline} | {} |\n", cell(&scenario.name), seconds(scenario.seconds))
 }
 
 fn details(scenario: &ScenarioReport, open: &str) -> String {

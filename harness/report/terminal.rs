@@ -97,8 +97,8 @@ pub fn scenario(scenario: &ScenarioReport) -> String {
         painted(DIM, format!("{}, {}", scenario.file, seconds(scenario.seconds)))
     );
     if !scenario.calls_read_from.is_empty() {
-        let told = format!("calls are read from {}", scenario.calls_read_from);
-        let _ = writeln!(text, "  {}", painted(DIM, told));
+        let shown = format!("calls are read from {}", scenario.calls_read_from);
+        let _ = writeln!(text, "  {}", painted(DIM, shown));
     }
     for step in &scenario.steps {
         text += &self::step(scenario, step);
@@ -121,20 +121,21 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
     if let Some(slowest) = step.gate.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds)) {
         let (n, what) = (step.gate.len(), if step.gate.len() == 1 { "proxy" } else { "proxies" });
         let after = seconds(slowest.seconds);
-        let told = format!("in force at {n} {what}, the last ({} in {}) after {after}", slowest.proxy, slowest.cluster);
-        let _ = writeln!(text, "      {}", painted(DIM, told));
+        let shown =
+            format!("in force at {n} {what}, the last ({} in {}) after {after}", slowest.proxy, slowest.cluster);
+        let _ = writeln!(text, "      {}", painted(DIM, shown));
     }
     for warning in &step.warnings {
         let _ = writeln!(text, "      {} {warning}", painted(style(Class::Inconclusive), "warning:"));
     }
     if !step.not_concerned.is_empty() {
-        let told = format!("not concerned (their istiod reads another cluster): {}", step.not_concerned.join(", "));
-        let _ = writeln!(text, "      {}", painted(DIM, told));
+        let shown = format!("not concerned (their istiod reads another cluster): {}", step.not_concerned.join(", "));
+        let _ = writeln!(text, "      {}", painted(DIM, shown));
     }
     // Findings that passed on the same numbers share a line. That every reply had its status goes without saying.
     let mut passed: Vec<(&str, Vec<&str>)> = Vec::new();
-    let told = |f: &&Finding| f.class == Class::Pass && (f.expectation != "status" || step.findings.len() == 1);
-    for finding in step.findings.iter().filter(told) {
+    let is_shown = |f: &&Finding| f.class == Class::Pass && (f.expectation != "status" || step.findings.len() == 1);
+    for finding in step.findings.iter().filter(is_shown) {
         match passed.iter_mut().find(|(observed, _)| *observed == finding.observed) {
             Some((_, names)) => names.push(&finding.expectation),
             None => passed.push((&finding.observed, vec![&finding.expectation])),
@@ -167,13 +168,13 @@ pub fn ladder(rungs: &[Rung]) -> String {
     let mut text = String::new();
     for rung in rungs {
         let name = &rung.name;
-        let (mark, told) = match (rung.status, &rung.observed) {
+        let (mark, shown) = match (rung.status, &rung.observed) {
             (RungStatus::Ok, seen) => (painted(style(Class::Pass), "✓"), seen.clone().unwrap_or_default()),
             (RungStatus::Broken, _) => (painted(style(Class::Fail), "✗"), painted(style(Class::Fail), "broken")),
             (RungStatus::Skipped, None) => (painted(DIM, "·"), painted(DIM, "not checked")),
             (RungStatus::Skipped, Some(why)) => (painted(DIM, "·"), painted(DIM, format!("not checked: {why}"))),
         };
-        let line = format!("{mark} {name:width$}  {told}");
+        let line = format!("{mark} {name:width$}  {shown}");
         let _ = writeln!(text, "{}", line.trim_end());
         if rung.status == RungStatus::Broken {
             text += &rung_lines(rung, "    ");

@@ -434,9 +434,9 @@ mod tests {
         let finding = |class| Finding::at(&at, "latency", class, "", "0 of 60 replies later");
         let mut findings = [finding(Class::Pass), finding(Class::Inconclusive)];
         tell_cut_short(&mut findings, 60, 132);
-        let told = findings.map(|f| f.observed);
+        let observed = findings.map(|f| f.observed);
         assert_eq!(
-            told,
+            observed,
             ["0 of 60 replies later", "0 of 60 replies later; the time limit was reached after 60 of 132 calls"]
         );
     }

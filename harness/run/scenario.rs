@@ -161,7 +161,7 @@ impl<'a> ScenarioRun<'a> {
         for step in &plan.steps {
             let index = step.index;
             task.step(format!("step {} of {}", index + 1, plan.steps.len()));
-            let mut told = StepReport {
+            let mut report = StepReport {
                 index,
                 line: step.place.line,
                 what: step.what.clone(),
@@ -169,18 +169,18 @@ impl<'a> ScenarioRun<'a> {
                 ..StepReport::default()
             };
             let started = Instant::now();
-            let done = self.step(step, &mut told).await;
-            told.seconds = started.elapsed().as_secs_f64();
-            told.error = done.err().map(|error| error.to_string());
-            if failed(&told)
+            let done = self.step(step, &mut report).await;
+            report.seconds = started.elapsed().as_secs_f64();
+            report.error = done.err().map(|error| error.to_string());
+            if failed(&report)
                 && let Some(call) = plan.call_near(index)
             {
                 task.step(format!("step {}: the first broken rung", index + 1));
-                told.ladder = calls::why(self.environment, &self.running, &call.call).await;
+                report.ladder = calls::why(self.environment, &self.running, &call.call).await;
             }
             // A later step builds on this one: what it would find says nothing more.
-            let stop = told.class() != Class::Pass;
-            self.report.steps.push(told);
+            let stop = report.class() != Class::Pass;
+            self.report.steps.push(report);
             if stop {
                 break;
             }
@@ -209,7 +209,7 @@ impl<'a> ScenarioRun<'a> {
         all
     }
 
-    async fn step(&mut self, step: &PlannedStep, told: &mut StepReport) -> Result<(), RunError> {
+    async fn step(&mut self, step: &PlannedStep, report: &mut StepReport) -> Result<(), RunError> {
         let index = step.index;
         let planned = match &step.action {
             Action::Call(call) => {
@@ -217,16 +217,16 @@ impl<'a> ScenarioRun<'a> {
                 let patience = self.patience();
                 let sent = calls::send(self.environment, &self.running, call, patience, &self.log);
                 let Called { calls, findings } = patience.within(calls::allowance(call), sent).await?;
-                told.calls = Some(calls);
-                told.findings = findings;
-                told.control = self.controls.remove(&index);
+                report.calls = Some(calls);
+                report.findings = findings;
+                report.control = self.controls.remove(&index);
                 return Ok(());
             }
             Action::Wait(wait) => {
                 let cluster = self.environment.cluster(&wait.cluster)?;
                 if let Err(missing) = self.patience().within(Duration::ZERO, wait_for::object(cluster, wait)).await? {
                     let expected = format!("{}: {}, within {:.0?}", wait.object.label(), wait.until, wait.timeout);
-                    told.findings.push(Finding::at(&step.place, "wait_for", Class::Fail, expected, missing));
+                    report.findings.push(Finding::at(&step.place, "wait_for", Class::Fail, expected, missing));
                 }
                 return Ok(());
             }
@@ -242,11 +242,11 @@ impl<'a> ScenarioRun<'a> {
         }
         match self.patience().within(Duration::ZERO, self.change(index, planned)).await? {
             Ok(gate) => {
-                told.gate = timings(&gate);
-                told.warnings = gate.warnings;
-                told.not_concerned = gate.not_concerned;
+                report.gate = timings(&gate);
+                report.warnings = gate.warnings;
+                report.not_concerned = gate.not_concerned;
             }
-            Err(shut) => told.findings.push(Finding::at(
+            Err(shut) => report.findings.push(Finding::at(
                 &step.place,
                 "gate",
                 verdict_of(&shut),

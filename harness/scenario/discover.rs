@@ -137,7 +137,7 @@ mod tests {
         root
     }
 
-    fn told(problems: Problems, root: &Path) -> String {
+    fn shown(problems: Problems, root: &Path) -> String {
         problems.under(root).to_string().replace(&format!("{}/", root.display()), "")
     }
 
@@ -192,11 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_cannot_be_found_is_told_at_once() {
+    fn everything_that_cannot_be_found_is_reported_at_once() {
         let root = tree(&["scenarios/vpn/a.yaml", "scenarios/vpn/a.yml", "empty/README.md"]);
         let at = |path: &str| root.path().join(path);
         let problems = discover(&[at("scenarios"), at("empty"), at("missing.yaml")]).unwrap_err();
-        insta::assert_snapshot!(told(problems, root.path()), @r"
+        insta::assert_snapshot!(shown(problems, root.path()), @r"
         empty: contains no scenario
           expected files that end in .yaml, with `topology`, `workloads` and `steps`, here or in folders below
         missing.yaml: no such file or folder

@@ -133,7 +133,7 @@ fn the_estimate_agrees_with_the_sum(#[case] counts: [u32; 4]) {
 }
 
 #[test]
-fn too_many_outcomes_are_drawn_with_a_seed_that_is_told() {
+fn too_many_outcomes_are_drawn_with_a_seed_that_is_reported() {
     let (p, seed) = p_value(&[0.4, 0.3, 0.2, 0.1], &[400, 300, 200, 100]);
     assert_eq!(seed, Some(multinomial::SEED));
     assert!(p > 0.9, "{p}");

@@ -300,7 +300,7 @@ impl Read {
 
     fn problems(&self, part: Part) -> Vec<Problem> {
         let owned = OWNED.iter().filter(|(of, path, _)| *of == part && value_at(&self.fields, path).is_some());
-        let told = owned.map(|(_, path, why)| {
+        let found = owned.map(|(_, path, why)| {
             let what = format!("meshproof sets `{path}` itself");
             self.problem(path, what).label("may not be set here").help((*why).to_owned())
         });
@@ -314,21 +314,21 @@ impl Read {
             )
             .help(known(name, "fields", CONFIG_FIELDS))
         });
-        told.chain(unknown).collect()
+        found.chain(unknown).collect()
     }
 
     fn not_stock(&self, part: Part) -> Vec<Problem> {
         let rejected = NOT_STOCK
             .iter()
             .filter(|(of, path)| *of == part && value_at(&self.fields, path).is_some_and(|value| !is_off(value)));
-        let told = rejected.map(|(_, path)| {
+        let found = rejected.map(|(_, path)| {
             let what = format!(
                 "the proxies of this environment are a stock Envoy, which has no filters of Istio for `{path}`"
             );
             self.problem(path, what)
                 .help("remove it, or use `--provider kind` with images of Istio (`--source registry`)")
         });
-        told.collect()
+        found.collect()
     }
 }
 
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(Value::Object(base), expected);
     }
 
-    fn told(mesh: &str) -> Vec<String> {
+    fn problems_of(mesh: &str) -> Vec<String> {
         #[derive(Deserialize)]
         struct File {
             mesh: Mesh,
@@ -478,6 +478,6 @@ mod tests {
         &["s.yaml:1:39: the proxies of this environment are a stock Envoy, which has no filters of Istio for `defaultProviders.metrics`"]
     )]
     fn what_may_not_be_set_is_refused_at_its_place(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(told(text), expected);
+        assert_eq!(problems_of(text), expected);
     }
 }

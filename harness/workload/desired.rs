@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_made_anew_when_what_injection_depends_on_changes() {
+    fn pods_are_recreated_when_what_injection_depends_on_changes() {
         let sleep = sleep("cluster1", true);
         let base = MeshOptions::default();
         let outbound = MeshOptions { outbound: Outbound::Clusters, ..base.clone() };
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_of_any_version_serves_since_the_version_is_told_to_it() {
+    fn the_image_of_any_version_serves_since_the_version_is_reported_to_it() {
         let desired = of(&[], &[&hello("v3", "cluster1", true)], &MeshOptions::default());
         let deployment = &desired.objects["cluster1"][0].object.data;
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];

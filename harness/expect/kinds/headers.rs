@@ -91,7 +91,11 @@ impl Kind for Headers {
             }
             if matches!(&value.value, Value::Is(text) if text.trim().is_empty()) {
                 let help = "write `false` for a header that must not be there";
-                check.mistakes.wrong(value, format!("an empty `{name}` cannot be told from none"), help);
+                check.mistakes.wrong(
+                    value,
+                    format!("an empty `{name}` cannot be distinguished from a missing one"),
+                    help,
+                );
             }
         }
     }

@@ -54,22 +54,22 @@ fn is_refused(call: &CallSeen) -> bool {
         403 => body.starts_with("RBAC: access denied") || details().any(|d| d.starts_with("rbac_access_denied")),
         // The sidecar says why in its reply's body, and in its log's details with underscores for blanks.
         503 => {
-            let told = details().map(|d| d.replace('_', " ")).chain([body.to_owned()]).collect::<Vec<_>>().join(" ");
+            let reasons = details().map(|d| d.replace('_', " ")).chain([body.to_owned()]).collect::<Vec<_>>().join(" ");
             ["connection termination", "remote connection failure", "remote refused", "remote reset", "TLS error"]
                 .iter()
-                .any(|reason| told.contains(reason))
-                && !told.contains("timeout")
-                && !is_unreachable(&told)
+                .any(|reason| reasons.contains(reason))
+                && !reasons.contains("timeout")
+                && !is_unreachable(&reasons)
         }
         _ => false,
     }
 }
 
 /// Whether Envoy says that the other side is unreachable, so that nothing was refused; some versions report the error number only.
-fn is_unreachable(told: &str) -> bool {
-    let told = told.to_ascii_lowercase();
-    let words = ["no route to host", "network is unreachable"].iter().any(|words| told.contains(words));
+fn is_unreachable(reasons: &str) -> bool {
+    let reasons = reasons.to_ascii_lowercase();
+    let words = ["no route to host", "network is unreachable"].iter().any(|words| reasons.contains(words));
     // EHOSTUNREACH and ENETUNREACH of Linux.
-    let numbers = ["connect error: 113", "connect error: 101"].iter().any(|number| told.contains(number));
+    let numbers = ["connect error: 113", "connect error: 101"].iter().any(|number| reasons.contains(number));
     words || numbers
 }

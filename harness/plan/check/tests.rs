@@ -56,11 +56,11 @@ fn the_reference_names_every_field_and_its_example_is_sound() {
     let mut objects = vec![&schema];
     while let Some(object) = objects.pop() {
         for name in object["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
-            let told = [format!("`{name}`"), format!("`{name}: "), format!("`{name}:\n")]
+            let documented = [format!("`{name}`"), format!("`{name}: "), format!("`{name}:\n")]
                 .iter()
                 .any(|word| all.contains(word))
                 || all.contains(&format!(" {name}: "));
-            assert!(told, "neither docs/scenario-format.md nor a page that it refers to has `{name}`");
+            assert!(documented, "neither docs/scenario-format.md nor a page that it refers to has `{name}`");
         }
         objects.extend(object.as_object().into_iter().flatten().map(|(_, v)| v).filter(|v| v.is_object()));
         objects.extend(object.as_object().into_iter().flatten().filter_map(|(_, v)| v.as_array()).flatten());
@@ -183,7 +183,7 @@ fn a_sound_scenario_has_no_problems() {
 #[case::numbers_of_attempts(expect(&["attempts: {}", "attempts: { at_least: 3, at_most: 2 }", "attempts: { at_least: 0 }"]))]
 #[case::latencies(with_steps("", &[call("expect: { latency: {} }"), call("expect: { latency: { at_least: 2s, within: 1s } }"), call("expect: { latency: { p50: 2s, p99: 1s } }"), call("expect: { latency: { p99: 5s } }"), call("calls: 500, expect: { latency: { p99: 1s } }")].concat()))]
 #[case::wrong_types_of_expectations(with_steps("", &[call("method: GTE, expect: { status: 200 }"), call("expect: { split: { by: planet, v1: 50%, v2: 50% } }"), call("expect: { sticky: { by: moon } }"), call("expect: { latency: { p42: 5s } }"), call("expect: { mirrored_to: { v2: 101% } }"), call("expect: { headers: { a: [b] } }"), call("expect: { attempts: -1 }"), call("expect: { attempts: { most: 1 } }"), call("expect: { status: { 200: many } }"), call("expect: { status: [ok] }")].concat()))]
-fn mistakes_are_told_all_at_once_with_their_places(#[case] scenario: String) {
+fn mistakes_are_reported_all_at_once_with_their_places(#[case] scenario: String) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = problems_of(&scenario);
     assert!(!problems.is_empty(), "accepted:\n{scenario}");
