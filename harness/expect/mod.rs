@@ -23,6 +23,8 @@ mod within;
 mod judge_tests;
 #[cfg(test)]
 mod power_tests;
+#[cfg(test)]
+mod rates_tests;
 
 pub use check::{Caller, Mistakes};
 pub use expectation::*;

@@ -1,0 +1,228 @@
+//! Expectations beyond versions: what each comes to, and how often it is wrong, by simulation.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rstest::rstest;
+
+use super::*;
+use crate::source::Located;
+use crate::stats::{DETECT, percentile_calls};
+use crate::verdict::Class;
+
+const FAST: Duration = Duration::from_millis(5);
+
+/// A reply of v1 that the proxies at both ends logged: the first attempt, at a pod of cluster1.
+fn reply() -> CallSeen {
+    let outcome = Outcome::Reply { status: 200, version: Some("v1".into()), instance: None, body: None };
+    let line = || Some(ProxyLine { attempts: Some(1), status: 200, ..ProxyLine::default() });
+    let (client_proxy, server_proxy) = (line(), line());
+    CallSeen { client_proxy, server_proxy, server: Some(pod("a")), ..CallSeen::new(outcome, FAST) }
+}
+
+/// The pods `a` and `b` are in cluster1, all others in cluster2.
+fn pod(name: &str) -> Server {
+    let place = if matches!(name, "a" | "b") { "1" } else { "2" };
+    let (cluster, zone) = (format!("cluster{place}"), Some(format!("zone{place}")));
+    Server { cluster, pod: name.into(), version: Some("v2".into()), zone }
+}
+
+fn at(name: &str) -> CallSeen {
+    CallSeen { server: Some(pod(name)), ..reply() }
+}
+
+fn unlogged() -> CallSeen {
+    CallSeen { client_proxy: None, server_proxy: None, server: None, ..reply() }
+}
+
+fn copied() -> CallSeen {
+    CallSeen { mirrors: vec![pod("m")], ..reply() }
+}
+
+fn copied_to_a_stranger() -> CallSeen {
+    CallSeen { mirrors: vec![Server { version: Some("v9".into()), ..pod("m") }], ..reply() }
+}
+
+fn sent(attempts: Option<u32>) -> CallSeen {
+    CallSeen { client_proxy: Some(ProxyLine { attempts, ..ProxyLine::default() }), ..reply() }
+}
+
+fn answered(status: u16) -> CallSeen {
+    CallSeen::new(Outcome::Reply { status, version: None, instance: None, body: None }, FAST)
+}
+
+fn after(millis: u64) -> CallSeen {
+    CallSeen { duration: Duration::from_millis(millis), ..reply() }
+}
+
+fn with_header(value: &str) -> CallSeen {
+    CallSeen { headers: [("a".to_owned(), value.to_owned())].into(), ..reply() }
+}
+
+fn lost() -> CallSeen {
+    CallSeen::new(Outcome::TimedOut, FAST)
+}
+
+/// The class of the expectation, which is the only one that is written.
+fn class(yaml: &str, calls: Vec<CallSeen>) -> Class {
+    let expect: Located<Expect> = serde_saphyr::from_str(yaml).unwrap();
+    let seen = Observations { calls, connections: 1, took: FAST };
+    let key = expect.written()[0].key();
+    let found = judge(&expect, &seen, &Ranges::default(), DETECT);
+    found.into_iter().find(|finding| finding.expectation == key).unwrap().class
+}
+
+#[rstest]
+#[case("split: { by: cluster, cluster1: 50%, cluster2: 50% }", &[(at("a"), 800), (at("c"), 800)], Class::Pass)]
+#[case("split: { by: cluster, cluster1: 50%, cluster2: 50% }", &[(at("a"), 1100), (at("c"), 500)], Class::Fail)]
+#[case("split: { by: cluster, cluster1: 50%, cluster2: 50% }", &[(at("a"), 80), (at("c"), 80)], Class::Inconclusive)]
+#[case("split: { by: cluster, cluster1: 50%, cluster2: 50% }", &[(at("a"), 1599), (unlogged(), 1)], Class::Inconclusive)]
+#[case("split: { by: cluster, cluster2: 50%, cluster3: 50% }", &[(at("a"), 1), (unlogged(), 1599)], Class::Fail)]
+#[case("split: { by: zone, zone1: 50%, zone2: 50% }", &[(at("a"), 800), (at("c"), 800)], Class::Pass)]
+#[case("split: { by: zone, zone1: 50%, zone2: 50% }", &[(at("a"), 1600)], Class::Fail)]
+#[case("split: { by: instance, instances: 3 }", &[(at("a"), 550), (at("b"), 550), (at("c"), 550)], Class::Pass)]
+#[case("split: { by: instance, instances: 3 }", &[(at("a"), 825), (at("b"), 825)], Class::Fail)]
+#[case("split: { by: instance, instances: 2 }", &[(at("a"), 800), (at("b"), 800), (at("c"), 1)], Class::Fail)]
+#[case("mirrored_to: v2", &[(copied(), 132)], Class::Pass)]
+#[case("mirrored_to: v2", &[(copied(), 131), (reply(), 1)], Class::Fail)]
+#[case("mirrored_to: v2", &[(copied(), 131), (unlogged(), 1)], Class::Inconclusive)]
+#[case("mirrored_to: v2", &[(copied(), 131), (copied_to_a_stranger(), 1)], Class::Fail)]
+#[case("mirrored_to: v2", &[(copied(), 20)], Class::Inconclusive)]
+#[case("mirrored_to: v2", &[(lost(), 132)], Class::Inconclusive)]
+#[case("mirrored_to: { v2: 50% }", &[(copied(), 800), (reply(), 800)], Class::Pass)]
+#[case("mirrored_to: { v2: 50% }", &[(copied(), 1600)], Class::Fail)]
+#[case("status: [200, 404]", &[(answered(200), 66), (answered(404), 66)], Class::Pass)]
+#[case("status: [200, 404]", &[(answered(200), 131), (answered(503), 1)], Class::Fail)]
+#[case("status: [200, 404]", &[(answered(200), 131), (lost(), 1)], Class::Fail)]
+#[case("status: { 200: 50, 503: 50 }", &[(answered(200), 800), (answered(503), 800)], Class::Pass)]
+#[case("status: { 200: 70%, 503: 30% }", &[(answered(200), 800), (answered(503), 800)], Class::Fail)]
+#[case("status: { 200: 50, 503: 50 }", &[(answered(200), 800), (answered(503), 799), (lost(), 1)], Class::Fail)]
+#[case("status: { 200: 50, 503: 50 }", &[(answered(200), 80), (answered(503), 80)], Class::Inconclusive)]
+#[case("headers: { a: b }", &[(with_header("b"), 132)], Class::Pass)]
+#[case("headers: { a: b }", &[(with_header("b"), 131), (with_header("c"), 1)], Class::Fail)]
+#[case("headers: { a: true }", &[(with_header("b"), 131), (reply(), 1)], Class::Fail)]
+#[case("headers: { a: false }", &[(reply(), 132)], Class::Pass)]
+#[case("headers: { a: b }", &[(lost(), 132)], Class::Inconclusive)]
+#[case("attempts: 1", &[(sent(Some(1)), 132)], Class::Pass)]
+#[case("attempts: 1", &[(sent(Some(1)), 131), (sent(Some(2)), 1)], Class::Fail)]
+#[case("attempts: { at_least: 2, at_most: 3 }", &[(sent(Some(2)), 66), (sent(Some(3)), 66)], Class::Pass)]
+#[case("attempts: 1", &[(sent(None), 132)], Class::Inconclusive)]
+#[case("attempts: 1", &[(sent(Some(1)), 131), (unlogged(), 1)], Class::Inconclusive)]
+#[case("latency: { at_least: 300ms }", &[(after(298), 66), (after(400), 66)], Class::Pass)]
+#[case("latency: { at_least: 300ms }", &[(after(400), 131), (after(280), 1)], Class::Fail)]
+#[case("latency: { at_least: 300ms, within: 1s }", &[(after(400), 131), (after(1100), 1)], Class::Fail)]
+#[case("latency: { p50: 100ms }", &[(after(50), 40), (after(150), 10)], Class::Pass)]
+#[case("latency: { p50: 100ms }", &[(after(50), 10), (after(150), 60)], Class::Fail)]
+#[case("latency: { p50: 100ms }", &[(after(50), 40), (after(150), 40)], Class::Inconclusive)]
+#[case("latency: { p99: 100ms }", &[(after(50), 500)], Class::Inconclusive)]
+#[case("latency: { p99: 100ms }", &[(lost(), 4000)], Class::Inconclusive)]
+fn what_is_expected_against_what_was_seen(
+    #[case] yaml: &str,
+    #[case] seen: &[(CallSeen, usize)],
+    #[case] expected: Class,
+) {
+    let calls = seen.iter().flat_map(|(call, n)| std::iter::repeat_n(call.clone(), *n)).collect();
+    assert_eq!(class(yaml, calls), expected);
+}
+
+/// Users of two calls each; each goes to a pod of its own, but for a share `astray` of the second calls.
+fn users(calls: u32, pods: &[&str], astray: f64, rng: &mut StdRng) -> Vec<CallSeen> {
+    let mut all = Vec::new();
+    for user in 0..calls / 2 {
+        let own = rng.random_range(0..pods.len());
+        let second = if rng.random_bool(astray) { own + 1 } else { own };
+        for pod in [own, second] {
+            all.push(CallSeen { user, ..at(pods[pod % pods.len()]) });
+        }
+    }
+    all
+}
+
+fn calls_needed(yaml: &str) -> u32 {
+    serde_saphyr::from_str::<Expect>(yaml).unwrap().calls_needed(DETECT)
+}
+
+#[test]
+fn stickiness_is_judged_by_the_users() {
+    let (yaml, mut rng) = ("sticky: { by: header }", StdRng::seed_from_u64(5));
+    let calls = calls_needed(yaml);
+    assert_eq!((calls, calls_needed("sticky: { by: source }")), (264, 133));
+    for _ in 0..300 {
+        assert_eq!(class(yaml, users(calls, &["a", "c"], 0.0, &mut rng)), Class::Pass, "a false alarm");
+        assert_eq!(class(yaml, users(calls, &["a", "c"], DETECT, &mut rng)), Class::Fail, "missed");
+    }
+    assert_eq!(class(yaml, users(calls, &["a"], 0.0, &mut rng)), Class::Inconclusive, "nothing keeps users apart");
+    assert_eq!(class(yaml, users(40, &["a", "c"], 0.0, &mut rng)), Class::Inconclusive, "too few calls");
+    let mut seen = users(calls, &["a", "c"], 0.0, &mut rng);
+    seen[7] = unlogged();
+    assert_eq!(class(yaml, seen), Class::Inconclusive, "a line is missing");
+    assert_eq!(class("sticky: { by: source }", vec![at("a"); 133]), Class::Pass);
+    assert_eq!(class("sticky: { by: source }", [vec![at("a"); 132], vec![at("c")]].concat()), Class::Fail);
+}
+
+/// Judges `runs` series in which `draw` makes each call, and counts passes and failures.
+fn simulate(yaml: &str, runs: u32, calls: u32, mut draw: impl FnMut(&mut StdRng) -> CallSeen) -> (u32, u32) {
+    let mut rng = StdRng::seed_from_u64(11);
+    let (mut passed, mut failed) = (0, 0);
+    for _ in 0..runs {
+        match class(yaml, (0..calls).map(|_| draw(&mut rng)).collect()) {
+            Class::Pass => passed += 1,
+            Class::Fail => failed += 1,
+            _ => {}
+        }
+    }
+    (passed, failed)
+}
+
+/// A sound mesh fails once in a million runs, so never here; a share that is off by `detect` passes once in a thousand.
+#[rstest]
+#[case("status: { 200: 50%, 503: 50% }", |right: bool| move |rng: &mut StdRng| {
+    answered(if rng.random_bool(if right { 0.5 } else { 0.6 }) { 200 } else { 503 })
+})]
+#[case("split: { by: cluster, cluster1: 50%, cluster2: 50% }", |right: bool| move |rng: &mut StdRng| {
+    at(if rng.random_bool(if right { 0.5 } else { 0.6 }) { "a" } else { "c" })
+})]
+#[case("mirrored_to: { v2: 50% }", |right: bool| move |rng: &mut StdRng| {
+    if rng.random_bool(if right { 0.5 } else { 0.4 }) { copied() } else { reply() }
+})]
+#[case("mirrored_to: v2", |right: bool| move |rng: &mut StdRng| {
+    if right || !rng.random_bool(DETECT) { copied() } else { reply() }
+})]
+#[case("attempts: 1", |right: bool| move |rng: &mut StdRng| {
+    sent(Some(if right || !rng.random_bool(DETECT) { 1 } else { 2 }))
+})]
+#[case("headers: { a: b }", |right: bool| move |rng: &mut StdRng| {
+    with_header(if right || !rng.random_bool(DETECT) { "b" } else { "c" })
+})]
+#[case("status: [200, 404]", |right: bool| move |rng: &mut StdRng| {
+    answered(if right || !rng.random_bool(DETECT) { 404 } else { 503 })
+})]
+fn false_alarms_and_misses<D: FnMut(&mut StdRng) -> CallSeen>(#[case] yaml: &str, #[case] mesh: impl Fn(bool) -> D) {
+    let (runs, calls) = (300, calls_needed(yaml));
+    assert_eq!(simulate(yaml, runs, calls, mesh(true)), (runs, 0), "false alarms");
+    let (missed, _) = simulate(yaml, runs, calls, mesh(false));
+    assert!(missed <= 3, "{missed} of {runs} were missed");
+}
+
+/// The rates of percentiles: with the true percentile at its bound, both wrong verdicts are rare; with a quarter of the slow
+/// calls that are allowed, the planned number of calls passes.
+#[rstest]
+#[case("latency: { p50: 100ms }", 0.5)]
+#[case("latency: { p90: 100ms }", 0.9)]
+fn percentiles_are_rarely_judged_wrongly(#[case] yaml: &str, #[case] q: f64) {
+    let (runs, calls) = (1000, percentile_calls(q));
+    let mesh = |within: f64| move |rng: &mut StdRng| after(if rng.random_bool(within) { 50 } else { 150 });
+    let (passed, failed) = simulate(yaml, runs, calls, mesh(q));
+    assert!(passed <= 6 && failed == 0, "at the bound: {passed} passed, {failed} failed, of {runs}");
+    let (passed, failed) = simulate(yaml, runs, calls, mesh(1.0 - (1.0 - q) / 4.0));
+    assert!(passed >= runs - 6 && failed == 0, "sound: {passed} passed, {failed} failed, of {runs}");
+    let (passed, _) = simulate(yaml, runs, calls, mesh(q - DETECT));
+    assert_eq!(passed, 0, "a deviation of a tenth was missed");
+}
+
+#[test]
+fn calls_that_percentiles_need() {
+    let calls = [0.5, 0.9, 0.95, 0.99].map(percentile_calls);
+    assert_eq!(calls, [54, 358, 757, 3941], "docs/calls.md names them");
+}
