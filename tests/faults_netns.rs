@@ -105,10 +105,39 @@ const GATEWAYS: &[Row] = &[
     ("rule-in-one-primary", "cluster1", Rules::V2Only, Both),
 ];
 
+/// Those that need several meshes, or machines: `meshproof prove` tries them in a scenario.
+const PROVED: &[(&str, &[&str])] = &[
+    ("federation", &["trust-domain-alias-missing", "exported-host-missing"]),
+    ("virtual-machine", &["workload-group-missing"]),
+];
+
 #[test]
 fn every_fault_is_tried() {
-    let tried: BTreeSet<&str> = FLAT.iter().chain(GATEWAYS).map(|(name, ..)| *name).collect();
+    let rows = FLAT.iter().chain(GATEWAYS).map(|(name, ..)| *name);
+    let tried: BTreeSet<&str> = rows.chain(PROVED.iter().flat_map(|(_, faults)| faults.iter().copied())).collect();
     assert_eq!(tried, fault::names().into_iter().collect());
+}
+
+#[test]
+fn faults_of_several_meshes_and_of_machines_are_caught() {
+    if !nix::unistd::geteuid().is_root()
+        || std::env::var_os("CI").or(std::env::var_os("MESHPROOF_TEST_CLUSTERS")).is_none()
+    {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root and MESHPROOF_TEST_CLUSTERS=1");
+        return;
+    }
+    for (topology, faults) in PROVED {
+        let state = tempfile::tempdir().unwrap();
+        let mut prove = std::process::Command::new(env!("CARGO_BIN_EXE_meshproof"));
+        prove.args(["prove", "--provider", "netns", &format!("scenarios/{topology}")]);
+        prove.args(faults.iter().flat_map(|fault| ["--fault", fault]));
+        let output =
+            prove.current_dir(env!("CARGO_MANIFEST_DIR")).env("XDG_STATE_HOME", state.path()).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(printed.contains(&format!("{} caught", faults.len())), "{printed}");
+    }
 }
 
 /// Who answered how often, and how long v2 took at most.
