@@ -16,6 +16,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use kube::api::{Api, DeleteParams, ListParams};
 use meshproof::apply::{self, Manifest};
 use meshproof::expect::Outcome;
 use meshproof::gate::{self, Change, GateError, GateReport};
@@ -358,6 +360,10 @@ async fn try_ignored(environment: &Environment) -> Vec<String> {
          spec: { hosts: [nowhere.example.com], gateways: [no-gateway], http: [{ route: [{ destination: { host: nowhere.example.com } }] }] }\n";
     let in_remote = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: nothing, namespace: app1 }\n\
          spec: { hosts: [nowhere.example.com], http: [{ route: [{ destination: { host: nowhere.example.com } }] }] }\n";
+    // A mesh without Istio's webhook, where such objects get as far as istiod.
+    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(environment.clusters[0].client.clone());
+    webhooks.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut wrong = Vec::new();
     let tries = [
         ("rejected", 0, filter("bad", &rejected), "rejected its new configuration"),
