@@ -309,7 +309,7 @@ async fn any_image_runs_and_one_that_cannot_says_why() {
         world.is_refused("foreign", &foreign, "Always", "it is for: linux/s390x").await;
         world.is_refused("broken", &broken, "Always", "layer sha256:").await;
         world.is_refused("never", &format!("{}/never:1", open.address), "Never", "pull policy of Never").await;
-        world.is_refused("nowhere", "127.0.0.1:1/x:1", "Always", "does not answer").await;
+        world.is_refused("nowhere", "127.0.0.1:1/x:1", "Always", "does not respond").await;
         world.is_refused("private", &secret, "Always", "docker login").await;
         secret
     });
