@@ -143,7 +143,7 @@ impl Fixture {
 /// autoscalers write what they measure, and who leads renews that.
 fn version(kind: &str, object: &DynamicObject) -> String {
     let leads = object.annotations().contains_key("control-plane.alpha.kubernetes.io/leader");
-    if ["Node", "HorizontalPodAutoscaler"].contains(&kind.as_str()) || leads {
+    if ["Node", "HorizontalPodAutoscaler"].contains(&kind) || leads {
         String::new()
     } else {
         object.resource_version().unwrap_or_default()
