@@ -5,47 +5,32 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use kube::core::{Expression, SelectorExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A label selector: `version=v1`, `app!=sleep`, `tier in (a, b)`, `canary`, `!canary`, several with commas.
+///
+/// kube knows what each of these selects, and has no parser for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     text: String,
-    terms: Vec<Term>,
-}
-
-/// One requirement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Term {
-    /// The label has one of these values.
-    In(String, Vec<String>),
-    /// The label has none of these values, or is missing.
-    NotIn(String, Vec<String>),
-    /// The label exists.
-    Exists(String),
-    /// It does not.
-    Missing(String),
+    requirements: kube::core::Selector,
 }
 
 impl Selector {
     /// Whether it selects something with these labels.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.terms.iter().all(|term| match term {
-            Term::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Term::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
-            Term::Exists(key) => labels.contains_key(key),
-            Term::Missing(key) => !labels.contains_key(key),
-        })
+        self.requirements.matches(labels)
     }
 }
 
 impl FromStr for Selector {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let terms = requirements(text).into_iter().map(term).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { text: text.to_owned(), terms })
+        let requirements = requirements(text).into_iter().map(requirement).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.to_owned(), requirements })
     }
 }
 
@@ -67,7 +52,7 @@ fn requirements(text: &str) -> Vec<&str> {
     parts
 }
 
-fn term(text: &str) -> Result<Term, String> {
+fn requirement(text: &str) -> Result<Expression, String> {
     let wrong =
         || format!("`{text}` is not a label selector: expected KEY=VALUE, KEY!=VALUE, KEY in (A, B), KEY or !KEY");
     let word = |text: &str| {
@@ -77,23 +62,23 @@ fn term(text: &str) -> Result<Term, String> {
     };
     let key = |text: &str| word(text).and_then(|key| if key.is_empty() { Err(wrong()) } else { Ok(key) });
     if let Some((name, value)) = text.split_once("!=") {
-        return Ok(Term::NotIn(key(name)?, vec![word(value)?]));
+        return Ok(Expression::NotEqual(key(name)?, word(value)?));
     }
     if let Some((name, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-        return Ok(Term::In(key(name)?, vec![word(value)?]));
+        return Ok(Expression::Equal(key(name)?, word(value)?));
     }
     if let Some((left, values)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
-        let values = values.split(',').map(word).collect::<Result<Vec<_>, _>>()?;
+        let values = values.split(',').map(word).collect::<Result<_, _>>()?;
         let mut words = left.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
-            (Some(name), Some("in"), None) => Ok(Term::In(key(name)?, values)),
-            (Some(name), Some("notin"), None) => Ok(Term::NotIn(key(name)?, values)),
+            (Some(name), Some("in"), None) => Ok(Expression::In(key(name)?, values)),
+            (Some(name), Some("notin"), None) => Ok(Expression::NotIn(key(name)?, values)),
             _ => Err(wrong()),
         };
     }
     match text.strip_prefix('!') {
-        Some(name) => Ok(Term::Missing(key(name)?)),
-        None => Ok(Term::Exists(key(text)?)),
+        Some(name) => Ok(Expression::DoesNotExist(key(name)?)),
+        None => Ok(Expression::Exists(key(text)?)),
     }
 }
 

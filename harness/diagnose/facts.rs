@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Client, ResourceExt};
 
 use super::rung::{Answer, within};
 use crate::apply::Reason;
-use crate::istio::{NAMESPACE, trust};
+use crate::istio::{NAMESPACE, found, trust};
 use crate::provider::Cluster;
 
 /// One cluster, and what its API server says.
@@ -92,9 +92,7 @@ impl Facts {
 
     /// The version of its own istiod, by its image's tag.
     pub fn istiod_version(&self) -> Option<String> {
-        let spec = self.istiod.as_ref().ok()?.as_ref()?.spec.template.spec.as_ref()?;
-        let image = spec.containers.iter().find_map(|container| container.image.as_deref())?;
-        image.split('@').next()?.rsplit_once(':').map(|(_, tag)| tag.to_owned())
+        found::version(self.istiod.as_ref().ok()?.as_ref()?)
     }
 
     /// Why its API server said nothing at all; `None`: it answers.
@@ -139,6 +137,25 @@ async fn control_plane(cluster: &Cluster) -> Answer<Option<Deployment>> {
 /// The value of a pod's label.
 pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Objects of Istio's networking API: of one namespace, or of all.
+pub(super) async fn networking(
+    facts: &Facts,
+    kind: &str,
+    plural: &str,
+    namespace: Option<&str>,
+) -> Answer<Vec<DynamicObject>> {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", kind), plural);
+    let client = facts.cluster.client.clone();
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    within(format!("{plural} of {}", facts.name()), async {
+        api.list(&ListParams::default()).await.map(|l| l.items).map_err(|e| Reason(&e).to_string())
+    })
+    .await
 }
 
 async fn namespace_of(cluster: &Cluster, name: &str) -> Answer<Option<Namespace>> {

@@ -1,12 +1,11 @@
 //! Calls into another mesh: what the caller's mesh imports, and whether each mesh accepts the workloads of the other.
 
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::facts::Facts;
+use super::facts::{Facts, networking};
 use super::rung::{Answer, Broken, Check, within};
 use super::scene::Scene;
-use crate::apply::Reason;
 use crate::istio::NAMESPACE;
 use crate::topology::ClusterSpec;
 
@@ -22,24 +21,15 @@ pub(super) fn others<'a>(scene: &'a Scene<'_>) -> Vec<(&'a ClusterSpec, &'a Fact
 pub(super) async fn imported(scene: &Scene<'_>) -> Answer<Option<String>> {
     let host = &scene.question.to.host;
     let Some(config) = scene.config() else { return Ok(None) };
-    let entries = list(config, "ServiceEntry", "serviceentries").await?;
+    let entries = networking(config, "ServiceEntry", "serviceentries", None).await?;
     let hosts = |entry: &DynamicObject| entry.data.pointer("/spec/hosts").and_then(Value::as_array).cloned();
     if !entries.iter().any(|entry| hosts(entry).into_iter().flatten().any(|h| h == host.as_str())) {
         return Ok(None);
     }
-    let rules = list(config, "DestinationRule", "destinationrules").await?;
+    let rules = networking(config, "DestinationRule", "destinationrules", None).await?;
     let rule = rules.iter().find(|rule| rule.data.pointer("/spec/host").is_some_and(|h| h == host.as_str()));
     let sni = rule.and_then(|rule| rule.data.pointer("/spec/trafficPolicy/tls/sni")).and_then(Value::as_str);
     Ok(Some(sni.map_or_else(|| format!("outbound_.{}_._.{host}", scene.question.to.port), str::to_owned)))
-}
-
-async fn list(facts: &Facts, kind: &str, plural: &str) -> Answer<Vec<DynamicObject>> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", kind), plural);
-    let api: Api<DynamicObject> = Api::all_with(facts.cluster.client.clone(), &resource);
-    within(format!("{plural} of {}", facts.name()), async {
-        api.list(&ListParams::default()).await.map(|l| l.items).map_err(|e| Reason(&e).to_string())
-    })
-    .await
 }
 
 /// Whether the meshes accept each other's identities and certificates, by the mesh configuration of their istiods.

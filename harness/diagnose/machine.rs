@@ -2,12 +2,10 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 
-use super::facts::{Facts, label};
+use super::facts::{Facts, label, networking};
 use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
-use crate::apply::Reason;
 use crate::observe::entries::{self, Entry};
 use crate::observe::pods::is_ending;
 use crate::workload::PodInfo;
@@ -16,9 +14,9 @@ use crate::workload::PodInfo;
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let Some(topology) = scene.question.topology else { return Checked::skipped("no topology says what is a machine") };
     let (mut parts, mut command) = (Vec::new(), None);
+    let behind = scene.servers();
     for facts in &scene.facts {
         let Some(joined) = topology.joined_by(facts.name()).and_then(|spec| scene.named(&spec.name)) else { continue };
-        let behind = scene.servers();
         let servers = behind.iter().filter(|s| s.facts.name() == facts.name()).map(|s| s.pod);
         let caller = scene.caller_pod().filter(|_| scene.home().name() == facts.name());
         let pods: Vec<&Pod> = servers.chain(caller).filter(|pod| !is_ending(pod)).collect();
@@ -44,14 +42,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
 }
 
 async fn groups(joined: &Facts, namespace: &str) -> Answer<Vec<String>> {
-    let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "WorkloadGroup");
-    let kind = ApiResource::from_gvk_with_plural(&kind, "workloadgroups");
-    let api: Api<DynamicObject> = Api::namespaced_with(joined.cluster.client.clone(), namespace, &kind);
-    within(format!("WorkloadGroups of {}", joined.name()), async {
-        let listed = api.list(&ListParams::default()).await.map_err(|e| Reason(&e).to_string())?;
-        Ok::<_, String>(listed.items.iter().map(ResourceExt::name_any).collect())
-    })
-    .await
+    let groups = networking(joined, "WorkloadGroup", "workloadgroups", Some(namespace)).await?;
+    Ok(groups.iter().map(ResourceExt::name_any).collect())
 }
 
 async fn entries_of(joined: &Facts, namespace: &str) -> Answer<Vec<Entry>> {

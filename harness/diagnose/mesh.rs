@@ -84,17 +84,13 @@ type One<'a> = (RungId, &'a str, Option<&'a str>, LocalBoxFuture<'a, Vec<Check>>
 /// Checks the mesh of `clusters`, each named by its context. Changes nothing.
 pub async fn check(clusters: Vec<Cluster>) -> MeshCheck {
     let started = Instant::now();
-    let mut contexts: BTreeMap<String, String> = BTreeMap::new();
-    let read = stream::iter(clusters).map(named).buffered(AT_ONCE).collect::<Vec<_>>().await;
-    let mut given = Vec::new();
-    let unnamed = read.iter().filter(|(_, _, named)| !named).map(|(_, facts, _)| facts.name().to_owned());
+    let read: Vec<Named> = stream::iter(clusters).map(named).buffered(AT_ONCE).collect().await;
+    let unnamed = read.iter().filter(|one| !one.is_known).map(|one| one.facts.name().to_owned());
     let unnamed: BTreeSet<String> = unnamed.collect();
-    let read: Vec<(String, Facts)> = read.into_iter().map(|(context, facts, _)| (context, facts)).collect();
-    for (context, facts) in &read {
-        contexts.insert(facts.name().to_owned(), context.clone());
-        given.push(facts.cluster.clone());
-    }
-    let (contexts_given, facts): (Vec<String>, Vec<Facts>) = read.into_iter().unzip();
+    let contexts = read.iter().map(|one| (one.facts.name().to_owned(), one.context.clone())).collect();
+    let given: Vec<Cluster> = read.iter().map(|one| one.facts.cluster.clone()).collect();
+    let (contexts_given, facts): (Vec<String>, Vec<Facts>) =
+        read.into_iter().map(|one| (one.context, one.facts)).unzip();
     let nobody = WorkloadRef { name: String::new(), cluster: String::new() };
     let (to, headers) = (Callee::of_nothing(), BTreeMap::new());
     let question = Question {
@@ -128,14 +124,21 @@ pub async fn check(clusters: Vec<Cluster>) -> MeshCheck {
     MeshCheck { clusters: clusters.collect(), rungs, seconds: started.elapsed().as_secs_f64() }
 }
 
-/// What the API server of a cluster says, under the name that the mesh has for it, and whether that is known.
-async fn named(cluster: Cluster) -> (String, Facts, bool) {
+/// What the API server of a cluster says, under the name that the mesh has for it.
+struct Named {
+    context: String,
+    facts: Facts,
+    /// Whether the mesh says that name; else it is the context.
+    is_known: bool,
+}
+
+async fn named(cluster: Cluster) -> Named {
     let context = cluster.name.clone();
     let mut facts = Facts::of(&cluster, "kubernetes", "default").await;
     let name = names::own_name(&facts).await;
-    let named = name.is_some();
+    let is_known = name.is_some();
     facts.cluster.name = name.unwrap_or_else(|| context.clone());
-    (context, facts, named)
+    Named { context, facts, is_known }
 }
 
 /// What else a pair is compared by.

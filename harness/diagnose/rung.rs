@@ -89,7 +89,7 @@ pub enum RungStatus {
     Skipped,
 }
 
-/// How long one request may take. On a warm environment none takes a tenth of it; what does not answer in this time is told
+/// How long one request may take. On a warm environment none takes a tenth of it; what does not respond in this time is reported
 /// as not answering.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -91,6 +91,15 @@ impl Judge<'_> {
         Found { class: Class::Broken, observed, needs: 0, split: None }
     }
 
+    /// Nothing can be judged by replies where there is none.
+    pub fn unless_silent(&self, mut found: Found, replies: usize) -> Found {
+        if replies == 0 {
+            found.class = Class::Inconclusive;
+            found.observed = format!("no reply to judge by: {}", by_version(self.seen));
+        }
+        found
+    }
+
     /// A pass on the log lines that exist says nothing about the ones that are missing.
     pub fn unless_missing(&self, mut found: Found, replies: usize, lines: usize, whose: &str) -> Found {
         if found.class != Class::Pass {

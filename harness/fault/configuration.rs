@@ -20,7 +20,6 @@ use crate::diagnose::RungId;
 use crate::gate::{self, Change, GateError};
 use crate::istio::{NAMESPACE, gateway};
 use crate::provider::Cluster;
-use crate::topology::ClusterSpec;
 
 mod specs;
 
@@ -66,9 +65,7 @@ pub(super) const RULE_IN_ONE_PRIMARY: Fault = Fault {
     rung: Some(RungId::Route),
     applies: |world, cluster| {
         world.holds_configuration(cluster)?;
-        let mesh = |name: &str| world.topology.cluster(name).map(|c| &c.mesh.id);
-        let of_mesh = |c: &ClusterSpec| mesh(&c.name) == mesh(&cluster.name);
-        let others = world.topology.config_clusters().any(|c| c.name != cluster.name && of_mesh(c));
+        let others = !world.other_config_clusters(cluster).is_empty();
         others.then_some(()).ok_or_else(|| "no other cluster has a configuration of its own".to_owned())
     },
     plan: |at| plan(at, |at| note(at, Find::Shared { kinds: ROUTES })),
@@ -90,8 +87,7 @@ pub(super) const EXPORTED_HOST_MISSING: Fault = Fault {
     rung: Some(RungId::Gateway),
     applies: |world, cluster| {
         world.holds_configuration(cluster)?;
-        let federated = world.topology.cluster(&cluster.name).is_some_and(|c| !c.mesh.trusts.is_empty());
-        if federated { Ok(()) } else { Err("its mesh trusts no other mesh".to_owned()) }
+        world.trusts_other_meshes(cluster)
     },
     plan: |at| {
         plan(at, |at| async move {
@@ -267,13 +263,11 @@ impl Find {
                     swaps.extend(policies(world, cluster, namespace, spec).await?);
                 }
                 Find::Shared { kinds } => {
-                    let same_mesh = world.mesh(cluster);
-                    let of_mesh = |c: &&ClusterSpec| same_mesh.iter().any(|one| one.name == c.name);
-                    let others = || world.topology.config_clusters().filter(|c| c.name != cluster.name).filter(of_mesh);
+                    let others = world.other_config_clusters(cluster);
                     for kind in kinds {
                         let mut elsewhere = BTreeSet::new();
-                        for other in others() {
-                            let objects = listed(world.cluster(&other.name)?, kind, namespace).await?;
+                        for other in &others {
+                            let objects = listed(other, kind, namespace).await?;
                             elsewhere.extend(objects.iter().map(ResourceExt::name_any));
                         }
                         let own = listed(cluster, kind, namespace).await?;

@@ -14,7 +14,8 @@ use crate::observe::entries::{self, Entry};
 use crate::provider::Cluster;
 use crate::wait::Poll;
 
-const BASE: Fault = Fault { rung: Some(RungId::Machine), applies: has_machines, ..Fault::BASE };
+const BASE: Fault =
+    Fault { rung: Some(RungId::Machine), applies: |world, cluster| joins(world, cluster).map(drop), ..Fault::BASE };
 
 pub(super) const GROUP_MISSING: Fault = Fault {
     name: "workload-group-missing",
@@ -30,16 +31,15 @@ pub(super) const GROUP_MISSING: Fault = Fault {
     ..BASE
 };
 
-fn has_machines(world: &World<'_>, cluster: &Cluster) -> Result<(), String> {
-    world.topology.joined_by(&cluster.name).map(drop).ok_or_else(|| "its workloads are not machines".to_owned())
+/// The name of the cluster that the machines join.
+fn joins<'a>(world: &World<'a>, cluster: &Cluster) -> Result<&'a str, String> {
+    let spec = world.topology.joined_by(&cluster.name).ok_or("its workloads are not machines")?;
+    Ok(&spec.name)
 }
 
 /// The cluster that the machines join.
 fn joined<'a>(at: At<'a>) -> Result<&'a Cluster, FaultError> {
-    match at.world.topology.joined_by(&at.cluster.name) {
-        Some(spec) => at.world.cluster(&spec.name),
-        None => Err(at.does_not_apply("its workloads are not machines")),
-    }
+    at.world.cluster(joins(&at.world, at.cluster).map_err(|why| at.does_not_apply(&why))?)
 }
 
 fn all(cluster: &Cluster, namespace: &str) -> objects::Objects<kube::api::DynamicObject> {

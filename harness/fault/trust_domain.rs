@@ -24,9 +24,7 @@ pub(super) const ALIAS_MISSING: Fault = Fault {
     rung: Some(RungId::Trust),
     applies: |world, cluster| {
         world.has_control_plane(cluster)?;
-        let spec = world.topology.cluster(&cluster.name);
-        let federated = spec.is_some_and(|spec| !spec.mesh.trusts.is_empty());
-        if federated { Ok(()) } else { Err("its mesh trusts no other mesh".to_owned()) }
+        world.trusts_other_meshes(cluster)
     },
     plan: |at| plan(at, read),
     inject: |at, noted| act(at, noted, |at, noted: Noted| async move { put(at, &without(&noted.mesh)?).await }),

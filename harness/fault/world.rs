@@ -86,6 +86,23 @@ impl<'a> World<'a> {
         readers.next().map(drop).ok_or_else(missing)
     }
 
+    /// Fails where its mesh trusts no other mesh.
+    pub(super) fn trusts_other_meshes(&self, cluster: &Cluster) -> Result<(), String> {
+        let trusts = self.topology.cluster(&cluster.name).is_some_and(|spec| !spec.mesh.trusts.is_empty());
+        if trusts { Ok(()) } else { Err("its mesh trusts no other mesh".to_owned()) }
+    }
+
+    /// The other clusters of its mesh that configuration is read from.
+    pub(super) fn other_config_clusters(&self, cluster: &Cluster) -> Vec<&'a Cluster> {
+        let holds = |c: &&Cluster| self.topology.config_clusters().any(|spec| spec.name == c.name);
+        self.others(cluster).filter(|c| self.is_same_mesh(c, cluster)).filter(holds).collect()
+    }
+
+    fn is_same_mesh(&self, one: &Cluster, other: &Cluster) -> bool {
+        let mesh = |cluster: &Cluster| self.topology.cluster(&cluster.name).map(|c| &c.mesh.id);
+        mesh(one) == mesh(other)
+    }
+
     /// Fails where no istiod reads its services and endpoints.
     pub(super) fn is_read(&self, cluster: &Cluster) -> Result<(), String> {
         let read = self.topology.istiods().any(|i| self.topology.read_by(i).any(|c| c.name == cluster.name));
@@ -94,8 +111,7 @@ impl<'a> World<'a> {
 
     /// The clusters of its mesh, itself among them.
     pub(super) fn mesh(&self, cluster: &Cluster) -> Vec<Cluster> {
-        let mesh = |name: &str| self.topology.cluster(name).map(|c| &c.mesh.id);
-        self.clusters.iter().filter(|c| mesh(&c.name) == mesh(&cluster.name)).cloned().collect()
+        self.clusters.iter().filter(|c| self.is_same_mesh(c, cluster)).cloned().collect()
     }
 
     /// Waits until every proxy has the endpoints that exist now.

@@ -66,7 +66,8 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
         async move {
             let (home, config) = (cluster_named(clusters, &name)?, cluster_named(clusters, &config)?);
             let istiod = control_plane(home, mesh.revision.as_deref()).await?;
-            let (version, system) = (version(&istiod), istiod.namespace().unwrap_or_else(|| NAMESPACE.to_owned()));
+            let version = version(&istiod).unwrap_or_default();
+            let system = istiod.namespace().unwrap_or_else(|| NAMESPACE.to_owned());
             let (mtls, settings) = (mutual_tls(config, &system).await?, mesh_config(home, &istiod, &system).await?);
             let unreadable_log = unreadable_log(&settings);
             Ok::<_, MeshError>(FoundIstiod { cluster: name, version, mtls, unreadable_log })
@@ -120,11 +121,10 @@ async fn control_plane(primary: &Cluster, revision: Option<&str>) -> Result<Depl
     })
 }
 
-/// The tag of its image.
-fn version(istiod: &Deployment) -> String {
-    let containers = istiod.spec.template.spec.iter().flat_map(|spec| &spec.containers);
-    let image = containers.filter_map(|container| container.image.as_deref()).next();
-    image.map_or_else(String::new, |image| tag(image).to_owned())
+/// The version of a control plane, by the tag of its image; `None`: it has no container.
+pub(crate) fn version(istiod: &Deployment) -> Option<String> {
+    let spec = istiod.spec.template.spec.as_ref()?;
+    spec.containers.iter().find_map(|container| container.image.as_deref()).map(|image| tag(image).to_owned())
 }
 
 fn tag(image: &str) -> &str {

@@ -27,7 +27,7 @@ fn first_left(before: &Value, wanted: &Value, found: &Value, path: &str) -> Opti
         let (now, found) = (of(wanted, &name), of(found, &name));
         match old {
             Value::Object(_) => first_left(old, &now, &found, &path),
-            // What is a default cannot be told from what is not there.
+            // A default value cannot be distinguished from a missing one.
             old if now.is_null() && !is_default(old) && first_difference(old, &found, &path).is_none() => Some(path),
             _ => None,
         }

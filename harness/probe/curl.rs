@@ -99,7 +99,7 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Com
 /// A long option of curl, without dashes, and its value.
 type Flag = (&'static str, Option<String>);
 
-/// How each call is sent; `user` stands for [`USER`].
+/// How each call is sent; `user` replaces [`USER`].
 fn options(request: &Request, words: &Words, user: Option<u32>) -> Vec<Flag> {
     let headers: String = request.reply_headers.iter().map(|name| format!("{SEPARATOR}%header{{{name}}}")).collect();
     let write_out = format!(
@@ -176,7 +176,7 @@ fn url(request: &Request, nonce: &str) -> String {
 
 /// One call as curl reported it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub seen: CallSeen,
     /// The client's port; `None`: no connection was made.
     pub local_port: Option<u16>,
@@ -185,7 +185,7 @@ pub(super) struct Told {
 
 /// Reads curl's standard output: bodies, each followed by its call's line. What follows the last whole line belongs
 /// to a call that was cut short, and is dropped.
-pub(super) fn parse(stdout: &[u8], request: &Request, words: &Words) -> Result<Vec<Told>, String> {
+pub(super) fn parse(stdout: &[u8], request: &Request, words: &Words) -> Result<Vec<Reported>, String> {
     let mut parsed = Vec::new();
     let (mut body_start, mut line_start) = (0, 0);
     for (end, _) in stdout.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
@@ -216,7 +216,7 @@ fn without(value: &str, number: &str) -> String {
 }
 
 /// One line of `--write-out` and the body before it.
-fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Told> {
+fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Reported> {
     let mut parts = line.split(SEPARATOR);
     let mut words = parts.next()?.trim_start().splitn(6, ' ');
     let status: u16 = words.next()?.parse().ok()?;
@@ -227,7 +227,7 @@ fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Told> {
     let message = words.next().unwrap_or_default().trim();
     let headers = headers.iter().zip(parts).map(|(name, value)| (name.clone(), value.trim().to_owned()));
     let duration = Duration::try_from_secs_f64(seconds).ok()?;
-    Some(Told {
+    Some(Reported {
         seen: CallSeen {
             headers: headers.filter(|(_, value)| !value.is_empty()).collect(),
             ..CallSeen::new(outcome(code, status, message, body), duration)
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(ports.len(), expected as usize);
     }
 
-    async fn sent(request: &Request) -> Vec<Told> {
+    async fn sent(request: &Request) -> Vec<Reported> {
         let words = Words::new();
         let Command { argv, stdin } = command(request, &words, request.budget());
         let tool = crate::tool::Tool::new(&argv[0]).args(&argv[1..]).stdin(stdin);
@@ -403,8 +403,8 @@ mod tests {
         (address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
     }
 
-    fn bodies(parsed: &[Told]) -> Vec<&str> {
-        let body = |parsed: &'_ Told| match &parsed.seen.outcome {
+    fn bodies(parsed: &[Reported]) -> Vec<&str> {
+        let body = |parsed: &'_ Reported| match &parsed.seen.outcome {
             Outcome::Reply { body, .. } => body.clone().unwrap_or_default().leak() as &str,
             other => panic!("{other:?}"),
         };

@@ -26,7 +26,7 @@ pub struct Request {
     pub method: Option<String>,
     /// The body.
     pub body: Option<String>,
-    /// Request headers. [`USER`] in a value stands for the number of the user, from 1.
+    /// Request headers. [`USER`] in a value is replaced by the number of the user, from 1.
     pub headers: BTreeMap<String, String>,
     /// `ADDRESS:PORT` to connect to in place of the URL's; `Host` and the server name (SNI) stay those of the URL.
     pub connect_to: Option<String>,

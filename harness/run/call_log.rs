@@ -1,7 +1,7 @@
 //! Where the proxies' part in the calls of a scenario is read from, in a mesh that is used as it is.
 //!
 //! Its access log says enough, or the run adds a log of its own to the namespaces that it creates, or (where this user may not
-//! create EnvoyFilters) the counters of the caller's proxy stand in for it.
+//! create EnvoyFilters) the counters of the caller's proxy are used instead.
 
 use std::collections::BTreeSet;
 

@@ -32,32 +32,249 @@ pub struct Called {
     pub findings: Vec<Finding>,
 }
 
-/// Sends the calls of a step and judges them; with `within`, again until they hold.
-///
-/// # Errors
-/// When the calls could not be sent: the environment's fault.
-pub async fn send(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    planned: &PlannedCall,
-    patience: Patience,
-    log: &CallLog,
-) -> Result<Called, RunError> {
-    let Some(limit) = &planned.call.within else { return once(environment, running, planned, patience, log).await };
-    warm_up(environment, running, planned, patience).await?;
-    let (started, mut within) = (Instant::now(), Within::new(limit.0));
-    loop {
-        let began = started.elapsed();
-        let impatient = !within.is_last(began);
-        let mut called = series(environment, running, planned, patience, log, impatient).await?;
-        let holds = called.findings.iter().all(|finding| finding.class == Class::Pass);
-        if let Some(end) = within.add(began, holds) {
-            called.findings.push(settled(limit, end, within.series()));
-            return Ok(called);
+/// The calls of a scenario, between its workloads as they run now.
+#[derive(Clone, Copy)]
+pub struct Calls<'a> {
+    /// Where they are made.
+    pub environment: &'a Environment,
+    /// The workloads of the scenario.
+    pub running: &'a [RunningWorkload],
+    /// How long a call may take.
+    pub patience: Patience,
+    /// What says how calls went through the proxies.
+    pub log: &'a CallLog,
+}
+
+impl<'a> Calls<'a> {
+    /// Sends the calls of a step and judges them; with `within`, again until they hold.
+    ///
+    /// # Errors
+    /// When the calls could not be sent: the environment's fault.
+    pub async fn send(&self, planned: &PlannedCall) -> Result<Called, RunError> {
+        let Some(limit) = &planned.call.within else { return self.once(planned).await };
+        self.warm_up(planned).await?;
+        let (started, mut within) = (Instant::now(), Within::new(limit.0));
+        loop {
+            let began = started.elapsed();
+            let impatient = !within.is_last(began);
+            let mut called = self.series(planned, impatient).await?;
+            let holds = called.findings.iter().all(|finding| finding.class == Class::Pass);
+            if let Some(end) = within.add(began, holds) {
+                called.findings.push(settled(limit, end, within.series()));
+                return Ok(called);
+            }
+            if !holds {
+                wait::pass(BETWEEN_SERIES).await;
+            }
         }
-        if !holds {
-            wait::pass(BETWEEN_SERIES).await;
+    }
+
+    /// Sends the calls of one step and judges them, once.
+    ///
+    /// # Errors
+    /// When the calls could not be sent: the environment's fault.
+    pub async fn once(&self, planned: &PlannedCall) -> Result<Called, RunError> {
+        self.warm_up(planned).await?;
+        self.series(planned, false).await
+    }
+
+    /// Sends the calls that nobody judges.
+    async fn warm_up(&self, planned: &PlannedCall) -> Result<(), RunError> {
+        let Some(calls) = &planned.call.warm_up else { return Ok(()) };
+        let caller = self.caller(&planned.call).await?;
+        let request = self.request(planned).await?.warm_up(calls.value);
+        probe::send(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
+        Ok(())
+    }
+
+    /// One series; `impatient`: the first missing reply ends it.
+    async fn series(&self, planned: &PlannedCall, impatient: bool) -> Result<Called, RunError> {
+        let call = &planned.call;
+        let caller = self.caller(call).await?;
+        let mut request = self.request(planned).await?;
+        request.fail_early |= impatient && !call.expect.no_reply();
+        let (cluster, pod) = (caller.cluster, caller.pod.reference());
+        let needs = call.expect.needs();
+        let counted =
+            matches!(self.log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.pod.sidecar;
+        let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
+        let mut sent = probe::send(cluster, &pod, &caller.container, &request).await?;
+        if let Some(before) = before {
+            let after = counters::requests(cluster, &pod).await?;
+            let pods = self.addresses().await?;
+            probe::attribute(&mut sent.observations, &counters::between(&before, &after), &pods)
+                .map_err(|why| RunError::Counters { pod: format!("{}/{}", pod.namespace, pod.name), why })?;
+        } else if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
+            let servers = if needs.contains(&Need::ServerLogs) {
+                self.servers(&caller.pod, needs.contains(&Need::Zones)).await?
+            } else {
+                Vec::new()
+            };
+            let servers: Vec<Proxy<'_>> = servers.iter().map(Candidate::proxy).collect();
+            let own = caller.pod.sidecar.then_some(Proxy { cluster, pod: &pod, version: None, zone: None });
+            probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
         }
+        let ranges = ranges(self.environment);
+        let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
+        if sent.cut_short {
+            tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
+        }
+        Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges.pods), findings })
+    }
+
+    /// Uses up the connections between the proxies before `planned`: connections from before a change of a server's rules are served
+    /// once more by the old ones.
+    ///
+    /// # Errors
+    /// When the calls could not be sent: the environment's fault.
+    pub async fn drain(&self, planned: &PlannedCall) -> Result<(), RunError> {
+        let caller = self.caller(&planned.call).await?;
+        // Without a sidecar nothing stays open from one series of calls to the next.
+        if caller.pod.sidecar {
+            let request = self.request(planned).await?;
+            probe::drain(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
+        }
+        Ok(())
+    }
+
+    /// What a call step sends.
+    async fn request(&self, planned: &PlannedCall) -> Result<Request, RunError> {
+        let call = &planned.call;
+        let sticky = call.expect.get::<Sticky>();
+        Ok(Request {
+            url: self.address(&call.to).await?,
+            method: call.method.as_ref().map(|method| method.word().to_owned()),
+            body: call.body.as_ref().map(|body| body.value.clone()),
+            headers: call.headers.clone(),
+            connect_to: match &call.resolve {
+                Some(named) => Some(with_port(self.address(named).await?)),
+                None => None,
+            },
+            reply_headers: call.expect.get::<Headers>().map(Headers::names).unwrap_or_default(),
+            calls: planned.calls,
+            calls_per_user: sticky.map_or(1, |sticky| sticky.calls_per_user(planned.calls)),
+            cookies: sticky.is_some_and(Sticky::keeps_cookies),
+            new_connections: call.new_connections,
+            timeout: self.patience.timeout(call),
+            pace: pace(call),
+            fail_early: self.patience == Patience::Short && !call.expect.no_reply(),
+        })
+    }
+
+    /// The pod that a call comes from, as it is now: a fault may have recreated it.
+    async fn caller(&self, call: &Call) -> Result<CallerPod<'a>, RunError> {
+        let cluster = self.environment.cluster(&call.from.cluster)?;
+        let is_caller = |w: &&RunningWorkload| w.name == call.from.name && w.cluster == cluster.name;
+        // A `sleep` goes before a workload of the same name.
+        let callers = self.running.iter().filter(is_caller);
+        let caller = callers.min_by_key(|w| w.role != Role::Sleep).ok_or_else(|| RunError::Unknown {
+            what: "running workload",
+            name: call.from.to_string(),
+            known: self.running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
+        })?;
+        let (pod, container) = answered(cluster, workload::pod_of(cluster, &caller.namespace, &caller.name)).await?;
+        if !pod.ready {
+            return Err(RunError::NotReady { workload: caller.name.clone(), cluster: cluster.name.clone() });
+        }
+        Ok(CallerPod { cluster, pod, container })
+    }
+
+    /// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
+    pub async fn why(&self, call: &Call) -> Vec<Rung> {
+        let Ok(to) = self.address(&call.to).await else { return Vec::new() };
+        let Ok(to) = to.parse() else { return Vec::new() };
+        let caller = self.running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
+        let question = Question {
+            clusters: &self.environment.clusters,
+            topology: Some(&self.environment.topology),
+            from: &call.from,
+            namespace: caller.map(|w| w.namespace.as_str()),
+            to: &to,
+            headers: &call.headers,
+            contexts: &BTreeMap::new(),
+            expect: Some(&call.expect),
+        };
+        match tokio::time::timeout(LADDER_LIMIT, diagnose::climb(&question)).await {
+            Ok(Ok(ladder)) => ladder.rungs,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "no ladder");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the checks did not finish in time");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The text with its placeholders filled in: pods as they are now.
+    ///
+    /// # Errors
+    /// When a pod that it names is not there.
+    pub async fn address(&self, text: &str) -> Result<String, RunError> {
+        let mut addresses = BTreeMap::new();
+        for placeholder in url::placeholders(text) {
+            let Some(place) = placeholder.place else { continue };
+            let found = match place {
+                Place::Api(name) => {
+                    self.environment.cluster(name)?.peer_api_server.trim_start_matches("https://").to_owned()
+                }
+                Place::Gateway(name) => {
+                    ranges(self.environment).gateways.get(name).map(ToString::to_string).ok_or_else(|| {
+                        RunError::NotReady { workload: "the east-west gateway".into(), cluster: name.into() }
+                    })?
+                }
+                Place::Pod(version, cluster) => self.pod_address(version, cluster).await?,
+            };
+            addresses.insert(placeholder.text, found);
+        }
+        Ok(url::expand(text, |placeholder| addresses.get(placeholder.text).cloned()))
+    }
+
+    /// The address of a ready pod of that version: the first by its name.
+    async fn pod_address(&self, version: &str, cluster: Option<&str>) -> Result<String, RunError> {
+        for (name, namespace) in
+            places(self.running).into_iter().filter(|(name, _)| cluster.is_none_or(|one| one == *name))
+        {
+            let at = self.environment.cluster(name)?;
+            let mut pods = answered(at, workload::pods(at, namespace, &format!("version={version}"))).await?;
+            pods.sort_by(|a, b| a.name.cmp(&b.name));
+            if let Some(ip) = pods.iter().filter(|pod| pod.ready).find_map(|pod| pod.ip) {
+                return Ok(ip.to_string());
+            }
+        }
+        let cluster = cluster.unwrap_or("any cluster").to_owned();
+        Err(RunError::NotReady { workload: format!("version {version}"), cluster })
+    }
+
+    /// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go
+    /// between steps. One that is not ready may have no log.
+    async fn servers(&self, caller: &PodInfo, zones: bool) -> Result<Vec<Candidate<'a>>, RunError> {
+        let mut all = Vec::new();
+        for (cluster, namespace) in places(self.running) {
+            let cluster = self.environment.cluster(cluster)?;
+            let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
+            let zones = if zones { answered(cluster, workload::zones(cluster)).await? } else { BTreeMap::new() };
+            let zone = |pod: &PodInfo| pod.node.as_ref().and_then(|node| zones.get(node).cloned());
+            all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| Candidate {
+                cluster,
+                pod: p.reference(),
+                version: p.version.clone(),
+                zone: zone(p),
+            }));
+        }
+        Ok(all)
+    }
+
+    /// The address of every pod of the scenario's, by its name.
+    async fn addresses(&self) -> Result<BTreeMap<String, IpAddr>, RunError> {
+        let mut all = BTreeMap::new();
+        for (cluster, namespace) in places(self.running) {
+            let cluster = self.environment.cluster(cluster)?;
+            let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
+            all.extend(pods.into_iter().filter_map(|pod| Some((pod.name, pod.ip?))));
+        }
+        Ok(all)
     }
 }
 
@@ -81,76 +298,6 @@ fn settled(limit: &Located<Span>, end: Settled, series: u32) -> Finding {
     )
 }
 
-/// Sends the calls of one step and judges them, once.
-///
-/// # Errors
-/// When the calls could not be sent: the environment's fault.
-pub async fn once(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    planned: &PlannedCall,
-    patience: Patience,
-    log: &CallLog,
-) -> Result<Called, RunError> {
-    warm_up(environment, running, planned, patience).await?;
-    series(environment, running, planned, patience, log, false).await
-}
-
-/// Sends the calls that nobody judges.
-async fn warm_up(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    planned: &PlannedCall,
-    patience: Patience,
-) -> Result<(), RunError> {
-    let Some(calls) = &planned.call.warm_up else { return Ok(()) };
-    let caller = caller(environment, running, &planned.call).await?;
-    let request = request(environment, running, planned, patience).await?.warm_up(calls.value);
-    probe::send(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
-    Ok(())
-}
-
-/// One series; `impatient`: the first missing reply ends it.
-async fn series(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    planned: &PlannedCall,
-    patience: Patience,
-    log: &CallLog,
-    impatient: bool,
-) -> Result<Called, RunError> {
-    let call = &planned.call;
-    let caller = caller(environment, running, call).await?;
-    let mut request = request(environment, running, planned, patience).await?;
-    request.fail_early |= impatient && !call.expect.no_reply();
-    let (cluster, pod) = (caller.cluster, caller.pod.reference());
-    let needs = call.expect.needs();
-    let counted = matches!(log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.pod.sidecar;
-    let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
-    let mut sent = probe::send(cluster, &pod, &caller.container, &request).await?;
-    if let Some(before) = before {
-        let after = counters::requests(cluster, &pod).await?;
-        let pods = addresses(environment, running).await?;
-        probe::attribute(&mut sent.observations, &counters::between(&before, &after), &pods)
-            .map_err(|why| RunError::Counters { pod: format!("{}/{}", pod.namespace, pod.name), why })?;
-    } else if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
-        let servers = if needs.contains(&Need::ServerLogs) {
-            servers(environment, running, &caller.pod, needs.contains(&Need::Zones)).await?
-        } else {
-            Vec::new()
-        };
-        let servers: Vec<Proxy<'_>> = servers.iter().map(Candidate::proxy).collect();
-        let own = caller.pod.sidecar.then_some(Proxy { cluster, pod: &pod, version: None, zone: None });
-        probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
-    }
-    let ranges = ranges(environment);
-    let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
-    if sent.cut_short {
-        tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
-    }
-    Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges.pods), findings })
-}
-
 /// Where the endpoints of the environment's clusters are. A gateway is reached at its cluster's first node.
 fn ranges(environment: &Environment) -> Ranges {
     let gateways = environment.topology.clusters.iter().filter(|spec| spec.gateway).filter_map(|spec| {
@@ -160,55 +307,6 @@ fn ranges(environment: &Environment) -> Ranges {
     });
     let pods = environment.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
     Ranges { pods, gateways: gateways.collect() }
-}
-
-/// Uses up the connections between the proxies before `call`: connections from before a change of a server's rules are served
-/// once more by the old ones.
-///
-/// # Errors
-/// When the calls could not be sent: the environment's fault.
-pub async fn drain(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    call: &PlannedCall,
-    patience: Patience,
-) -> Result<(), RunError> {
-    let caller = caller(environment, running, &call.call).await?;
-    // Without a sidecar nothing stays open from one series of calls to the next.
-    if caller.pod.sidecar {
-        let request = request(environment, running, call, patience).await?;
-        probe::drain(caller.cluster, &caller.pod.reference(), &caller.container, &request).await?;
-    }
-    Ok(())
-}
-
-/// What a call step sends.
-async fn request(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    planned: &PlannedCall,
-    patience: Patience,
-) -> Result<Request, RunError> {
-    let call = &planned.call;
-    let sticky = call.expect.get::<Sticky>();
-    Ok(Request {
-        url: address(environment, running, &call.to).await?,
-        method: call.method.as_ref().map(|method| method.word().to_owned()),
-        body: call.body.as_ref().map(|body| body.value.clone()),
-        headers: call.headers.clone(),
-        connect_to: match &call.resolve {
-            Some(named) => Some(with_port(address(environment, running, named).await?)),
-            None => None,
-        },
-        reply_headers: call.expect.get::<Headers>().map(Headers::names).unwrap_or_default(),
-        calls: planned.calls,
-        calls_per_user: sticky.map_or(1, |sticky| sticky.calls_per_user(planned.calls)),
-        cookies: sticky.is_some_and(Sticky::keeps_cookies),
-        new_connections: call.new_connections,
-        timeout: patience.timeout(call),
-        pace: pace(call),
-        fail_early: patience == Patience::Short && !call.expect.no_reply(),
-    })
 }
 
 /// How long a call may take on average: as long as is expected of it.
@@ -237,56 +335,6 @@ struct CallerPod<'a> {
     container: String,
 }
 
-/// The pod that a call comes from, as it is now: a fault may have recreated it.
-async fn caller<'a>(
-    environment: &'a Environment,
-    running: &[RunningWorkload],
-    call: &Call,
-) -> Result<CallerPod<'a>, RunError> {
-    let cluster = environment.cluster(&call.from.cluster)?;
-    let is_caller = |w: &&RunningWorkload| w.name == call.from.name && w.cluster == cluster.name;
-    // A `sleep` goes before a workload of the same name.
-    let callers = running.iter().filter(is_caller);
-    let caller = callers.min_by_key(|w| w.role != Role::Sleep).ok_or_else(|| RunError::Unknown {
-        what: "running workload",
-        name: call.from.to_string(),
-        known: running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
-    })?;
-    let (pod, container) = answered(cluster, workload::pod_of(cluster, &caller.namespace, &caller.name)).await?;
-    if !pod.ready {
-        return Err(RunError::NotReady { workload: caller.name.clone(), cluster: cluster.name.clone() });
-    }
-    Ok(CallerPod { cluster, pod, container })
-}
-
-/// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
-pub async fn why(environment: &Environment, running: &[RunningWorkload], call: &Call) -> Vec<Rung> {
-    let Ok(to) = address(environment, running, &call.to).await else { return Vec::new() };
-    let Ok(to) = to.parse() else { return Vec::new() };
-    let caller = running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
-    let question = Question {
-        clusters: &environment.clusters,
-        topology: Some(&environment.topology),
-        from: &call.from,
-        namespace: caller.map(|w| w.namespace.as_str()),
-        to: &to,
-        headers: &call.headers,
-        contexts: &BTreeMap::new(),
-        expect: Some(&call.expect),
-    };
-    match tokio::time::timeout(LADDER_LIMIT, diagnose::climb(&question)).await {
-        Ok(Ok(ladder)) => ladder.rungs,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "no ladder");
-            Vec::new()
-        }
-        Err(_) => {
-            tracing::warn!(limit = ?LADDER_LIMIT, "no ladder: the checks did not finish in time");
-            Vec::new()
-        }
-    }
-}
-
 /// What an API server answers, if it does so soon: a stopped one takes connections and says nothing.
 async fn answered<T>(
     cluster: &Cluster,
@@ -299,47 +347,6 @@ async fn answered<T>(
             Err(RunError::Overdue { what: format!("a request to the API server of {}", cluster.name), limit: LIMIT })
         }
     }
-}
-
-/// The text with its placeholders filled in: pods as they are now.
-///
-/// # Errors
-/// When a pod that it names is not there.
-pub async fn address(environment: &Environment, running: &[RunningWorkload], text: &str) -> Result<String, RunError> {
-    let mut addresses = BTreeMap::new();
-    for placeholder in url::placeholders(text) {
-        let Some(place) = placeholder.place else { continue };
-        let found = match place {
-            Place::Api(name) => environment.cluster(name)?.peer_api_server.trim_start_matches("https://").to_owned(),
-            Place::Gateway(name) => ranges(environment)
-                .gateways
-                .get(name)
-                .map(ToString::to_string)
-                .ok_or_else(|| RunError::NotReady { workload: "the east-west gateway".into(), cluster: name.into() })?,
-            Place::Pod(version, cluster) => pod_address(environment, running, version, cluster).await?,
-        };
-        addresses.insert(placeholder.text, found);
-    }
-    Ok(url::expand(text, |placeholder| addresses.get(placeholder.text).cloned()))
-}
-
-/// The address of a ready pod of that version: the first by its name.
-async fn pod_address(
-    environment: &Environment,
-    running: &[RunningWorkload],
-    version: &str,
-    cluster: Option<&str>,
-) -> Result<String, RunError> {
-    for (name, namespace) in places(running).into_iter().filter(|(name, _)| cluster.is_none_or(|one| one == *name)) {
-        let at = environment.cluster(name)?;
-        let mut pods = answered(at, workload::pods(at, namespace, &format!("version={version}"))).await?;
-        pods.sort_by(|a, b| a.name.cmp(&b.name));
-        if let Some(ip) = pods.iter().filter(|pod| pod.ready).find_map(|pod| pod.ip) {
-            return Ok(ip.to_string());
-        }
-    }
-    let cluster = cluster.unwrap_or("any cluster").to_owned();
-    Err(RunError::NotReady { workload: format!("version {version}"), cluster })
 }
 
 /// Says where calls are missing because time was over.
@@ -362,44 +369,6 @@ impl Candidate<'_> {
         let Self { cluster, pod, version, zone } = self;
         Proxy { cluster, pod, version: version.as_deref(), zone: zone.as_deref() }
     }
-}
-
-/// Every ready pod with a sidecar that may have answered `caller`, whoever described it: looked up now, because pods come and go
-/// between steps. One that is not ready may have no log.
-async fn servers<'a>(
-    environment: &'a Environment,
-    running: &[RunningWorkload],
-    caller: &PodInfo,
-    zones: bool,
-) -> Result<Vec<Candidate<'a>>, RunError> {
-    let mut all = Vec::new();
-    for (cluster, namespace) in places(running) {
-        let cluster = environment.cluster(cluster)?;
-        let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
-        let zones = if zones { answered(cluster, workload::zones(cluster)).await? } else { BTreeMap::new() };
-        let zone = |pod: &PodInfo| pod.node.as_ref().and_then(|node| zones.get(node).cloned());
-        all.extend(pods.iter().filter(|p| may_answer(p, caller)).map(|p| Candidate {
-            cluster,
-            pod: p.reference(),
-            version: p.version.clone(),
-            zone: zone(p),
-        }));
-    }
-    Ok(all)
-}
-
-/// The address of every pod of the scenario's, by its name.
-async fn addresses(
-    environment: &Environment,
-    running: &[RunningWorkload],
-) -> Result<BTreeMap<String, IpAddr>, RunError> {
-    let mut all = BTreeMap::new();
-    for (cluster, namespace) in places(running) {
-        let cluster = environment.cluster(cluster)?;
-        let pods = answered(cluster, workload::pods(cluster, namespace, "")).await?;
-        all.extend(pods.into_iter().filter_map(|pod| Some((pod.name, pod.ip?))));
-    }
-    Ok(all)
 }
 
 /// Where the scenario's workloads are: cluster and namespace.

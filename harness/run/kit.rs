@@ -240,8 +240,7 @@ impl Kit {
             hub: self.hub.clone(),
             tag: self.tag.clone(),
             zipkin: self.image_of(AddOn::Zipkin),
-            crds: [Program::GatewayApi, Program::McsApi]
-                .into_iter()
+            crds: Program::crds()
                 .filter_map(|file| Some((file, self.supplied.program(file).ok()?.to_owned())))
                 .collect(),
             // The proxy that packages give is a stock Envoy; registries give Istio's own.

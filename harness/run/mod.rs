@@ -145,7 +145,7 @@ pub enum RunError {
     /// A proxy could not be read.
     #[error(transparent)]
     Observe(#[from] crate::observe::ObserveError),
-    /// Counters stand in for access logs, and do not say enough.
+    /// Counters are used instead of access logs, and do not say enough.
     #[error(
         "the counters of the proxy of {pod} do not say which call went to which endpoint: {why} (fix: allow this user to create \
          EnvoyFilters in the run's namespaces, or configure the mesh's access log as docs/existing.md shows)"

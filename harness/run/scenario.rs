@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::call_log::CallLog;
-use super::calls::{self, Called};
+use super::calls::{self, Called, Calls};
 use super::environment::Environment;
 use super::external::Claimed;
 use super::fault_injection::{Attempt, FaultInjection, Injection, RunUnderFault};
@@ -124,6 +124,11 @@ impl<'a> ScenarioRun<'a> {
         self.injection.as_ref().map_or(Patience::Long, Attempt::patience)
     }
 
+    fn calls(&self) -> Calls<'_> {
+        let (environment, running) = (&*self.environment, self.running.as_slice());
+        Calls { environment, running, patience: self.patience(), log: &self.log }
+    }
+
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
         for fault::Broken { name, cluster, .. } in fault::broken(&self.environment.dir)? {
             ui::say(format!("{name} is still in {cluster}: it is cleared before {} begins", self.chosen.name));
@@ -176,7 +181,7 @@ impl<'a> ScenarioRun<'a> {
                 && let Some(call) = plan.call_near(index)
             {
                 task.step(format!("step {}: the first broken rung", index + 1));
-                report.ladder = calls::why(self.environment, &self.running, &call.call).await;
+                report.ladder = self.calls().why(&call.call).await;
             }
             // A later step builds on this one: what it would find says nothing more.
             let stop = report.class() != Class::Pass;
@@ -202,7 +207,7 @@ impl<'a> ScenarioRun<'a> {
     async fn planned(&self) -> Vec<Planned> {
         let mut all = Vec::new();
         for (step, PlannedCall { call, .. }) in self.chosen.plan.calls() {
-            let url = calls::address(self.environment, &self.running, &call.to).await;
+            let url = self.calls().address(&call.to).await;
             let url = url.unwrap_or_else(|_| call.to.value.clone());
             all.push(Planned { step, from: call.from.name.clone(), cluster: call.from.cluster.clone(), url });
         }
@@ -214,9 +219,8 @@ impl<'a> ScenarioRun<'a> {
         let planned = match &step.action {
             Action::Call(call) => {
                 self.injection(index).await?;
-                let patience = self.patience();
-                let sent = calls::send(self.environment, &self.running, call, patience, &self.log);
-                let Called { calls, findings } = patience.within(calls::allowance(call), sent).await?;
+                let here = self.calls();
+                let Called { calls, findings } = here.patience.within(calls::allowance(call), here.send(call)).await?;
                 report.calls = Some(calls);
                 report.findings = findings;
                 report.control = self.controls.remove(&index);
@@ -273,8 +277,7 @@ impl<'a> ScenarioRun<'a> {
         self.witness.note("negative control: what the calls after the change expect must not hold yet");
         let chosen = self.chosen;
         for (index, call) in chosen.plan.calls_of(&planned.controls) {
-            let Called { findings, .. } =
-                calls::once(self.environment, &self.running, call, self.patience(), &self.log).await?;
+            let Called { findings, .. } = self.calls().once(call).await?;
             if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }
@@ -358,7 +361,7 @@ impl<'a> ScenarioRun<'a> {
     /// Uses up the connections that these calls would share with calls before a change of a server's rules.
     async fn drain(&self, calls: impl Iterator<Item = &PlannedCall>) -> Result<(), RunError> {
         for call in ways(calls) {
-            calls::drain(self.environment, &self.running, call, self.patience()).await?;
+            self.calls().drain(call).await?;
         }
         Ok(())
     }

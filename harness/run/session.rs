@@ -128,53 +128,51 @@ impl Session {
 
     /// Runs one scenario, on the current environment if it fits.
     pub async fn run(&mut self, chosen: &Chosen) -> &ScenarioReport {
-        let started = Instant::now();
-        let options = &chosen.plan.mesh;
         if let Err(error) = capsule::save(&self.folder, &self.settings.project.versions(), &chosen.plan.loaded) {
             ui::say(format!("warning: cannot create a capsule of this run: {error}"));
         }
+        let report = self.report_of(chosen).await;
+        let at = self.report.scenarios.len();
+        self.report.scenarios.push(report);
+        &self.report.scenarios[at]
+    }
+
+    async fn report_of(&mut self, chosen: &Chosen) -> ScenarioReport {
+        let started = Instant::now();
+        let failed = |error: String| ScenarioReport { error: Some(error), ..scenario::begun(chosen) };
         let (run, always) = (self.folder.clone(), self.settings.evidence);
         let keeping = |kit: Option<&Kit>| Keeping { run, always, versions: kit.map(making).unwrap_or_default() };
         let mut witness = Witness::new();
-        let mut refused = None;
         if self.prepare().await.is_ok()
             && let Some(kit) = &self.kit
         {
             let problems = wrong_input::settings(kit, chosen).await;
-            refused = self.refused_alone(chosen, problems);
-        }
-        if refused.is_some() || !self.refused.is_empty() {
-            let error = Some(refused.unwrap_or_else(|| "the input of this run is refused".to_owned()));
-            self.report.scenarios.push(ScenarioReport { error, ..scenario::begun(chosen) });
-            let last = self.report.scenarios.len() - 1;
-            return &self.report.scenarios[last];
-        }
-        let entered = self.enter(&chosen.plan.topology, options).await.map(drop);
-        if entered.is_ok() {
-            self.ask_about_input().await;
-            if let Some(environment) = self.environment.as_ref().filter(|_| !self.announced.contains(&chosen.name)) {
-                let problems = wrong_input::problems(environment, std::slice::from_ref(chosen)).await;
-                refused = self.refused_alone(chosen, problems);
+            if let Some(refused) = self.refused_alone(chosen, problems) {
+                return failed(refused);
             }
         }
-        let report = if let Err(error) = entered {
-            let mut report = ScenarioReport { error: Some(error.to_string()), ..scenario::begun(chosen) };
+        if !self.refused.is_empty() {
+            return failed("the input of this run is refused".to_owned());
+        }
+        if let Err(error) = self.enter(&chosen.plan.topology, &chosen.plan.mesh).await.map(drop) {
+            let mut report = failed(error.to_string());
             report.seconds = started.elapsed().as_secs_f64();
             let keeping = keeping(self.kit.as_ref());
             self.keep_evidence(&keeping, &mut witness, &mut report).await;
             self.leave().await;
-            report
-        } else if let (Some(environment), Some(kit), true) =
-            (&mut self.environment, &self.kit, self.refused.is_empty() && refused.is_none())
-        {
-            scenario::run(environment, kit, chosen, &keeping(Some(kit))).await
-        } else {
-            let error = Some(refused.unwrap_or_else(|| "files of this run are refused by the clusters".to_owned()));
-            ScenarioReport { error, ..scenario::begun(chosen) }
-        };
-        let at = self.report.scenarios.len();
-        self.report.scenarios.push(report);
-        &self.report.scenarios[at]
+            return report;
+        }
+        self.ask_about_input().await;
+        if let Some(environment) = self.environment.as_ref().filter(|_| !self.announced.contains(&chosen.name)) {
+            let problems = wrong_input::problems(environment, std::slice::from_ref(chosen)).await;
+            if let Some(refused) = self.refused_alone(chosen, problems) {
+                return failed(refused);
+            }
+        }
+        match (&mut self.environment, &self.kit, self.refused.is_empty()) {
+            (Some(environment), Some(kit), true) => scenario::run(environment, kit, chosen, &keeping(Some(kit))).await,
+            _ => failed("files of this run are refused by the clusters".to_owned()),
+        }
     }
 
     /// Runs one scenario with a fault, on the current environment. It is not in the run's reports: it is expected not to pass.

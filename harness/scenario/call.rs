@@ -16,12 +16,12 @@ use crate::stats::DETECT;
 pub struct Call {
     /// The caller, as `NAME@CLUSTER`: a `sleep`, or any workload whose container has `curl`.
     pub from: Located<WorkloadRef>,
-    /// The URL. `{cluster2.api}` stands for the address of that cluster's API server, `{v2.pod}` for that of a pod.
+    /// The URL. `{cluster2.api}` is the address of that cluster's API server, `{v2.pod}` for that of a pod.
     pub to: Located<String>,
     /// The method (default: GET, or POST with a `body`).
     #[serde(default)]
     pub method: Option<Located<Method>>,
-    /// Request headers; `{n}` in a value stands for the number of the user that calls.
+    /// Request headers; `{n}` in a value is replaced by the number of the user that calls.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// What is sent.

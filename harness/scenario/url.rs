@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What a placeholder stands for.
+/// What replaces a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place<'a> {
     /// `{cluster2.api}`: `ADDRESS:PORT` of that cluster's API server, as the other clusters reach it.
@@ -18,7 +18,7 @@ pub enum Place<'a> {
 pub struct Placeholder<'a> {
     /// The text between the braces.
     pub text: &'a str,
-    /// What it stands for, if that is known.
+    /// What replaces it, if that is known.
     pub place: Option<Place<'a>>,
     /// Its bytes in the URL, with the braces.
     pub span: Range<usize>,

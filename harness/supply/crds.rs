@@ -19,7 +19,7 @@ pub(super) struct Crds {
 }
 
 impl Crds {
-    /// Those that `program` stands for.
+    /// Those of `program`.
     ///
     /// # Errors
     /// When `versions.yaml` names another version than Istio's module list requires, or `program` is no such file.
@@ -35,7 +35,7 @@ impl Crds {
             gobuild::istio_requires(module).ok_or_else(|| format!("Istio's modules do not contain {module}"))?;
         match named {
             Some(named) if named != version => Err(format!(
-                "versions.yaml has `{program}: {named}`, and the module list of Istio requires {version} (docs/supply.md tells \
+                "versions.yaml has `{program}: {named}`, and the module list of Istio requires {version} (docs/supply.md shows \
                  how to move one)"
             )),
             _ => Ok(Self { program, module, folder, version: version.to_owned() }),

@@ -76,6 +76,19 @@ pub(super) enum InNode {
 const NETNS: &[Purpose] = &[Purpose::Netns];
 const KIND: &[Purpose] = &[Purpose::Kind];
 
+/// CustomResourceDefinitions that a mesh is installed with when a scenario asks for them.
+const fn crds(name: &'static str) -> Record {
+    Record {
+        name,
+        version: None,
+        part: Component::Other,
+        package: Package::Crds,
+        needed_by: &[],
+        in_node: InNode::No,
+        option: None,
+    }
+}
+
 const fn go(name: &'static str, part: Component, build: &'static str, package: &'static str) -> Record {
     let package = Package::Go { build, package };
     Record { name, version: None, part, package, needed_by: &[], in_node: InNode::No, option: None }
@@ -97,6 +110,11 @@ macro_rules! programs {
         }
 
         impl Program {
+    /// The files of CustomResourceDefinitions that a mesh can be installed with.
+    pub fn crds() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|program| program.record().package == Package::Crds)
+    }
+
             /// Every one of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
@@ -235,25 +253,9 @@ programs! {
         ..go("pause", Component::Other, "pause", ".")
     },
     /// The CustomResourceDefinitions of the Gateway API.
-    GatewayApi: Record {
-        name: "gateway-api",
-        version: None,
-        part: Component::Other,
-        package: Package::Crds,
-        needed_by: &[],
-        in_node: InNode::No,
-        option: None,
-    },
+    GatewayApi: crds("gateway-api"),
     /// The CustomResourceDefinitions of the Multi-Cluster Services API.
-    McsApi: Record {
-        name: "mcs-api",
-        version: None,
-        part: Component::Other,
-        package: Package::Crds,
-        needed_by: &[],
-        in_node: InNode::No,
-        option: None,
-    },
+    McsApi: crds("mcs-api"),
     /// The Zipkin server: a Java archive.
     Zipkin: Record {
         name: "zipkin",

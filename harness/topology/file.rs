@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::settings::{Asked, Setting};
+use super::settings::Asked;
 use crate::source::Located;
 
 /// What `topology.yaml` says.
@@ -17,25 +17,7 @@ pub(super) struct File {
     pub trust_domain: Option<Located<String>>,
     pub clusters: Located<BTreeMap<Located<String>, Entry>>,
     #[serde(default)]
-    pub mesh: Mesh,
-}
-
-/// What it sets of Istio.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Mesh {
-    #[serde(default)]
-    pub config: Option<Located<Setting>>,
-    #[serde(default)]
-    pub values: Option<Located<Setting>>,
-    #[serde(default)]
-    pub revision: Option<Located<String>>,
-}
-
-impl Mesh {
-    pub fn asked(&self) -> Asked {
-        Asked { config: self.config.clone(), values: self.values.clone(), revision: self.revision.clone() }
-    }
+    pub mesh: Asked,
 }
 
 #[derive(Debug, Deserialize)]

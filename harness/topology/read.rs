@@ -40,7 +40,7 @@ impl Topology {
         let mut problems = check_names(&file, &read);
         problems.extend(contradictions::of(&file, &read));
         problems.extend(extra_files(&folder, &read));
-        let (istio, wrong) = read.mesh.asked().read(&file, |named| located(&folder, named));
+        let (istio, wrong) = read.mesh.read(&file, |named| located(&folder, named));
         problems.extend(wrong);
         let roles: BTreeMap<String, Role> =
             read.clusters.iter().map(|(name, entry)| (name.value.clone(), role(name, entry))).collect();

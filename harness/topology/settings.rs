@@ -47,9 +47,7 @@ impl IstioSettings {
             revision: over.revision.clone().or_else(|| self.revision.clone()),
         }
     }
-}
 
-impl IstioSettings {
     /// The names of the settings, each with whether it is set.
     pub fn names(&self) -> [(&'static str, bool); 3] {
         let Self { config, values, revision } = self;
@@ -89,7 +87,7 @@ pub enum Part {
     Values,
 }
 
-/// Fields that the harness sets, and what to write instead or why they must stay. A name with a dot at its end stands for all
+/// Fields that the harness sets, and what to write instead or why they must stay. A name with a dot at its end means all
 /// fields below it.
 ///
 /// Sources: `istio::primary`, and `mesh/v1alpha1/config.proto` of Istio's API for the names.
@@ -196,14 +194,18 @@ pub enum Setting {
     File(PathBuf),
 }
 
-/// Settings as a scenario's or a topology's `mesh` writes them.
-#[derive(Debug, Clone, Default)]
+/// Settings as the `mesh` of a topology writes them, and that of a scenario beside its options.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Asked {
     /// `config`.
+    #[serde(default)]
     pub config: Option<Located<Setting>>,
     /// `values`.
+    #[serde(default)]
     pub values: Option<Located<Setting>>,
     /// `revision`.
+    #[serde(default)]
     pub revision: Option<Located<String>>,
 }
 
@@ -212,8 +214,7 @@ impl Asked {
     /// names. What is read comes with everything that is wrong.
     pub fn read(&self, file: &Arc<Source>, locate: impl Fn(&Path) -> Option<PathBuf>) -> (IstioSettings, Vec<Problem>) {
         let (mut settings, mut problems) = (IstioSettings::default(), Vec::new());
-        for (part, name, asked) in [(Part::Config, "config", &self.config), (Part::Values, "values", &self.values)] {
-            let Some(asked) = asked else { continue };
+        for (part, name, asked) in self.parts() {
             match read(file, name, asked, &locate) {
                 Ok(read) => {
                     problems.extend(read.problems(part));
@@ -239,12 +240,14 @@ impl Asked {
 
     /// What of it a stock Envoy would reject.
     pub fn not_stock(&self, file: &Arc<Source>, locate: impl Fn(&Path) -> Option<PathBuf>) -> Vec<Problem> {
-        let parts = [(Part::Config, "config", &self.config), (Part::Values, "values", &self.values)];
-        let read = parts.into_iter().filter_map(|(part, name, asked)| {
-            let read = read(file, name, asked.as_ref()?, &locate).ok()?;
-            Some(read.not_stock(part))
-        });
-        read.flatten().collect()
+        let read = self.parts().filter_map(|(part, name, asked)| Some((part, read(file, name, asked, &locate).ok()?)));
+        read.flat_map(|(part, read)| read.not_stock(part)).collect()
+    }
+
+    /// The fields that are set, with the part of Istio that they are for and its key.
+    fn parts(&self) -> impl Iterator<Item = (Part, &'static str, &Located<Setting>)> {
+        let all = [(Part::Config, "config", &self.config), (Part::Values, "values", &self.values)];
+        all.into_iter().filter_map(|(part, name, asked)| Some((part, name, asked.as_ref()?)))
     }
 }
 

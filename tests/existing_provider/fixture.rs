@@ -47,9 +47,9 @@ impl Fixture {
     pub fn with_mesh() -> Self {
         let mut fixture = Self::empty();
         succeeded(&fixture.meshproof(fixture.theirs.path(), &["up", "--provider", "netns"]));
-        let told = fixture.meshproof(fixture.theirs.path(), &["env"]);
-        let told = String::from_utf8(told.stdout).unwrap();
-        let line = told.lines().find_map(|l| l.strip_prefix("export KUBECONFIG=")).unwrap();
+        let printed = fixture.meshproof(fixture.theirs.path(), &["env"]);
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let line = printed.lines().find_map(|l| l.strip_prefix("export KUBECONFIG=")).unwrap();
         fixture.kubeconfigs = line.trim_matches('\'').split(':').map(PathBuf::from).collect();
         fixture
     }

@@ -1,4 +1,4 @@
-//! Clusters that were not made by the run, for real. Those of a netns environment stand for a user's; on kind, Istio is
+//! Clusters that the run did not create, for real. Those of a netns environment represent a user's; on kind, Istio is
 //! installed as its manual says.
 //!
 //! Needs root (or Docker) and the programs of the supply. Without them the tests skip locally, with the reason, and fail

@@ -160,9 +160,9 @@ async fn a_mesh_that_was_installed_by_istio_s_manual_is_used_unchanged() {
     let existing = ["--provider", "existing", "--context", &given[0], "--context", &given[1]];
     let ran = meshproof(&[&["run"], &existing[..], &["--keep", SCENARIO]].concat());
     succeeded(&ran);
-    let told = stdout(&ran);
-    assert!(told.contains("1 scenario: 1 pass") && told.contains("mtls permissive"), "{told}");
-    assert!(told.contains("EnvoyFilter meshproof-access-log"), "{told}");
+    let printed = stdout(&ran);
+    assert!(printed.contains("1 scenario: 1 pass") && printed.contains("mtls permissive"), "{printed}");
+    assert!(printed.contains("EnvoyFilter meshproof-access-log"), "{printed}");
     let url = "http://helloworld.app1:5000/hello";
     let why = meshproof(&["why", "sleep@cluster1", url, "--context", &given[0], "--context", &given[1]]);
     succeeded(&why);

@@ -85,10 +85,10 @@ async fn a_whole_mesh_is_checked_by_a_user_who_may_only_read() {
     let contexts = ["--context", "cluster1=reader1", "--context", "cluster2=reader2"];
     let why = run(&[&["why", "sleep@cluster1", "http://helloworld.app1:5000/hello"], &contexts[..]].concat());
     assert_eq!(why.status.code(), Some(3), "{}", stdout(&why));
-    let told = stdout(&why);
-    assert!(!told.contains('✗') && told.contains("mutual TLS at both ends"), "{told}");
+    let printed = stdout(&why);
+    assert!(!printed.contains('✗') && printed.contains("mutual TLS at both ends"), "{printed}");
     for rung in ["clusters synced", "one root of trust", "endpoints in the caller", "mutual TLS at both"] {
-        assert!(told.lines().any(|line| line.starts_with('✓') && line.contains(rung)), "{rung}: {told}");
+        assert!(printed.lines().any(|line| line.starts_with('✓') && line.contains(rung)), "{rung}: {printed}");
     }
     assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new(), "something was written");
 

@@ -84,9 +84,12 @@ async fn a_mesh_of_istio_s_defaults_needs_no_configuration() {
     // All that proxies report is judged, by a log of the run's own.
     let passed = fixture.run(&[], &SCENARIOS);
     succeeded(&passed);
-    let told = stdout(&passed);
-    assert!(told.contains("2 scenarios: 2 pass") && told.contains("EnvoyFilter meshproof-access-log"), "{told}");
-    assert!(told.contains("mtls permissive"), "{told}");
+    let printed = stdout(&passed);
+    assert!(
+        printed.contains("2 scenarios: 2 pass") && printed.contains("EnvoyFilter meshproof-access-log"),
+        "{printed}"
+    );
+    assert!(printed.contains("mtls permissive"), "{printed}");
     assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new());
 }
 
@@ -127,8 +130,8 @@ async fn a_mesh_that_is_installed_for_the_run_goes_with_it() {
     let before = fixture.objects_at_rest().await;
     let none = fixture.run(&[], &SCENARIOS[..1]);
     assert_eq!(none.status.code(), Some(4), "{}", stdout(&none));
-    let told = String::from_utf8_lossy(&none.stderr).into_owned();
-    assert!(told.contains("no control plane") && told.contains("--install-mesh"), "{told}");
+    let printed = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(printed.contains("no control plane") && printed.contains("--install-mesh"), "{printed}");
 
     let passed = fixture.run(&["--install-mesh"], &SCENARIOS);
     succeeded(&passed);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::super::check::Check;
 use super::super::judgement::{Found, Judge, Ranges};
 use super::super::kind::{Kind, Need};
-use super::super::tally::{by_version, plural};
+use super::super::tally::{by_version, count, plural};
 use crate::source::Located;
 use crate::verdict::Class;
 
@@ -43,9 +43,9 @@ impl Kind for Attempts {
         let attempts: Vec<u32> = replies.iter().filter_map(|call| call.client_proxy.as_ref()?.attempts).collect();
         let lines = replies.iter().filter(|call| call.client_proxy.is_some()).count();
         let (low, high) = self.range();
-        let mut counts = super::super::tally::count(attempts.iter()).into_iter();
-        let words = counts.by_ref().map(|(n, calls)| format!("{} ({calls})", plural(*n as usize, "attempt")));
-        let words: Vec<String> = words.collect();
+        let counts = count(attempts.iter()).into_iter();
+        let words: Vec<String> =
+            counts.map(|(n, calls)| format!("{} ({calls})", plural(*n as usize, "attempt"))).collect();
         let words = if words.is_empty() { "nothing".to_owned() } else { words.join(", ") };
         let observed = format!("{words} by the caller's proxy, of {}", plural(replies.len(), "reply"));
         let holds = attempts.iter().all(|n| (low..=high).contains(n));

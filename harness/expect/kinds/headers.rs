@@ -10,9 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::super::check::Check;
 use super::super::judgement::{Found, Judge, Ranges};
 use super::super::kind::Kind;
-use super::super::tally::{by_version, count};
+use super::super::tally::count;
 use crate::source::Located;
-use crate::verdict::Class;
 
 /// The headers of every reply.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -71,12 +70,8 @@ impl Kind for Headers {
             let more = if more > 0 { format!(" and {more} other values") } else { String::new() };
             format!("{name}: {}{more}", words.join(", "))
         };
-        let mut found = judge.holds(holds, self.0.keys().map(seen).collect::<Vec<_>>().join("; "));
-        if replies.is_empty() {
-            found.class = Class::Inconclusive;
-            found.observed = format!("no reply to judge by: {}", by_version(judge.seen));
-        }
-        found
+        let found = judge.holds(holds, self.0.keys().map(seen).collect::<Vec<_>>().join("; "));
+        judge.unless_silent(found, replies.len())
     }
 
     fn check(&self, check: &mut Check<'_>) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::super::check::Check;
 use super::super::judgement::{Found, Judge, Ranges};
 use super::super::kind::Kind;
-use super::super::tally::{by_version, plural};
+use super::super::tally::plural;
 use crate::source::{Located, Span};
 use crate::stats::{PRESENCE_MISS, percentile_calls, percentile_shown, presence_calls, presence_power, ranks};
 use crate::verdict::Class;
@@ -112,11 +112,7 @@ impl Kind for Latency {
             parts.push(observed);
         }
         found.observed = parts.join("; ");
-        if times.is_empty() {
-            found.class = Class::Inconclusive;
-            found.observed = format!("no reply to judge by: {}", by_version(judge.seen));
-        }
-        found
+        judge.unless_silent(found, times.len())
     }
 
     fn calls_needed(&self, detect: f64) -> u32 {

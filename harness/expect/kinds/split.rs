@@ -15,7 +15,7 @@ use super::super::tally::{count, instances, list_others, plural, version, versio
 use crate::source::Located;
 use crate::verdict::Class;
 
-/// What the replies are told apart by.
+/// What the replies are grouped by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -35,7 +35,7 @@ pub enum By {
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Split {
-    /// What the replies are told apart by (default: version).
+    /// What the replies are grouped by (default: version).
     #[serde(default)]
     pub by: Located<By>,
     /// With `by: instance`: how many pods answer, each with the same share.
@@ -46,7 +46,7 @@ pub struct Split {
     pub shares: BTreeMap<String, Located<Share>>,
 }
 
-/// More pods than this cannot be told apart by a reasonable number of calls.
+/// More pods than this cannot be distinguished by a reasonable number of calls.
 const MAX_INSTANCES: u32 = 20;
 
 impl Split {
