@@ -1,8 +1,8 @@
 //! The only place that sleeps.
 //!
 //! A condition answers [`Poll::Ready`], [`Poll::NotYet`] with what is missing, or
-//! [`Poll::Failed`] when it can no longer come true. A time-out names what was missing last, also when a check did not end. The
-//! time-outs are long on purpose: one that expires means a defect, never a slow machine. (The
+//! [`Poll::Failed`] when it can no longer come true. A long wait shows what is missing, and a time-out names what was missing
+//! last, also when a check did not end. The time-outs are long on purpose: one that expires means a defect, never a slow machine. (The
 //! shape is that of oxidecomputer/omicron `test-utils/src/dev/poll.rs`.)
 
 use std::future::Future;
@@ -11,9 +11,14 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::ui;
+
 /// A look that began in time may end, though not go on for ever: an API server that is stopped takes a question and never
 /// answers, and nothing below sets a limit. (One that waits for a webhook answers within half a minute.)
 const LOOK: Duration = Duration::from_secs(35);
+
+/// After this long, standard error shows what is missing; then again whenever twice that time has passed.
+const REPORT: Duration = Duration::from_secs(8);
 
 /// What one look at a condition found.
 #[derive(Debug)]
@@ -49,7 +54,8 @@ pub enum WaitError<E: std::error::Error + 'static> {
     },
 }
 
-/// Looks at `condition` every `interval` until it is ready, has failed, or `limit` is over.
+/// Looks at `condition` every `interval` until it is ready, has failed, or `limit` is over. A wait of more than 8 s shows what
+/// is missing on standard error.
 ///
 /// # Errors
 /// [`WaitError`].
@@ -67,9 +73,17 @@ where
     let what = what.into();
     let started = Instant::now();
     let mut missing = String::new();
+    let mut report = REPORT;
     loop {
         let rest = limit.saturating_sub(started.elapsed()).max(LOOK);
-        missing = match tokio::time::timeout(rest, condition()).await {
+        let mut look = std::pin::pin!(condition());
+        let quiet = report.saturating_sub(started.elapsed()).min(rest);
+        let mut looked = tokio::time::timeout(quiet, look.as_mut()).await;
+        if looked.is_err() && quiet < rest {
+            report = say(&what, &unanswered(&missing, quiet), started.elapsed());
+            looked = tokio::time::timeout(rest - quiet, look).await;
+        }
+        missing = match looked {
             Ok(Poll::Ready(value)) => return Ok(value),
             Ok(Poll::Failed(source)) => return Err(WaitError::Failed { what, source }),
             Ok(Poll::NotYet(missing)) => missing,
@@ -85,8 +99,17 @@ where
         if waited >= limit {
             return Err(WaitError::TimedOut { what, waited, missing });
         }
+        if waited >= report {
+            report = say(&what, &missing, waited);
+        }
         tokio::time::sleep(interval.min(limit - waited)).await;
     }
+}
+
+/// Shows what is missing. Answers when to show it again.
+fn say(what: &str, missing: &str, waited: Duration) -> Duration {
+    ui::say(format!("waiting for {what}: {missing} ({})", ui::seconds(waited)));
+    waited * 2
 }
 
 /// What is missing after a check that did not end; `before` is what the previous one found missing.

@@ -8,12 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 
 use super::{MeshError, NAMESPACE};
-use crate::observe::readiness::{Readiness, crashed_again, readiness};
+use crate::observe::readiness::{Readiness, readiness};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
-
-/// A pod that was started again this often will not become ready: all that it needs was there before it.
-const CRASHES: i32 = 3;
 
 /// Waits until the Deployment `name` of the mesh's namespace is ready; its pods have the label `app=APP`.
 ///
@@ -40,9 +37,6 @@ pub(super) async fn deployment_ready(
             let (cluster, name) = (cluster.name.clone(), name.to_owned());
             Poll::Failed(MeshError::NotStarting { cluster, name, why })
         };
-        if let Some(crash) = crashed_again(&pods, CRASHES) {
-            return failed(crash);
-        }
         match readiness(&deployment, &pods) {
             Readiness::Ready => Poll::Ready(()),
             Readiness::NotYet(why) => Poll::NotYet(why),

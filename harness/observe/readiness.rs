@@ -21,6 +21,17 @@ pub enum Readiness {
 /// Waiting for a container in these states is in vain.
 const HOPELESS: &[&str] = &["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 
+/// Reasons of a container whose image was not pulled. Their message is the kubelet's, with what the registry responded.
+const NOT_PULLED: &[&str] = &["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"];
+
+/// What a pull's message contains if the next attempt may succeed: the registry was slow or overloaded.
+const MAY_PASS: &[&str] =
+    &["timeout", "timed out", "deadline exceeded", "connection reset", "EOF", " 500 ", " 502 ", " 503 ", " 504 "];
+
+/// A container that ended this often does not run because of something that time does not change: all that it needs was
+/// there before its second start.
+const CRASHES: i32 = 3;
+
 /// A pod that its node refused for one of these reasons is refused again, however often it is recreated.
 const REFUSED: &[&str] = &["UnsupportedPodSpec"];
 
@@ -103,10 +114,16 @@ fn trouble(status: &ContainerStatus) -> Option<(String, bool)> {
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".into());
         let message = waiting.message.as_deref().map(|m| format!(" ({m})")).unwrap_or_default();
-        let hopeless = HOPELESS.contains(&reason.as_str());
         let before = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-        let crash = before.map(|ended| format!("; it {}", how_it_ended(ended))).unwrap_or_default();
-        return Some((format!("container {name}: {reason}{message}{crash}"), hopeless));
+        let starts = match status.restart_count {
+            0 => String::new(),
+            restarts => format!("started {} times, ", restarts + 1),
+        };
+        let crash = before.map(|ended| format!("; {starts}it {}", how_it_ended(ended))).unwrap_or_default();
+        let hopeless = HOPELESS.contains(&reason.as_str()) || is_refused(&reason, waiting.message.as_deref());
+        let crashes = before.is_some() && status.restart_count >= CRASHES;
+        let hint = hint(&reason).map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        return Some((format!("container {name}: {reason}{message}{crash}{hint}"), hopeless || crashes));
     }
     if let Some(ended) = state.terminated.as_ref().filter(|t| t.exit_code != 0) {
         return Some((format!("container {name}: {}", how_it_ended(ended)), false));
@@ -114,22 +131,32 @@ fn trouble(status: &ContainerStatus) -> Option<(String, bool)> {
     (state.running.is_some() && !status.ready).then(|| (format!("container {name}: running, not ready"), false))
 }
 
+/// Whether a registry refused to give the image, or there is no such registry. Before 1.32, a kubelet does not repeat the cause
+/// while it backs off.
+fn is_refused(reason: &str, message: Option<&str>) -> bool {
+    let cause =
+        message.filter(|m| reason == "ErrImagePull" || m.contains("rrImagePull") || m.contains("failed to pull"));
+    NOT_PULLED.contains(&reason) && cause.is_some_and(|cause| !MAY_PASS.iter().any(|text| cause.contains(text)))
+}
+
+/// What to do about a container that waits for `reason`.
+fn hint(reason: &str) -> Option<&'static str> {
+    match reason {
+        "InvalidImageName" => Some("write the image as registry/name:tag"),
+        reason if NOT_PULLED.contains(&reason) || reason == "ErrImageNeverPull" => Some(
+            "check its name; nodes have the images that versions.yaml lists; a private registry needs imagePullSecrets",
+        ),
+        "CreateContainerConfigError" => Some("add the ConfigMap or Secret that the pod refers to, or correct its name"),
+        "CrashLoopBackOff" => Some("run: kubectl logs --previous"),
+        _ => None,
+    }
+}
+
 /// The exit code and, where it is known, what was printed last.
 fn how_it_ended(ended: &ContainerStateTerminated) -> String {
     let said = ended.message.as_deref().map(str::trim).filter(|said| !said.is_empty());
     let said = said.map(|said| format!(" and printed:\n{said}\n")).unwrap_or_default();
     format!("ended with exit code {}{said}", ended.exit_code)
-}
-
-/// The crash of a container that ended and was started again at least `times` times, if there is one.
-pub fn crashed_again(pods: &[Pod], times: i32) -> Option<String> {
-    pods.iter().find_map(|pod| {
-        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-        let mut crashing = statuses.filter(|s| !s.ready && s.restart_count >= times);
-        let status = crashing.find(|s| s.state.as_ref().is_some_and(|state| state.waiting.is_some()))?;
-        let pod = pod.metadata.name.as_deref().unwrap_or_default();
-        Some(format!("pod {pod} was started {} times: {}", status.restart_count + 1, trouble(status)?.0))
-    })
 }
 
 /// What a Deployment was asked for and its controller has not done yet; readiness is not part of it.
@@ -200,8 +227,16 @@ mod tests {
     }
 
     #[rstest]
-    #[case::pulling(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } }), false,
-        "pod a: container sleep: ImagePullBackOff (no such image)")]
+    #[case::slow_registry(json!({ "waiting": { "reason": "ErrImagePull", "message": "dial tcp: i/o timeout" } }), false,
+        "pod a: container sleep: ErrImagePull (dial tcp: i/o timeout) (hint: check its name;")]
+    #[case::no_such_image(json!({ "waiting": { "reason": "ErrImagePull", "message": "a.b/c:1: not found" } }), true,
+        "pod a: container sleep: ErrImagePull (a.b/c:1: not found) (hint: check its name;")]
+    #[case::backing_off(json!({ "waiting": { "reason": "ImagePullBackOff",
+        "message": "Back-off pulling image \"a.b/c:1\": ErrImagePull: a.b/c:1: not found" } }), true, "ErrImagePull: a.b/c:1: not found")]
+    #[case::backing_off_without_cause(json!({ "waiting": { "reason": "ImagePullBackOff",
+        "message": "Back-off pulling image \"a.b/c:1\"" } }), false, "ImagePullBackOff")]
+    #[case::invalid_name(json!({ "waiting": { "reason": "InvalidImageName", "message": "invalid reference format" } }), true,
+        "InvalidImageName (invalid reference format) (hint: write the image as registry/name:tag)")]
     #[case::never(json!({ "waiting": { "reason": "ErrImageNeverPull" } }), true, "pod a: container sleep: ErrImageNeverPull")]
     #[case::crashed(json!({ "terminated": { "exitCode": 3 } }), false, "container sleep: ended with exit code 3")]
     #[case::said(json!({ "terminated": { "exitCode": 3, "message": "no such flag\n" } }), false,
@@ -216,19 +251,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_container_that_crashes_again_and_again_is_reported_with_its_last_words() {
+    #[rstest]
+    #[case::at_first(2, false)]
+    #[case::again_and_again(3, true)]
+    fn a_container_that_crashes_is_reported_with_its_last_words(#[case] restarts: i32, #[case] hopeless: bool) {
         let mut crashing =
             pod("a", false, json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 20 s" } }));
         let status = &mut crashing.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0];
         status.last_state =
             serde_json::from_value(json!({ "terminated": { "exitCode": 1, "message": "no such flag" } })).unwrap();
-        status.restart_count = 2;
-        assert_eq!(crashed_again(std::slice::from_ref(&crashing), 3), None);
-        assert_eq!(
-            crashed_again(&[crashing], 2).unwrap(),
-            "pod a was started 3 times: container sleep: CrashLoopBackOff (back-off 20 s); it ended with exit code 1 and printed:\nno such flag\n"
+        status.restart_count = restarts;
+        let expected = format!(
+            "container sleep: CrashLoopBackOff (back-off 20 s); started {} times, it ended with exit code 1 and printed:\nno such flag\n (hint: run: kubectl logs --previous)",
+            restarts + 1
         );
+        assert_eq!(why_not_ready(&crashing), Some((expected, hopeless)));
     }
 
     #[test]

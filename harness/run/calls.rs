@@ -78,6 +78,16 @@ impl<'a> Calls<'a> {
         self.series(planned, false).await
     }
 
+    /// As [`Calls::once`], for a negative control: one missing reply is what it is for, and the first one ends it. A host that DNS
+    /// does not know yet can cost seconds per call.
+    ///
+    /// # Errors
+    /// When the calls could not be sent: the environment's fault.
+    pub async fn control(&self, planned: &PlannedCall) -> Result<Called, RunError> {
+        self.warm_up(planned).await?;
+        self.series(planned, true).await
+    }
+
     /// Sends the calls that nobody judges.
     async fn warm_up(&self, planned: &PlannedCall) -> Result<(), RunError> {
         let Some(calls) = &planned.call.warm_up else { return Ok(()) };

@@ -277,7 +277,7 @@ impl<'a> ScenarioRun<'a> {
         self.witness.note("negative control: what the calls after the change expect must not hold yet");
         let chosen = self.chosen;
         for (index, call) in chosen.plan.calls_of(&planned.controls) {
-            let Called { findings, .. } = self.calls().once(call).await?;
+            let Called { findings, .. } = self.calls().control(call).await?;
             if let Some(vacuous) = verdict::negative_control(&findings) {
                 self.controls.insert(index, vacuous);
             }

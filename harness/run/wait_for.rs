@@ -1,7 +1,6 @@
-//! Waits until an object is as a scenario says, and says what is missing meanwhile.
+//! Waits until an object is as a scenario says.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,11 +9,7 @@ use crate::apply;
 use crate::plan::PlannedWait;
 use crate::provider::Cluster;
 use crate::scenario::Until;
-use crate::ui;
 use crate::wait::{self, Poll, WaitError};
-
-/// When it is first said what is missing, and how often again.
-const REPORT: Duration = Duration::from_secs(5);
 
 /// Waits. Time that is over is not an error: what was missing last is returned.
 ///
@@ -22,22 +17,14 @@ const REPORT: Duration = Duration::from_secs(5);
 /// When the cluster does not respond.
 pub(super) async fn object(cluster: &Cluster, planned: &PlannedWait) -> Result<Result<(), String>, RunError> {
     let what = format!("{} in {}", planned.object.label(), cluster.name);
-    let reported = Mutex::new(Instant::now());
-    let (label, reported) = (&what, &reported);
     let check = || async move {
         let found = match apply::get(cluster, &planned.object).await {
             Ok(found) => found.map(|object| serde_json::to_value(&object).unwrap_or_default()),
             Err(error) => return Poll::Failed(RunError::from(error)),
         };
-        let Some(missing) = missing(&planned.until, found.as_ref()) else { return Poll::Ready(()) };
-        let mut last = reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= REPORT {
-            *last = Instant::now();
-            ui::say(format!("waiting for {label}: {missing}"));
-        }
-        Poll::NotYet(missing)
+        missing(&planned.until, found.as_ref()).map_or(Poll::Ready(()), Poll::NotYet)
     };
-    match wait::until(what.clone(), planned.timeout, Duration::from_millis(100), check).await {
+    match wait::until(what, planned.timeout, Duration::from_millis(100), check).await {
         Ok(()) => Ok(Ok(())),
         Err(WaitError::TimedOut { missing, .. }) => Ok(Err(missing)),
         Err(WaitError::Failed { source, .. }) => Err(source),

@@ -30,10 +30,10 @@ pub(super) enum Content {
 /// Files of a layer, by path without leading slash, with their modes.
 pub(super) type Tree = BTreeMap<String, (u32, Content)>;
 
-/// An image: its full name, its layers from the bottom up, its configuration (`config` of the OCI image specification).
+/// An image: its full names, its layers from the bottom up, its configuration (`config` of the OCI image specification).
 #[derive(Debug)]
 pub(super) struct Image<'a> {
-    pub(super) name: String,
+    pub(super) names: Vec<String>,
     pub(super) layers: Vec<&'a Layer>,
     pub(super) config: Value,
 }
@@ -106,7 +106,7 @@ pub(super) fn write(path: &Path, arch: &str, images: &[Image<'_>]) -> io::Result
         let id = hex::encode(Sha256::digest(&config));
         builder.append_data(&mut header(config.len() as u64, 0o644), format!("{id}.json"), config.as_bytes())?;
         let layers: Vec<_> = image.layers.iter().map(|l| format!("{}/layer.tar", l.sha256)).collect();
-        manifest.push(json!({ "Config": format!("{id}.json"), "RepoTags": [image.name], "Layers": layers }));
+        manifest.push(json!({ "Config": format!("{id}.json"), "RepoTags": image.names, "Layers": layers }));
     }
     let manifest = Value::Array(manifest).to_string();
     builder.append_data(&mut header(manifest.len() as u64, 0o644), "manifest.json", manifest.as_bytes())?;
@@ -165,14 +165,18 @@ mod tests {
     fn the_archive_holds_shared_layers_once_and_names_every_image() {
         let dir = tempfile::tempdir().unwrap();
         let base = Layer::write(dir.path().join("l.tar"), &tree()).unwrap();
-        let image = |name: &str| Image { name: name.into(), layers: vec![&base], config: json!({ "User": name }) };
+        let image = |name: &str| Image {
+            names: vec![name.into(), format!("{name}-too")],
+            layers: vec![&base],
+            config: json!({ "User": name }),
+        };
         let path = dir.path().join("images.tar");
         write(&path, "amd64", &[image("a.b/c:1"), image("a.b/d:1")]).unwrap();
         let entries = entries(&path);
         assert_eq!(entries.iter().filter(|(name, ..)| name.ends_with("layer.tar")).count(), 1);
         let (_, _, manifest) = entries.last().unwrap();
         let manifest: Value = serde_json::from_slice(manifest).unwrap();
-        assert_eq!(manifest[1]["RepoTags"][0], "a.b/d:1");
+        assert_eq!(manifest[1]["RepoTags"], json!(["a.b/d:1", "a.b/d:1-too"]));
         let id = manifest[0]["Config"].as_str().unwrap();
         let (_, _, config) = entries.iter().find(|(name, ..)| name == id).unwrap();
         assert_eq!(id, format!("{}.json", hex::encode(Sha256::digest(config))));

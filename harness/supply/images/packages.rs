@@ -12,7 +12,7 @@ use super::build::{self, blocking};
 use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
 use crate::supply::gocache::GoCaches;
 use crate::supply::program::InNode;
-use crate::supply::{AddOn, Program, Versions, gobuild, plan};
+use crate::supply::{AddOn, ImageRef, Program, Versions, gobuild, plan};
 use crate::tool::Tool;
 
 const DEBIAN: &str = include_str!("files/debian");
@@ -76,7 +76,9 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
         curl: format!("{LOCAL}/curl:{SUITE}"),
         istio_hub: hub,
     };
-    Ok((images, recipe))
+    let apps = images.helloworld.values().chain([&images.curl]);
+    let names: Vec<_> = apps.flat_map(|image| names(&supplied.versions, image)).collect();
+    Ok((images, recipe.with("names", names.join(","))))
 }
 
 pub(super) fn debian() -> Recipe {
@@ -119,7 +121,7 @@ pub(super) async fn build(
         let (scratch, name, bare, preloaded) = (space.scratch.clone(), name.clone(), bare.clone(), preloaded.clone());
         blocking(move || {
             let layers = [Layer::of(root)?, Layer::write(scratch.join("node.tar"), &node)?];
-            let image = archive::Image { name, layers: layers.iter().collect(), config: node_config() };
+            let image = archive::Image { names: vec![name], layers: layers.iter().collect(), config: node_config() };
             archive::write(&bare, plan::arch(), &[image])?;
             write_programs(&preloaded, &scratch, Layer::of(base)?, &programs)
         })
@@ -213,7 +215,11 @@ pub(super) async fn add_on(
     let (out, own) = (space.out.join(build::ARCHIVE), space.scratch.join("program.tar"));
     blocking(move || {
         let layers = [Layer::of(base)?, Layer::write(own, &tree)?];
-        archive::write(&out, plan::arch(), &[archive::Image { name, layers: layers.iter().collect(), config }])
+        archive::write(
+            &out,
+            plan::arch(),
+            &[archive::Image { names: vec![name], layers: layers.iter().collect(), config }],
+        )
     })
     .await
 }
@@ -258,8 +264,8 @@ fn kubeadm_image(name: &str) -> Option<(Program, &'static str)> {
     }
 }
 
-/// An image of programs: its full name, its files, its configuration.
-type ProgramImage = (String, Tree, Value);
+/// An image of programs: its full names, its files, its configuration.
+type ProgramImage = (Vec<String>, Tree, Value);
 
 fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<ProgramImage>, BoxError> {
     let file = |program| -> Result<Content, SupplyError> { Ok(Content::Copy(supplied.program(program)?.to_owned())) };
@@ -267,7 +273,7 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
     for name in listed.lines() {
         let (program, path) = kubeadm_image(name).ok_or_else(|| format!("kubeadm lists the unknown image {name}"))?;
         let tree = Tree::from([(path.to_owned(), (0o755, file(program)?))]);
-        all.push((name.to_owned(), tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
+        all.push((vec![name.to_owned()], tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
     }
     for (published, name) in ISTIO {
         let content = content_of(&supplied.versions, published)?;
@@ -280,15 +286,37 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
         let env: Vec<_> = std::iter::once(PATH.to_owned()).chain(env).collect();
         let user = format!("{0}:{0}", content.user);
         let config = json!({ "Env": env, "Entrypoint": content.entrypoint, "User": user });
-        all.push((format!("{}/{name}:{}", images.istio_hub, images.istio_tag), tree, config));
+        all.push((
+            names(&supplied.versions, &format!("{}/{name}:{}", images.istio_hub, images.istio_tag)),
+            tree,
+            config,
+        ));
     }
-    all.push((images.curl.clone(), Tree::new(), json!({ "Env": [PATH], "Cmd": ["/bin/sleep", "infinity"] })));
+    all.push((
+        names(&supplied.versions, &images.curl),
+        Tree::new(),
+        json!({ "Env": [PATH], "Cmd": ["/bin/sleep", "infinity"] }),
+    ));
     Ok(all)
 }
 
 fn content_of<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::supply::versions::Image, BoxError> {
     let image = name.parse()?;
     versions.image(&image).ok_or_else(|| format!("versions.yaml does not list the content of {name}").into())
+}
+
+/// The names of an image that is built here as `local`: those of the published images with the same content come after it,
+/// because manifests name these. Istio's own images have no such: nothing but its charts names them.
+fn names(versions: &Versions, local: &str) -> Vec<String> {
+    let apps = &versions.registry.apps;
+    let same = |published: &ImageRef| short(&published.to_string()) == short(local);
+    let published = [&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2].into_iter().find(|image| same(image));
+    let tagged = published.into_iter().flat_map(|published| {
+        let listed = versions.image(published).map(|content| content.names.as_slice()).unwrap_or_default();
+        let tag = published.tag.as_deref().unwrap_or("latest");
+        listed.iter().filter(|name| !name.starts_with(LOCAL)).map(move |name| format!("{name}:{tag}"))
+    });
+    std::iter::once(local.to_owned()).chain(tagged).collect()
 }
 
 /// `etcd` of `registry.k8s.io/etcd:3.6.5-0`.
@@ -309,8 +337,8 @@ fn write_programs(out: &Path, scratch: &Path, base: Layer, all: &[ProgramImage])
     let images: Vec<_> = all
         .iter()
         .zip(&own)
-        .map(|((name, _, config), own)| archive::Image {
-            name: name.clone(),
+        .map(|((names, _, config), own)| archive::Image {
+            names: names.clone(),
             layers: std::iter::once(&base).chain(own).collect(),
             config: config.clone(),
         })
@@ -338,6 +366,18 @@ mod tests {
     #[test]
     fn images_are_known_by_the_last_part_of_their_name() {
         assert_eq!(short("registry.k8s.io/coredns/coredns:v1.12.1"), "coredns");
+    }
+
+    /// A manifest that names a published image finds the one that was built here.
+    #[rstest]
+    #[case("meshproof.local/istio/examples-helloworld-v2:1.31-dev", &["registry.istio.io/release/examples-helloworld-v2:1.0",
+        "docker.io/istio/examples-helloworld-v2:1.0"])]
+    #[case("meshproof.local/curl:bookworm", &["docker.io/curlimages/curl:8.16.0"])]
+    #[case("meshproof.local/istio/pilot:1.31-dev", &[])]
+    fn images_have_the_names_of_published_ones(#[case] local: &str, #[case] published: &[&str]) {
+        let names = names(&Versions::built_in().unwrap(), local);
+        assert_eq!(names[0], local);
+        assert_eq!(names[1..], *published);
     }
 
     #[test]
