@@ -84,7 +84,7 @@ type One<'a> = (RungId, &'a str, Option<&'a str>, LocalBoxFuture<'a, Vec<Check>>
 /// Checks the mesh of `clusters`, each named by its context. Changes nothing.
 pub async fn check(clusters: Vec<Cluster>) -> MeshCheck {
     let started = Instant::now();
-    let read: Vec<Named> = stream::iter(clusters).map(named).buffered(AT_ONCE).collect().await;
+    let read: Vec<NamedCluster> = stream::iter(clusters).map(named).buffered(AT_ONCE).collect().await;
     let unnamed = read.iter().filter(|one| !one.is_known).map(|one| one.facts.name().to_owned());
     let unnamed: BTreeSet<String> = unnamed.collect();
     let contexts = read.iter().map(|one| (one.facts.name().to_owned(), one.context.clone())).collect();
@@ -125,20 +125,20 @@ pub async fn check(clusters: Vec<Cluster>) -> MeshCheck {
 }
 
 /// What the API server of a cluster says, under the name that the mesh has for it.
-struct Named {
+struct NamedCluster {
     context: String,
     facts: Facts,
     /// Whether the mesh says that name; else it is the context.
     is_known: bool,
 }
 
-async fn named(cluster: Cluster) -> Named {
+async fn named(cluster: Cluster) -> NamedCluster {
     let context = cluster.name.clone();
     let mut facts = Facts::of(&cluster, "kubernetes", "default").await;
     let name = names::own_name(&facts).await;
     let is_known = name.is_some();
     facts.cluster.name = name.unwrap_or_else(|| context.clone());
-    Named { context, facts, is_known }
+    NamedCluster { context, facts, is_known }
 }
 
 /// What else a pair is compared by.

@@ -24,12 +24,12 @@ pub(super) fn read_by<'a>(scene: &'a Scene<'_>, plane: &'a Facts) -> impl Iterat
 /// A kubeconfig, as far as a remote secret has it.
 #[derive(Deserialize)]
 pub(super) struct Kubeconfig {
-    pub clusters: Vec<Named>,
-    pub users: Vec<Named>,
+    pub clusters: Vec<KubeconfigEntry>,
+    pub users: Vec<KubeconfigEntry>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Named {
+pub(super) struct KubeconfigEntry {
     #[serde(default)]
     pub cluster: Endpoint,
     #[serde(default)]

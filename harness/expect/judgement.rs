@@ -21,7 +21,7 @@ pub struct Ranges {
 }
 
 /// What an expectation comes to.
-pub(super) struct Found {
+pub(super) struct Judgement {
     pub class: Class,
     /// What was seen, with numbers.
     pub observed: String,
@@ -41,14 +41,20 @@ pub(super) struct Judge<'a> {
 
 impl Judge<'_> {
     /// Passes if `holds`, else fails; a pass needs enough calls to have shown a deviation.
-    pub fn holds(&self, holds: bool, observed: impl Into<String>) -> Found {
+    pub fn holds(&self, holds: bool, observed: impl Into<String>) -> Judgement {
         let class = if holds { Class::Pass } else { Class::Fail };
         let needs = presence_calls(self.detect, PRESENCE_MISS);
-        Found { class, observed: observed.into(), needs, split: None }
+        Judgement { class, observed: observed.into(), needs, split: None }
     }
 
     /// Passes if each of `names` answered, and no other; `counts` are the replies of each `kind` (version, cluster).
-    pub fn each_answers(&self, kind: &str, names: &[&str], counts: &BTreeMap<&str, u32>, observed: String) -> Found {
+    pub fn each_answers(
+        &self,
+        kind: &str,
+        names: &[&str],
+        counts: &BTreeMap<&str, u32>,
+        observed: String,
+    ) -> Judgement {
         let stranger = counts.keys().any(|name| !names.contains(name));
         let missing = names.iter().any(|name| !counts.contains_key(name));
         let mut found = self.holds(!stranger && !missing, observed);
@@ -79,20 +85,20 @@ impl Judge<'_> {
     }
 
     /// Nothing can be judged where the pod CIDR of a cluster is not known.
-    pub fn unknown_range(&self, cluster: &str) -> Found {
+    pub fn unknown_range(&self, cluster: &str) -> Judgement {
         let known = self.ranges.pods.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let observed = format!("the pod CIDR of {cluster} is not known (known: {known})");
-        Found { class: Class::Broken, observed, needs: 0, split: None }
+        Judgement { class: Class::Broken, observed, needs: 0, split: None }
     }
 
     /// Nothing can be judged where the gateway of a cluster is not known.
-    pub fn unknown_gateway(&self, cluster: &str) -> Found {
+    pub fn unknown_gateway(&self, cluster: &str) -> Judgement {
         let observed = format!("the address of the east-west gateway of {cluster} is not known");
-        Found { class: Class::Broken, observed, needs: 0, split: None }
+        Judgement { class: Class::Broken, observed, needs: 0, split: None }
     }
 
     /// Nothing can be judged by replies where there is none.
-    pub fn unless_silent(&self, mut found: Found, replies: usize) -> Found {
+    pub fn unless_silent(&self, mut found: Judgement, replies: usize) -> Judgement {
         if replies == 0 {
             found.class = Class::Inconclusive;
             found.observed = format!("no reply to judge by: {}", by_version(self.seen));
@@ -101,7 +107,7 @@ impl Judge<'_> {
     }
 
     /// A pass on the log lines that exist says nothing about the ones that are missing.
-    pub fn unless_missing(&self, mut found: Found, replies: usize, lines: usize, whose: &str) -> Found {
+    pub fn unless_missing(&self, mut found: Judgement, replies: usize, lines: usize, whose: &str) -> Judgement {
         if found.class != Class::Pass {
             return found;
         }

@@ -4,7 +4,7 @@ use crate::stats::{PRESENCE_MISS, percent, presence_calls, presence_power};
 use crate::verdict::Class;
 
 use super::check::{Check, Peer};
-use super::judgement::{Found, Judge, Ranges};
+use super::judgement::{Judge, Judgement, Ranges};
 
 /// Something that has to be observed beside the replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ pub(super) trait Kind {
     fn wording(&self, ranges: &Ranges) -> String;
 
     /// Whether the calls hold to it. `judge` has at least one call.
-    fn judge(&self, judge: &Judge<'_>) -> Found;
+    fn judge(&self, judge: &Judge<'_>) -> Judgement;
 
     /// What has to be observed for it beside the replies.
     fn needs(&self) -> &'static [Need] {
@@ -77,7 +77,7 @@ pub(super) trait Kind {
 
 impl Judge<'_> {
     /// A pass on too few calls is no pass.
-    pub fn with_enough_calls(&self, kind: &dyn Kind, mut found: Found) -> Found {
+    pub fn with_enough_calls(&self, kind: &dyn Kind, mut found: Judgement) -> Judgement {
         let (calls, needs) = (self.calls(), found.needs);
         if found.class == Class::Pass && calls < needs {
             found.class = Class::Inconclusive;

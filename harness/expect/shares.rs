@@ -9,7 +9,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::check::Check;
-use super::judgement::{Found, Judge};
+use super::judgement::{Judge, Judgement};
 use super::tally::plural;
 use crate::source::{Located, Percent};
 use crate::stats::{ALPHA, Binomial, SPLIT_MISS, chance, p_value, percent, sample_size, split_power};
@@ -125,7 +125,7 @@ pub(super) fn judge(
     expected: &BTreeMap<String, f64>,
     counts: &BTreeMap<String, u32>,
     beside: &[String],
-) -> Found {
+) -> Judgement {
     let mut shares: BTreeMap<&str, f64> = counts.keys().map(|name| (name.as_str(), 0.0)).collect();
     shares.extend(expected.iter().map(|(name, share)| (name.as_str(), *share)));
     let test = test(&shares, counts, judge.detect);
@@ -149,7 +149,7 @@ pub(super) fn judge(
             "; too few: a split that is off by {off} goes unnoticed in {missed} of such runs ({needed} replies needed)"
         ));
     }
-    Found { class, observed, needs: 0, split: Some(test) }
+    Judgement { class, observed, needs: 0, split: Some(test) }
 }
 
 fn test(shares: &BTreeMap<&str, f64>, counts: &BTreeMap<String, u32>, detect: f64) -> SplitTest {

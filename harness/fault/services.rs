@@ -37,8 +37,8 @@ pub(super) const PORT_UNNAMED: Fault = Fault {
     applies: |world, cluster| world.is_read(cluster),
     plan: |at| plan(at, named_ports),
     restores: |noted| {
-        let named = |one: Named| format!("Service {}/{}", one.namespace, one.service);
-        Ok(state::<Vec<Named>>(noted)?.into_iter().map(named).collect())
+        let named = |one: NamedPort| format!("Service {}/{}", one.namespace, one.service);
+        Ok(state::<Vec<NamedPort>>(noted)?.into_iter().map(named).collect())
     },
     inject: |at, noted| act(at, noted, |at, services| rename(at, services, false)),
     clear: |at, noted| act(at, noted, |at, services| rename(at, services, true)),
@@ -101,7 +101,7 @@ async fn create(at: At<'_>, noted: Vec<Value>) -> Result<(), FaultError> {
 
 /// A service with one port. (Kubernetes requires names where there are several.)
 #[derive(Serialize, Deserialize)]
-struct Named {
+struct NamedPort {
     namespace: String,
     service: String,
     port: String,
@@ -115,19 +115,19 @@ fn only_name(service: &Service) -> Option<String> {
     }
 }
 
-async fn named_ports(at: At<'_>) -> Result<Vec<Named>, FaultError> {
+async fn named_ports(at: At<'_>) -> Result<Vec<NamedPort>, FaultError> {
     let mut found = Vec::new();
     for namespace in at.world.namespaces {
         let services = objects::of::<Service>(at.cluster, namespace).list().await?;
         found.extend(services.iter().filter_map(|service| {
             let (namespace, service, port) = (namespace.clone(), service.name_any(), only_name(service)?);
-            Some(Named { namespace, service, port })
+            Some(NamedPort { namespace, service, port })
         }));
     }
     at.some(found, "no service of a workload there has one named port")
 }
 
-async fn rename(at: At<'_>, noted: Vec<Named>, named: bool) -> Result<(), FaultError> {
+async fn rename(at: At<'_>, noted: Vec<NamedPort>, named: bool) -> Result<(), FaultError> {
     let mesh = at.world.mesh(at.cluster);
     let before = gate::pushes(&mesh).await?;
     let mut changed = false;

@@ -32,7 +32,11 @@ impl Change {
         let endpoints = all.iter().filter(|o| SERVING.contains(&o.kind.as_str())).map(|o| o.namespace.clone());
         Self {
             endpoints: endpoints.collect(),
-            objects: all.iter().filter(|o| Role::of(o).is_some()).map(|o| (cluster.to_owned(), o.clone())).collect(),
+            objects: all
+                .iter()
+                .filter(|o| DebugPage::of(o).is_some())
+                .map(|o| (cluster.to_owned(), o.clone()))
+                .collect(),
         }
     }
 
@@ -66,7 +70,7 @@ fn object(manifest: &Manifest) -> ObjectRef {
 
 /// Where istiod shows that it has read an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum DebugPage {
     /// `/debug/configz`.
     Config,
     /// `/debug/registryz`.
@@ -77,7 +81,7 @@ pub(super) enum Role {
     Unseen,
 }
 
-impl Role {
+impl DebugPage {
     /// `None`: istiod does not read it.
     pub fn of(object: &ObjectRef) -> Option<Self> {
         match (object.group(), object.kind.as_str()) {
@@ -146,7 +150,7 @@ pub(super) struct Object {
     /// The cluster that it is applied to.
     pub cluster: Cluster,
     pub reference: ObjectRef,
-    pub role: Role,
+    pub page: DebugPage,
     before: Option<Stamp>,
     now: Option<Stamp>,
     /// The object as it is now.
@@ -161,9 +165,9 @@ impl std::fmt::Display for Object {
 
 impl Object {
     /// As it is before the change.
-    pub async fn before(cluster: &Cluster, reference: ObjectRef, role: Role) -> Result<Self, GateError> {
+    pub async fn before(cluster: &Cluster, reference: ObjectRef, page: DebugPage) -> Result<Self, GateError> {
         let before = read(cluster, &reference).await?.as_ref().map(Stamp::of);
-        Ok(Self { cluster: cluster.clone(), reference, role, before, now: None, object: None })
+        Ok(Self { cluster: cluster.clone(), reference, page, before, now: None, object: None })
     }
 
     /// Reads it as it is after the change.
@@ -222,8 +226,8 @@ impl Object {
             Fate::Deleted => (stamp("1"), None),
         };
         let cluster = crate::apply::tests::served_by("cluster1", axum::Router::new());
-        let role = Role::of(&reference).unwrap_or(Role::Unseen);
-        Self { cluster, reference, role, before, now, object: None }
+        let page = DebugPage::of(&reference).unwrap_or(DebugPage::Unseen);
+        Self { cluster, reference, page, before, now, object: None }
     }
 }
 
@@ -273,22 +277,22 @@ mod tests {
     }
 
     #[rstest]
-    #[case("networking.istio.io/v1", "VirtualService", "app1", "v", Some(Role::Config))]
-    #[case("v1", "Service", "app1", "s", Some(Role::Service))]
-    #[case("v1", "ConfigMap", "istio-system", "istio", Some(Role::MeshConfig))]
+    #[case("networking.istio.io/v1", "VirtualService", "app1", "v", Some(DebugPage::Config))]
+    #[case("v1", "Service", "app1", "s", Some(DebugPage::Service))]
+    #[case("v1", "ConfigMap", "istio-system", "istio", Some(DebugPage::MeshConfig))]
     #[case("v1", "ConfigMap", "istio-system", "istio-ca-root-cert", None)]
     #[case("v1", "ConfigMap", "app1", "istio", None)]
-    #[case("v1", "Namespace", "", "app1", Some(Role::Unseen))]
+    #[case("v1", "Namespace", "", "app1", Some(DebugPage::Unseen))]
     #[case("v1", "ServiceAccount", "app1", "s", None)]
-    fn roles(
+    fn pages(
         #[case] api: &str,
         #[case] kind: &str,
         #[case] ns: &str,
         #[case] name: &str,
-        #[case] expected: Option<Role>,
+        #[case] expected: Option<DebugPage>,
     ) {
         let reference =
             ObjectRef { api_version: api.into(), kind: kind.into(), namespace: ns.into(), name: name.into() };
-        assert_eq!(Role::of(&reference), expected);
+        assert_eq!(DebugPage::of(&reference), expected);
     }
 }

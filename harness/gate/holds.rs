@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::change::{Fate, Object, Role};
-use super::proxies::Proxy;
+use super::change::{DebugPage, Fate, Object};
+use super::proxies::AffectedProxy;
 use super::{GateError, ProxyReady};
 use crate::observe::held::{Held, Intended, ResourceKind, Version, differences};
 use crate::observe::istiod::{Connected, ControlPlane, short};
@@ -49,7 +49,7 @@ impl Wanted<'_> {
 
 /// What one proxy is missing; `None`: nothing, which is then noted.
 pub(super) async fn check(
-    proxy: &mut Proxy,
+    proxy: &mut AffectedProxy,
     wanted: &Wanted<'_>,
     (istiod, connected): &(usize, Connected),
 ) -> Result<Option<String>, GateError> {
@@ -106,7 +106,7 @@ fn is_about(difference: &str, namespaces: &BTreeSet<String>) -> bool {
 }
 
 /// What istiod has read and not pushed yet, in words.
-fn not_pushed(proxy: &Proxy, wanted: &Wanted<'_>, intended: &Intended) -> Option<String> {
+fn not_pushed(proxy: &AffectedProxy, wanted: &Wanted<'_>, intended: &Intended) -> Option<String> {
     let before = Before {
         version: proxy.intended.as_ref().and_then(|b| b.version.as_ref()).or(wanted.newest.as_ref()),
         held: proxy.intended.as_ref().map(|b| &b.held),
@@ -145,7 +145,7 @@ fn pushed(object: &Object, all: &[&Object], before: &Before<'_>, now: &Intended,
     if settled {
         return true;
     }
-    if object.role != Role::Config || !leaves_mark(&object.reference.kind) {
+    if object.page != DebugPage::Config || !leaves_mark(&object.reference.kind) {
         return false;
     }
     let is = marks(&object.reference, &now.held);
@@ -194,7 +194,7 @@ fn few(differences: &[String]) -> String {
 }
 
 /// A rejection that istiod reports and that was not there before.
-fn rejected(proxy: &Proxy, connected: &Connected) -> Result<(), GateError> {
+fn rejected(proxy: &AffectedProxy, connected: &Connected) -> Result<(), GateError> {
     for (name, sync) in &connected.sync {
         let known = proxy.errors.get(name).map_or("", String::as_str);
         if !sync.last_error.is_empty() && sync.last_error != known {
@@ -206,7 +206,7 @@ fn rejected(proxy: &Proxy, connected: &Connected) -> Result<(), GateError> {
 }
 
 /// A rejection that Envoy's counters show.
-async fn counted_rejection(proxy: &Proxy, started: Instant) -> Result<(), GateError> {
+async fn counted_rejection(proxy: &AffectedProxy, started: Instant) -> Result<(), GateError> {
     let Ok(now) = envoy::rejections(&proxy.admin).await else { return Ok(()) };
     let grown = now.iter().find(|(name, count)| **count > proxy.rejections.get(*name).copied().unwrap_or(0));
     let (Some((counter, _)), Some(_)) = (grown, &proxy.intended) else { return Ok(()) };

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures::future::{join_all, try_join_all};
 use tokio::sync::Mutex;
 
-use super::change::{Change, Fate, Object, Role, changed};
+use super::change::{Change, DebugPage, Fate, Object, changed};
 use super::holds::{self, Wanted};
 use super::kubernetes::offered;
-use super::proxies::{self, Pods, Proxy, key_of};
+use super::proxies::{self, AffectedProxy, Pods, key_of};
 use super::seen::Reader;
 use super::{GateError, INTERVAL, ProxyReady, waited};
 use crate::observe::held::Version;
@@ -37,7 +37,7 @@ pub(super) struct Snapshot {
 /// One istiod with the proxies that are connected to it.
 struct Plane {
     reader: Reader,
-    proxies: BTreeMap<String, Proxy>,
+    proxies: BTreeMap<String, AffectedProxy>,
     /// The newest push that any of the proxies was part of before the change.
     newest: Option<Version>,
     /// Since when it has read the change.
@@ -78,10 +78,10 @@ async fn ready(cluster: &Cluster) -> Poll<Option<ControlPlane>, GateError> {
 /// Takes the snapshot.
 pub(super) async fn snapshot(clusters: &[Cluster], change: Change) -> Result<Snapshot, GateError> {
     let objects = change.objects.into_iter().filter_map(|(cluster, object)| {
-        let role = Role::of(&object)?;
-        Some((clusters.iter().find(|c| c.name == cluster)?, object, role))
+        let page = DebugPage::of(&object)?;
+        Some((clusters.iter().find(|c| c.name == cluster)?, object, page))
     });
-    let objects = objects.map(|(cluster, object, role)| Object::before(cluster, object, role));
+    let objects = objects.map(|(cluster, object, page)| Object::before(cluster, object, page));
     let objects = try_join_all(objects).await?;
     let mut snapshot = Snapshot { objects, endpoints: change.endpoints, planes: Vec::new() };
     // Endpoints need no comparison with before.
@@ -316,7 +316,7 @@ async fn held(
 }
 
 async fn one(
-    proxy: &mut Proxy,
+    proxy: &mut AffectedProxy,
     wanted: &Wanted<'_>,
     connected: &(usize, Connected),
 ) -> Result<Option<String>, GateError> {

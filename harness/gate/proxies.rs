@@ -15,7 +15,7 @@ use crate::observe::{AdminError, ObserveError, envoy, pods};
 use crate::provider::{Cluster, PodRef};
 
 /// One proxy.
-pub(super) struct Proxy {
+pub(super) struct AffectedProxy {
     pub admin: Admin,
     /// What istiod intended for it before the change; `None`: it was not connected then.
     pub intended: Option<Intended>,
@@ -28,7 +28,7 @@ pub(super) struct Proxy {
     pub ready: Option<ProxyReady>,
 }
 
-impl Proxy {
+impl AffectedProxy {
     fn new(cluster: &Cluster, pod: PodRef) -> Self {
         Self {
             admin: envoy::of(cluster, pod),
@@ -92,12 +92,12 @@ pub(super) async fn list(clusters: &[Cluster]) -> Result<Pods, GateError> {
 pub(super) fn of_istiod(
     pods: &Pods,
     connected: &[(usize, Connected)],
-    mut known: BTreeMap<String, Proxy>,
-) -> BTreeMap<String, Proxy> {
+    mut known: BTreeMap<String, AffectedProxy>,
+) -> BTreeMap<String, AffectedProxy> {
     let keys: BTreeSet<String> = connected.iter().map(|(_, c)| key_of(c)).collect();
     let here = pods.iter().filter(|(key, _)| keys.contains(*key));
     let proxies = here.map(|(key, (cluster, pod))| {
-        let proxy = known.remove(key).unwrap_or_else(|| Proxy::new(cluster, reference(pod)));
+        let proxy = known.remove(key).unwrap_or_else(|| AffectedProxy::new(cluster, reference(pod)));
         (key.clone(), proxy)
     });
     proxies.collect()
@@ -112,7 +112,7 @@ pub(super) async fn snapshots(
     pods: &Pods,
     plane: &ControlPlane,
     connected: &[(usize, Connected)],
-) -> Result<BTreeMap<String, Proxy>, GateError> {
+) -> Result<BTreeMap<String, AffectedProxy>, GateError> {
     let proxies = of_istiod(pods, connected, BTreeMap::new());
     let each = proxies.into_iter().map(|(key, mut proxy)| async move {
         proxy.snapshot(plane, connected.iter().find(|(_, c)| key_of(c) == key)).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::GateError;
-use super::change::{Fate, Object, Role};
+use super::change::{DebugPage, Fate, Object};
 use super::kubernetes::{Offered, OfferedService};
 use crate::observe::AdminError;
 use crate::observe::istiod::{ControlPlane, ReadCluster, RegisteredService, Shards};
@@ -43,9 +43,9 @@ impl Reader {
     /// Whether it reads the object at all.
     pub fn reads(&self, object: &Object) -> bool {
         let cluster = object.cluster.name.as_str();
-        match object.role {
-            Role::Config | Role::MeshConfig => cluster == self.config_cluster,
-            Role::Service | Role::Unseen => self.clusters().contains(cluster),
+        match object.page {
+            DebugPage::Config | DebugPage::MeshConfig => cluster == self.config_cluster,
+            DebugPage::Service | DebugPage::Unseen => self.clusters().contains(cluster),
         }
     }
 
@@ -84,20 +84,20 @@ impl Reader {
         waited: Duration,
     ) -> Result<Vec<String>, AdminError> {
         let own: Vec<&Object> = objects.iter().filter(|o| self.reads(o) && o.fate() != Fate::Same).collect();
-        let has = |role: Role| own.iter().any(|o| o.role == role);
+        let has = |page: DebugPage| own.iter().any(|o| o.page == page);
         let mut missing = Vec::new();
         let here = &self.plane.cluster.name;
-        if has(Role::Config) {
+        if has(DebugPage::Config) {
             let configs = self.plane.configs(istiod).await?;
             let unread = own
                 .iter()
-                .filter(|o| o.role == Role::Config)
+                .filter(|o| o.page == DebugPage::Config)
                 .filter(|o| !configs.has(&o.reference, o.version().as_deref()));
             missing.extend(unread.map(|o| format!("istiod in {here} does not hold {} as applied yet", o.reference)));
         }
-        if has(Role::MeshConfig) {
+        if has(DebugPage::MeshConfig) {
             let mesh = self.plane.mesh_config(istiod).await?;
-            for object in own.iter().filter(|o| o.role == Role::MeshConfig) {
+            for object in own.iter().filter(|o| o.page == DebugPage::MeshConfig) {
                 let text =
                     object.object.as_ref().and_then(|o| o.data.pointer("/data/mesh")?.as_str().map(str::to_owned));
                 // A field that was removed and keeps its value has Istio's own default.
@@ -107,12 +107,12 @@ impl Reader {
                 }
             }
         }
-        if waited < UNSHOWN && has(Role::Unseen) {
-            missing.push(format!("istiod in {here} shows nothing about {}", names(&own, Role::Unseen)));
+        if waited < UNSHOWN && has(DebugPage::Unseen) {
+            missing.push(format!("istiod in {here} shows nothing about {}", names(&own, DebugPage::Unseen)));
         }
-        if has(Role::Service) || !offered.is_empty() {
+        if has(DebugPage::Service) || !offered.is_empty() {
             let services = self.plane.services(istiod).await?;
-            for object in own.iter().filter(|o| o.role == Role::Service) {
+            for object in own.iter().filter(|o| o.page == DebugPage::Service) {
                 if !self.holds_service(object, &services, waited) {
                     missing.push(format!("istiod in {here} does not hold {object} as applied yet"));
                 }
@@ -179,8 +179,8 @@ impl Reader {
     }
 }
 
-fn names(objects: &[&Object], role: Role) -> String {
-    objects.iter().filter(|o| o.role == role).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn names(objects: &[&Object], page: DebugPage) -> String {
+    objects.iter().filter(|o| o.page == page).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// How istiod's endpoints of a Service in one cluster differ from those that Kubernetes offers.

@@ -11,8 +11,8 @@ use kube::api::Api;
 use serde_json::json;
 
 use super::{
-    Mesh, MeshError, NAMESPACE, Prepared, cluster_named, federation, gateway, injection, node_address, options,
-    primary, readiness, reconcile, remote, remote_secret, tracing,
+    Mesh, MeshError, NAMESPACE, Prepared, addon, cluster_named, federation, gateway, injection, node_address, options,
+    primary, readiness, reconcile, remote, remote_secret,
 };
 use crate::apply::{self, Manifest};
 use crate::observe::istiod::{self, ReadCluster};
@@ -76,16 +76,17 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         };
         phases.time(format!("mesh: istiod in {} ready", spec.name), ready)
     });
-    let collectors = if prepared.options.tracing.is_some() { tracing::collectors(topology) } else { Vec::new() };
-    let collectors = collectors.into_iter().map(|spec| {
+    let in_clusters = || addon::clusters(topology).into_iter();
+    let servers = addon::servers(&prepared.options).flat_map(|server| in_clusters().map(move |spec| (server, spec)));
+    let servers = servers.map(|(server, spec)| {
         let phases = &phases;
         async move {
-            let collector =
-                readiness::deployment_ready(cluster_named(clusters, &spec.name)?, tracing::NAME, tracing::NAME, LIMIT);
-            phases.time(format!("mesh: Zipkin of {} ready", spec.name), collector).await
+            let ready =
+                readiness::deployment_ready(cluster_named(clusters, &spec.name)?, server.name, server.name, LIMIT);
+            phases.time(format!("mesh: {} of {} ready", server.name, spec.name), ready).await
         }
     });
-    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready), try_join_all(collectors))?;
+    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready), try_join_all(servers))?;
 
     let outbound = prepared.options.outbound;
     let synced = topology

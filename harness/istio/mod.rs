@@ -20,6 +20,7 @@ use crate::tool::ToolError;
 use crate::topology::Topology;
 use crate::wait::WaitError;
 
+pub mod addon;
 pub mod federation;
 pub mod found;
 pub mod gateway;
@@ -55,8 +56,8 @@ pub struct MeshInputs {
     pub hub: String,
     /// Their tag.
     pub tag: String,
-    /// The image of the Zipkin server.
-    pub zipkin: String,
+    /// The images of the add-ons.
+    pub add_ons: BTreeMap<Program, String>,
     /// Files of definitions, as far as they were supplied.
     pub crds: BTreeMap<Program, PathBuf>,
     /// The proxies are a stock Envoy, without Istio's own filters.

@@ -51,11 +51,13 @@ impl MeshOptions {
         Self { istio: topology.istio.clone(), ..Self::default() }
     }
 
-    /// `mtls strict, outbound all, DNS captured, traced by zipkin`.
+    /// `mtls strict, outbound all, DNS captured, with zipkin`.
     pub fn in_words(&self) -> String {
         let dns = if self.dns_capture { ", DNS captured" } else { "" };
-        let tracing = if self.tracing.is_some() { ", traced by zipkin" } else { "" };
-        let mut words = format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns + tracing;
+        let mut words = format!("mtls {:?}, outbound {:?}", self.mtls, self.outbound).to_lowercase() + dns;
+        for add_on in self.add_ons() {
+            words.push_str(&format!(", with {}", add_on.program()));
+        }
         let IstioSettings { config, values, revision } = &self.istio;
         for (what, fields) in [("MeshConfig", config), ("values", values)].into_iter().filter(|(_, f)| !f.is_empty()) {
             let names: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -75,7 +77,7 @@ impl MeshOptions {
 
     /// What must be supplied for them, beside the mesh.
     pub fn add_ons(&self) -> Vec<AddOn> {
-        self.tracing.iter().map(|Tracing::Zipkin| AddOn::Zipkin).collect()
+        self.tracing.iter().filter_map(|Tracing::Zipkin| AddOn::of(Program::Zipkin)).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::options::MeshOptions;
 use super::trust::Trust;
-use super::{Mesh, MeshError, MeshInputs, NAMESPACE, federation, gateway, primary, remote, tracing};
+use super::{Mesh, MeshError, MeshInputs, NAMESPACE, addon, federation, gateway, primary, remote};
 use crate::apply::{self, Manifest};
 use crate::supply::Program;
 use crate::tool::Tool;
@@ -50,9 +50,9 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         // Where rules are applied, and where a scenario may try them.
         manifests.values_mut().for_each(|all| all.extend(definitions.iter().cloned()));
     }
-    if options.tracing.is_some() {
-        for collector in tracing::collectors(topology) {
-            manifests.entry(collector.name.clone()).or_default().extend(tracing::server(&inputs.zipkin)?);
+    for server in addon::servers(options) {
+        for cluster in addon::clusters(topology) {
+            manifests.entry(cluster.name.clone()).or_default().extend(server.objects(inputs)?);
         }
     }
     Ok(Prepared {
@@ -175,7 +175,7 @@ pub(super) mod tests {
             tag: "1.31.0".into(),
             stock_envoy,
             owner: "a1b2".into(),
-            zipkin: "meshproof.local/zipkin:3".into(),
+            add_ons: BTreeMap::from([(Program::Zipkin, "meshproof.local/zipkin:3".into())]),
             crds: BTreeMap::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::options::{self, MeshOptions};
-use super::{MeshError, MeshInputs, NAMESPACE, tracing};
+use super::{MeshError, MeshInputs, NAMESPACE, addon};
 use crate::apply::Manifest;
 use crate::observe::access_log;
 use crate::topology::settings::{Fields, merge};
@@ -76,8 +76,8 @@ pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, 
     if let Role::External { .. } = spec.role {
         external(&mut values);
     }
-    if options.tracing.is_some() {
-        tracing::configure(&mut mesh_config, &mut values);
+    for server in addon::servers(options) {
+        (server.configure)(&mut mesh_config, &mut values);
     }
     if options.mcs {
         // As in Istio's own tests of it (`tests/integration/pilot/mcs`).

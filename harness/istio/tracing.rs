@@ -7,30 +7,22 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 use serde_json::{Value, json};
 
+use super::addon::Server;
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
 use crate::provider::Cluster;
-use crate::topology::{ClusterSpec, Topology};
+use crate::supply::Program;
 
 /// Name of the Deployment and of the Service.
 pub const NAME: &str = "zipkin";
 /// Zipkin's API, and the page for people.
 pub const PORT: u16 = 9411;
 
-/// The clusters that run a collector: the first config cluster of each mesh. Proxies of the mesh's other clusters send
-/// their spans there, as to any service of the mesh.
-pub fn collectors(topology: &Topology) -> Vec<&ClusterSpec> {
-    let mut collectors: Vec<&ClusterSpec> = Vec::new();
-    for cluster in topology.config_clusters() {
-        if collectors.iter().all(|c| c.mesh.id != cluster.mesh.id) {
-            collectors.push(cluster);
-        }
-    }
-    collectors
-}
+/// Its entry among the add-ons.
+pub(super) const ZIPKIN: Server = Server { program: Program::Zipkin, name: NAME, configure, objects: server };
 
 /// Adds to MeshConfig and to the chart's values that every request is traced.
-pub(super) fn configure(mesh_config: &mut Value, values: &mut Value) {
+fn configure(mesh_config: &mut Value, values: &mut Value) {
     mesh_config["enableTracing"] = json!(true);
     mesh_config["defaultConfig"]["tracing"] = json!({});
     mesh_config["defaultProviders"]["tracing"] = json!([NAME]);
@@ -47,7 +39,7 @@ pub(super) fn configure(mesh_config: &mut Value, values: &mut Value) {
 }
 
 /// The server.
-pub(super) fn server(image: &str) -> Result<Vec<Manifest>, MeshError> {
+fn server(image: &str) -> Result<Vec<Manifest>, MeshError> {
     let labels = json!({ "app": NAME });
     let deployment = json!({
         "apiVersion": "apps/v1",
@@ -98,18 +90,6 @@ pub async fn is_installed(cluster: &Cluster) -> Result<bool, MeshError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::istio::prepare::tests::vpn;
-
-    #[test]
-    fn each_mesh_has_one_collector() {
-        let mut topology = vpn();
-        let names = |t: &Topology| collectors(t).iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&topology), ["cluster1"]);
-        topology.clusters[1].role = crate::topology::Role::Primary;
-        assert_eq!(names(&topology), ["cluster1"]);
-        topology.clusters[1].mesh.id = "mesh2".into();
-        assert_eq!(names(&topology), ["cluster1", "cluster2"]);
-    }
 
     #[test]
     fn every_request_is_sampled_and_other_settings_stay() {

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// A sidecar whose access log is read.
 #[derive(Clone, Copy)]
-pub struct Proxy<'a> {
+pub struct LoggingProxy<'a> {
     /// The cluster it runs in.
     pub cluster: &'a Cluster,
     /// Its pod.
@@ -44,8 +44,8 @@ pub struct Proxy<'a> {
 pub async fn read_logs(
     sent: &mut Sent,
     from: Option<IpAddr>,
-    caller: Option<Proxy<'_>>,
-    servers: &[Proxy<'_>],
+    caller: Option<LoggingProxy<'_>>,
+    servers: &[LoggingProxy<'_>],
     mirrors: bool,
 ) -> Result<(), ProbeError> {
     if caller.is_none() && servers.is_empty() {
@@ -92,7 +92,7 @@ struct Log {
     text: String,
 }
 
-async fn read(end: End, proxy: Proxy<'_>, since: Duration) -> Result<Log, ProbeError> {
+async fn read(end: End, proxy: LoggingProxy<'_>, since: Duration) -> Result<Log, ProbeError> {
     let text = access_log::read(proxy.cluster, proxy.pod, since).await;
     let text = text.map_err(|source| ProbeError::Log { pod: place(proxy.cluster, proxy.pod), source })?;
     let server = Server {

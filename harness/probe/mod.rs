@@ -15,7 +15,7 @@ mod curl;
 mod logs;
 
 pub use counters::attribute;
-pub use logs::{Proxy, read_logs};
+pub use logs::{LoggingProxy, read_logs};
 
 /// What to send.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,14 +12,14 @@ use crate::expect::{Headers, Latency, Need, Ranges, Settled, Sticky, Within, jud
 use crate::istio;
 use crate::observe::counters;
 use crate::plan::PlannedCall;
-use crate::probe::{self, Proxy, Request};
+use crate::probe::{self, LoggingProxy, Request};
 use crate::provider::{Cluster, PodRef};
 use crate::report::CallsReport;
 use crate::scenario::url::{self, Place};
 use crate::scenario::{Call, Located, Span};
 use crate::verdict::{Class, Finding};
 use crate::wait;
-use crate::workload::{self, PodInfo, Role, RunningWorkload, WorkloadError};
+use crate::workload::{self, PodInfo, RunningWorkload, WorkloadError, WorkloadRole};
 
 /// Each look is bounded by itself; this is for what nobody thought of.
 const LADDER_LIMIT: Duration = Duration::from_secs(30);
@@ -120,8 +120,8 @@ impl<'a> Calls<'a> {
             } else {
                 Vec::new()
             };
-            let servers: Vec<Proxy<'_>> = servers.iter().map(Candidate::proxy).collect();
-            let own = caller.pod.sidecar.then_some(Proxy { cluster, pod: &pod, version: None, zone: None });
+            let servers: Vec<LoggingProxy<'_>> = servers.iter().map(Candidate::proxy).collect();
+            let own = caller.pod.sidecar.then_some(LoggingProxy { cluster, pod: &pod, version: None, zone: None });
             probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
         }
         let ranges = ranges(self.environment);
@@ -177,7 +177,7 @@ impl<'a> Calls<'a> {
         let is_caller = |w: &&RunningWorkload| w.name == call.from.name && w.cluster == cluster.name;
         // A `sleep` goes before a workload of the same name.
         let callers = self.running.iter().filter(is_caller);
-        let caller = callers.min_by_key(|w| w.role != Role::Sleep).ok_or_else(|| RunError::Unknown {
+        let caller = callers.min_by_key(|w| w.role != WorkloadRole::Sleep).ok_or_else(|| RunError::Unknown {
             what: "running workload",
             name: call.from.to_string(),
             known: self.running.iter().map(|w| format!("{}@{}", w.name, w.cluster)).collect(),
@@ -375,9 +375,9 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    fn proxy(&self) -> Proxy<'_> {
+    fn proxy(&self) -> LoggingProxy<'_> {
         let Self { cluster, pod, version, zone } = self;
-        Proxy { cluster, pod, version: version.as_deref(), zone: zone.as_deref() }
+        LoggingProxy { cluster, pod, version: version.as_deref(), zone: zone.as_deref() }
     }
 }
 
@@ -429,8 +429,8 @@ mod tests {
             role,
             pods: Vec::new(),
         };
-        let hello = || Role::Helloworld { version: "v1".into() };
-        let running = [running(hello(), "app1"), running(hello(), "app1"), running(Role::Manifest, "mine")];
+        let hello = || WorkloadRole::Helloworld { version: "v1".into() };
+        let running = [running(hello(), "app1"), running(hello(), "app1"), running(WorkloadRole::Manifest, "mine")];
         assert_eq!(places(&running), BTreeSet::from([("cluster1", "app1"), ("cluster1", "mine")]));
     }
 

@@ -239,7 +239,7 @@ impl Kit {
             istioctl: self.supplied.program(Program::Istioctl)?.to_owned(),
             hub: self.hub.clone(),
             tag: self.tag.clone(),
-            zipkin: self.image_of(AddOn::Zipkin),
+            add_ons: AddOn::all().map(|add_on| (add_on.program(), self.image_of(add_on))).collect(),
             crds: Program::crds()
                 .filter_map(|file| Some((file, self.supplied.program(file).ok()?.to_owned())))
                 .collect(),

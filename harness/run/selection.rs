@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::fault;
 use crate::plan::{self, Plan};
 use crate::project::{self, Project};
-use crate::scenario::{self, Found, LoadedScenario};
+use crate::scenario::{self, LoadedScenario, ScenarioFile};
 use crate::source::Problems;
 
 /// Which scenarios a command is about.
@@ -42,7 +42,7 @@ impl Selection {
     ///
     /// # Errors
     /// When a path contains no scenario, or nothing at all is left.
-    pub fn find(&self, project: &Project) -> Result<Vec<Found>, Problems> {
+    pub fn find(&self, project: &Project) -> Result<Vec<ScenarioFile>, Problems> {
         let paths = if self.files.is_empty() { vec![project.scenarios()] } else { self.files.clone() };
         let mut found = scenario::discover(&paths)?;
         found.retain(|one| self.filter.as_ref().is_none_or(|text| one.name.contains(text)));

@@ -7,7 +7,7 @@ use crate::source::{Problem, Problems, yaml};
 
 /// A scenario file that was found. It has not been read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
+pub struct ScenarioFile {
     /// `vpn::both_versions` for `scenarios/vpn/both_versions.yaml`.
     pub name: String,
     /// The file.
@@ -18,7 +18,7 @@ pub struct Found {
 ///
 /// # Errors
 /// All at once: paths where nothing is, folders without a scenario, two files with one name. When `paths` is empty.
-pub fn discover(paths: &[PathBuf]) -> Result<Vec<Found>, Problems> {
+pub fn discover(paths: &[PathBuf]) -> Result<Vec<ScenarioFile>, Problems> {
     let mut problems = Vec::new();
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     if paths.is_empty() {
@@ -51,7 +51,7 @@ pub fn discover(paths: &[PathBuf]) -> Result<Vec<Found>, Problems> {
         }
     }
     Problems::none_of(problems)?;
-    Ok(found.into_iter().map(|(name, path)| Found { name, path }).collect())
+    Ok(found.into_iter().map(|(name, path)| ScenarioFile { name, path }).collect())
 }
 
 /// The scenario files at `path`: itself, or those in it and in the folders below. Hidden ones, links to folders and files of

@@ -26,7 +26,7 @@ pub use crate::source::{Located, Percent, Span, WorkloadRef};
 pub use crate::topology::settings::Setting;
 pub use call::{Call, Method};
 pub use clusters::Clusters;
-pub use discover::{Found, discover};
+pub use discover::{ScenarioFile, discover};
 pub use files::Manifests;
 pub use load::{LoadedScenario, load};
 pub use mesh::Mesh;

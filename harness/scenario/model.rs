@@ -50,7 +50,7 @@ pub enum Workload {
     /// The server: answers `Hello version: …, instance: …` on `/hello`, port 5000.
     Helloworld(Helloworld),
     /// Manifests of your own.
-    Manifest(Manifest),
+    Manifest(ManifestFile),
 }
 
 /// The client.
@@ -125,7 +125,7 @@ impl Helloworld {
 /// Manifests of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub struct ManifestFile {
     /// Where it is applied.
     pub cluster: Located<String>,
     /// The file, relative to the folder that `meshproof` was started in or to the scenario file.
@@ -139,7 +139,7 @@ pub struct Manifest {
     pub selector: Option<Located<Selector>>,
 }
 
-impl Manifest {
+impl ManifestFile {
     /// What it applies.
     pub fn manifests(&self) -> Manifests<'_> {
         Manifests { file: &self.file, namespace: self.namespace.as_ref(), selector: self.selector.as_ref() }

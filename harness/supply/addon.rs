@@ -1,59 +1,46 @@
 //! Programs that only some environments need: supplied when a scenario asks for them.
 
 use super::plan;
-use super::program::{Package, Program};
+use super::program::{AddOnImage, Package, Program};
 use super::versions::Versions;
 use super::{Cache, Origin, Piece, Supplied, SupplyError};
 
-/// A server that a scenario can ask for beside the mesh: one entry of `AddOn::record` for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AddOn {
-    /// Collects traces.
-    Zipkin,
-}
-
-/// What the supply knows of an add-on.
-struct Record {
+/// A server that a scenario can ask for beside the mesh: a program whose entry in `programs!` has an image of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct AddOn {
     program: Program,
-    /// Its published image, which clusters with a container runtime run when images are the source.
-    published: fn(&Versions) -> String,
-    /// Its image when it is built here: the name without tag.
-    local: &'static str,
-    /// A program of the machine that runs it on netns, and how Debian's package is called.
-    host: (&'static str, &'static str),
+    image: &'static AddOnImage,
 }
 
 impl AddOn {
-    /// Every one of them.
-    pub const ALL: &[Self] = &[Self::Zipkin];
-
-    fn record(self) -> Record {
-        match self {
-            Self::Zipkin => Record {
-                program: Program::Zipkin,
-                published: |versions| versions.registry.apps.zipkin.to_string(),
-                local: "meshproof.local/zipkin",
-                host: ("java", "openjdk-17-jre-headless"),
-            },
+    /// The add-on that runs `program`; `None`: it is no add-on's.
+    pub const fn of(program: Program) -> Option<Self> {
+        match &program.record().add_on {
+            Some(image) => Some(Self { program, image }),
+            None => None,
         }
+    }
+
+    /// Every one of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Program::ALL.iter().copied().filter_map(Self::of)
     }
 
     /// Its program.
     pub fn program(self) -> Program {
-        self.record().program
+        self.program
     }
 
     /// The name of its image as it is published.
     pub fn published_image(self, versions: &Versions) -> String {
-        (self.record().published)(versions)
+        (self.image.published)(versions)
     }
 
     /// The name of its image as it is built here.
     pub fn local_image(self, versions: &Versions) -> String {
-        let record = self.record();
-        let coordinates = versions.packages.maven.get(&record.program).map(|m| m.artifact.as_str()).unwrap_or_default();
+        let coordinates = versions.packages.maven.get(&self.program).map(|m| m.artifact.as_str()).unwrap_or_default();
         // group:artifact:version:packaging:classifier
-        format!("{}:{}", record.local, coordinates.split(':').nth(2).unwrap_or("latest"))
+        format!("{}:{}", self.image.local, coordinates.split(':').nth(2).unwrap_or("latest"))
     }
 
     /// Checks that the machine has what runs it on netns.
@@ -61,12 +48,12 @@ impl AddOn {
     /// # Errors
     /// With the package that is missing.
     pub fn check_host(self) -> Result<(), SupplyError> {
-        let (program, package) = self.record().host;
+        let (program, package) = self.image.host;
         let path = std::env::var_os("PATH").unwrap_or_default();
         if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
             return Ok(());
         }
-        let name = self.program();
+        let name = self.program;
         Err(SupplyError::Unavailable(format!(
             "{name} needs `{program}`, which is not installed (hint: `meshproof doctor --install`, or \
              `apt-get install {package}`)"
@@ -107,10 +94,11 @@ mod tests {
     #[test]
     fn an_addons_images_have_the_version_of_its_program() {
         let versions = Versions::built_in().unwrap();
-        assert_eq!(AddOn::Zipkin.local_image(&versions), "meshproof.local/zipkin:3.6.1");
-        assert_eq!(AddOn::Zipkin.published_image(&versions), "docker.io/openzipkin/zipkin:3.6.1");
+        let zipkin = AddOn::of(Program::Zipkin).unwrap();
+        assert_eq!(zipkin.local_image(&versions), "meshproof.local/zipkin:3.6.1");
+        assert_eq!(zipkin.published_image(&versions), "docker.io/openzipkin/zipkin:3.6.1");
         // On netns the image is known by what it holds.
-        let image = AddOn::Zipkin.local_image(&versions).parse().unwrap();
+        let image = zipkin.local_image(&versions).parse().unwrap();
         assert_eq!(versions.image(&image).and_then(|i| i.path_of(Program::Zipkin)), Some("/zipkin/zipkin.jar"));
     }
 }

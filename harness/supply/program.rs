@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::versions::Versions;
 use super::{Origin, Purpose};
 
 /// All that the supply knows of a [`Program`].
@@ -22,6 +23,8 @@ pub(super) struct Record {
     pub(super) needed_by: &'static [Purpose],
     /// Where it is in a node image that is built from packages.
     pub(super) in_node: InNode,
+    /// The image that runs it, if it is an add-on.
+    pub(super) add_on: Option<AddOnImage>,
     /// The command-line option that replaces it with one's own build; its name, unless given.
     option: Option<&'static str>,
 }
@@ -73,6 +76,17 @@ pub(super) enum InNode {
     ListedImage,
 }
 
+/// What runs an add-on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AddOnImage {
+    /// Its published image, which clusters with a container runtime run when images are the source.
+    pub(super) published: fn(&Versions) -> String,
+    /// Its image when it is built here: the name without tag.
+    pub(super) local: &'static str,
+    /// A program of the machine that runs it on netns, and what Debian's package of it is called.
+    pub(super) host: (&'static str, &'static str),
+}
+
 const NETNS: &[Purpose] = &[Purpose::Netns];
 const KIND: &[Purpose] = &[Purpose::Kind];
 
@@ -85,13 +99,14 @@ const fn crds(name: &'static str) -> Record {
         package: Package::Crds,
         needed_by: &[],
         in_node: InNode::No,
+        add_on: None,
         option: None,
     }
 }
 
 const fn go(name: &'static str, part: Component, build: &'static str, package: &'static str) -> Record {
     let package = Package::Go { build, package };
-    Record { name, version: None, part, package, needed_by: &[], in_node: InNode::No, option: None }
+    Record { name, version: None, part, package, needed_by: &[], in_node: InNode::No, add_on: None, option: None }
 }
 
 const fn version(args: &'static [&'static str], mark: &'static str) -> Option<VersionCommand> {
@@ -205,6 +220,7 @@ programs! {
         version: ISTIO_VERSION,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
+        add_on: None,
         option: Some("istiod"),
         ..go("pilot-discovery", Component::Istio, "istio-control", "istio.io/istio/pilot/cmd/pilot-discovery")
     },
@@ -229,6 +245,7 @@ programs! {
         package: Package::Wheel,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
+        add_on: None,
         option: None,
     },
     /// `envoy_bootstrap_tmpl.json`, from which pilot-agent writes Envoy's bootstrap configuration.
@@ -239,6 +256,7 @@ programs! {
         package: Package::IstioSource,
         needed_by: NETNS,
         in_node: InNode::ListedImage,
+        add_on: None,
         option: None,
     },
     /// The server of the helloworld sample.
@@ -264,6 +282,11 @@ programs! {
         package: Package::Maven,
         needed_by: &[],
         in_node: InNode::No,
+        add_on: Some(AddOnImage {
+            published: |versions| versions.registry.apps.zipkin.to_string(),
+            local: "meshproof.local/zipkin",
+            host: ("java", "openjdk-17-jre-headless"),
+        }),
         option: None,
     },
 }

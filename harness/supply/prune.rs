@@ -87,7 +87,7 @@ async fn of_origin(
 ) -> Result<(), SupplyError> {
     let purposes = [Purpose::Kind, Purpose::Netns, Purpose::Mesh];
     let mut programs: Vec<Program> = purposes.iter().flat_map(|p| p.programs(origin)).collect();
-    programs.extend(AddOn::ALL.iter().map(|add_on| add_on.program()).chain([Program::GatewayApi, Program::McsApi]));
+    programs.extend(AddOn::all().map(AddOn::program).chain(Program::crds()));
     programs.sort_unstable();
     programs.dedup();
     let steps = match plan::steps(versions, origin, &programs).await {

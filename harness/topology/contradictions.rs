@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::file::{DEFAULT_MESH, Entry, File};
 use crate::source::{Located, Problem, Source, known};
 
-type Named<'a> = (&'a Located<String>, &'a Entry);
+type NamedEntry<'a> = (&'a Located<String>, &'a Entry);
 
 /// Every contradiction, each at the places of both of its sides.
 pub(super) fn of(file: &Arc<Source>, read: &File) -> Vec<Problem> {
-    let clusters: Vec<Named<'_>> = read.clusters.iter().collect();
+    let clusters: Vec<NamedEntry<'_>> = read.clusters.iter().collect();
     let mut problems = roles(file, &clusters);
     problems.extend(machines(file, &clusters));
     problems.extend(meshes(file, read, &clusters));
@@ -20,8 +20,8 @@ pub(super) fn of(file: &Arc<Source>, read: &File) -> Vec<Problem> {
 }
 
 /// A mesh trusts other meshes that are there, whose gateways it reaches; and a remote leaves that to its istiod.
-fn federation(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
-    fn mesh<'a>(clusters: &[Named<'a>], cluster: Named<'a>) -> &'a str {
+fn federation(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
+    fn mesh<'a>(clusters: &[NamedEntry<'a>], cluster: NamedEntry<'a>) -> &'a str {
         let istiod = served_by(cluster).and_then(|name| find(clusters, name));
         let said = cluster.1.mesh.as_ref().or_else(|| istiod.and_then(|(_, entry)| entry.mesh.as_ref()));
         said.map_or(DEFAULT_MESH, |mesh| mesh.as_str())
@@ -60,26 +60,26 @@ fn federation(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
 }
 
 /// The cluster whose istiod serves the proxies of this one, if that is another cluster.
-fn served_by<'a>((name, entry): Named<'a>) -> Option<&'a Located<String>> {
+fn served_by<'a>((name, entry): NamedEntry<'a>) -> Option<&'a Located<String>> {
     entry.served_by.as_ref().filter(|other| other.value != name.value)
 }
 
 /// The cluster that the istiod in this one reads its configuration from, if that is another cluster.
-fn config<'a>((name, entry): Named<'a>) -> Option<&'a Located<String>> {
+fn config<'a>((name, entry): NamedEntry<'a>) -> Option<&'a Located<String>> {
     entry.config.as_ref().filter(|other| other.value != name.value)
 }
 
-fn find<'a>(clusters: &[Named<'a>], name: &str) -> Option<Named<'a>> {
+fn find<'a>(clusters: &[NamedEntry<'a>], name: &str) -> Option<NamedEntry<'a>> {
     clusters.iter().find(|(n, _)| n.value == name).copied()
 }
 
 /// Whether its pods get proxies: not beside an external control plane, and machines bring their own.
-fn has_proxies((name, entry): Named<'_>) -> bool {
+fn has_proxies((name, entry): NamedEntry<'_>) -> bool {
     entry.joins.is_none() && (served_by((name, entry)).is_some() || config((name, entry)).is_none())
 }
 
 /// Machines join a primary, on its network, and are nothing else.
-fn machines(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
+fn machines(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, entry) in clusters.iter().copied() {
         let Some(joined) = &entry.joins else { continue };
@@ -106,7 +106,7 @@ fn machines(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
     problems
 }
 
-fn roles(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
+fn roles(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for cluster in clusters.iter().copied() {
         let (name, served) = (cluster.0, served_by(cluster));
@@ -143,7 +143,7 @@ fn roles(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
 }
 
 /// One mesh has one root and one trust domain, and a remote belongs to the mesh of its istiod.
-fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Problem> {
+fn meshes(file: &Arc<Source>, read: &File, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
     type Of = fn(&Entry) -> &Option<Located<String>>;
     let trust: [(&str, Of); 2] = [("root", |e| &e.root), ("trust_domain", |e| &e.trust_domain)];
@@ -165,8 +165,8 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Proble
         }
     }
     let mesh = |entry: &Entry| entry.mesh.as_ref().map(|mesh| mesh.value.clone());
-    let runs_istiod = |c: &Named<'_>| served_by(*c).is_none() && c.1.joins.is_none();
-    let istiods: Vec<Named<'_>> = clusters.iter().copied().filter(runs_istiod).collect();
+    let runs_istiod = |c: &NamedEntry<'_>| served_by(*c).is_none() && c.1.joins.is_none();
+    let istiods: Vec<NamedEntry<'_>> = clusters.iter().copied().filter(runs_istiod).collect();
     for (i, (name, entry)) in istiods.iter().enumerate() {
         let Some((first, theirs)) = istiods[..i].iter().find(|(_, e)| mesh(e) == mesh(entry)) else { continue };
         for (key, of) in trust {
@@ -193,7 +193,7 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[Named<'_>]) -> Vec<Proble
     problems
 }
 
-fn gateways(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
+fn gateways(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, entry) in clusters.iter().copied().filter(|c| !has_proxies(*c) && c.1.joins.is_none()) {
         if let Some(gateway) = &entry.gateway {
@@ -202,7 +202,7 @@ fn gateways(file: &Arc<Source>, clusters: &[Named<'_>]) -> Vec<Problem> {
             problems.push(Problem::with(file, gateway, what).help(help));
         }
     }
-    let members: Vec<Named<'_>> = clusters.iter().copied().filter(|c| has_proxies(*c)).collect();
+    let members: Vec<NamedEntry<'_>> = clusters.iter().copied().filter(|c| has_proxies(*c)).collect();
     let mut seen: Vec<&str> = Vec::new();
     for (name, entry) in &members {
         let network = entry.network();

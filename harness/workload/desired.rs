@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Role, WorkloadError, WorkloadImages};
+use super::{WorkloadError, WorkloadImages, WorkloadRole};
 use crate::apply::Manifest;
 use crate::istio::machine::Machine;
 use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
@@ -37,7 +37,7 @@ pub(super) struct Expected {
     pub namespace: String,
     pub name: String,
     pub maker: Maker,
-    pub role: Role,
+    pub role: WorkloadRole,
     /// Whether its pods have a sidecar. `None`: a manifest of the user's says.
     pub sidecar: Option<bool>,
 }
@@ -187,7 +187,7 @@ impl Builder<'_> {
         add_metadata(&mut deployment, &sleep.labels, &sleep.annotations);
         self.machine(cluster, &mut deployment, None)?;
         self.made(cluster, "sleep", deployment)?;
-        self.expect(cluster, namespace, name, Role::Sleep, sleep.sidecar);
+        self.expect(cluster, namespace, name, WorkloadRole::Sleep, sleep.sidecar);
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl Builder<'_> {
         add_metadata(&mut deployment, &hello.labels, &hello.annotations);
         self.machine(cluster, &mut deployment, Some(HELLOWORLD_PORT))?;
         self.made(cluster, "helloworld", deployment)?;
-        self.expect(cluster, namespace, &name, Role::Helloworld { version: version.into() }, true);
+        self.expect(cluster, namespace, &name, WorkloadRole::Helloworld { version: version.into() }, true);
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl Builder<'_> {
         })
     }
 
-    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: Role, sidecar: bool) {
+    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: WorkloadRole, sidecar: bool) {
         let (cluster, namespace, name) = (cluster.to_owned(), namespace.to_owned(), name.to_owned());
         let (maker, sidecar) = (Maker::Deployment, Some(sidecar));
         self.expected.push(Expected { cluster, namespace, name, maker, role, sidecar });
@@ -324,7 +324,7 @@ pub(super) fn of_user(cluster: &str, manifest: &Manifest) -> Option<Expected> {
         namespace: manifest.namespace().unwrap_or("default").to_owned(),
         name: manifest.name().to_owned(),
         maker,
-        role: Role::Manifest,
+        role: WorkloadRole::Manifest,
         sidecar: None,
     })
 }

@@ -56,7 +56,7 @@ impl WorkloadImages {
 /// What a running workload is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Role {
+pub enum WorkloadRole {
     /// The client.
     Sleep,
     /// The server.
@@ -78,7 +78,7 @@ pub struct RunningWorkload {
     /// Its namespace.
     pub namespace: String,
     /// What it is for.
-    pub role: Role,
+    pub role: WorkloadRole,
     /// Its pods.
     pub pods: Vec<PodInfo>,
 }

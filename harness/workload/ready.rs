@@ -241,7 +241,7 @@ async fn warnings(cluster: &Cluster, namespaces: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Role;
+    use crate::workload::WorkloadRole;
     use serde_json::{Value, json};
 
     fn cluster() -> Cluster {
@@ -250,7 +250,14 @@ mod tests {
 
     fn expected(sidecar: bool) -> Expected {
         let (cluster, namespace, name) = ("cluster1".to_owned(), "app1".to_owned(), "sleep".to_owned());
-        Expected { cluster, namespace, name, maker: Maker::Deployment, role: Role::Sleep, sidecar: Some(sidecar) }
+        Expected {
+            cluster,
+            namespace,
+            name,
+            maker: Maker::Deployment,
+            role: WorkloadRole::Sleep,
+            sidecar: Some(sidecar),
+        }
     }
 
     fn deployment() -> Deployment {

@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{by_version, count, plural};
 use crate::source::Located;
@@ -38,7 +38,7 @@ impl Kind for Attempts {
         }
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let attempts: Vec<u32> = replies.iter().filter_map(|call| call.client_proxy.as_ref()?.attempts).collect();
         let lines = replies.iter().filter(|call| call.client_proxy.is_some()).count();

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Peer;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::plural;
 
@@ -20,7 +20,7 @@ impl Kind for Captured {
         format!("{which} call passes through the caller's sidecar")
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         // A call that got no reply may have failed before the proxy, so it proves nothing about capture.
         let replies = judge.replies();
         let passed = replies.iter().filter(|call| call.client_proxy.is_some()).count();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{and, count, list};
 use crate::source::Located;
@@ -32,7 +32,7 @@ impl Kind for Clusters {
         }
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let served: Vec<&str> =
             replies.iter().filter_map(|call| Some(call.server.as_ref()?.cluster.as_str())).collect();

@@ -10,7 +10,7 @@ use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges, gateway_of, pods_of};
+use super::super::judgement::{Judge, Judgement, Ranges, gateway_of, pods_of};
 use super::super::kind::{Kind, Need};
 use super::super::seen::CallSeen;
 use super::super::tally::{count, list, version};
@@ -49,10 +49,10 @@ impl Kind for EndpointsIn {
         self.parts().into_iter().map(part).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
-        let found: Vec<Found> =
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
+        let found: Vec<Judgement> =
             self.parts().into_iter().map(|(version, place)| endpoints(judge, version, place)).collect();
-        Found {
+        Judgement {
             class: found.iter().map(|f| f.class).max().unwrap_or(Class::Pass),
             observed: found.iter().map(|f| f.observed.as_str()).collect::<Vec<_>>().join("; "),
             needs: found.iter().map(|f| f.needs).max().unwrap_or(0),
@@ -89,7 +89,7 @@ impl Kind for EndpointsIn {
 }
 
 /// The endpoints of the calls that `wanted` answered (all replies if `None`), by the caller's proxy.
-fn endpoints(judge: &Judge<'_>, wanted: Option<&str>, place: &EndpointsOf) -> Found {
+fn endpoints(judge: &Judge<'_>, wanted: Option<&str>, place: &EndpointsOf) -> Judgement {
     let is_there = |endpoint: SocketAddr| match place {
         EndpointsOf::Pods(cluster) => judge.ranges.pods.get(cluster).map(|range| range.contains(&endpoint.ip())),
         EndpointsOf::Gateway(cluster) => judge.ranges.gateways.get(cluster).map(|gateway| *gateway == endpoint),

@@ -8,7 +8,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::count;
 use crate::source::Located;
@@ -58,7 +58,7 @@ impl Kind for Headers {
         self.0.iter().map(part).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let found_in =
             |name: &str| replies.iter().map(|call| call.headers.get(name).map(String::as_str)).collect::<Vec<_>>();

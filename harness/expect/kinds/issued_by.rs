@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{count, list, of_calls};
 
@@ -20,7 +20,7 @@ impl Kind for IssuedBy {
         format!("every caller's certificate issued by the intermediate CA of {}", self.0)
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
         let issuers = count(lines.iter().map(|line| line.issuer.as_deref().unwrap_or("none")));

@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::plural;
 use crate::source::{Located, Span};
@@ -86,7 +86,7 @@ impl Kind for Latency {
         every.into_iter().chain(self.percentiles().map(part)).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let mut times: Vec<Duration> = judge.replies().iter().map(|call| call.duration).collect();
         times.sort();
         let replies = plural(times.len(), "reply");

@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::shares::{self, Share};
 use super::super::tally::{count, list, plural};
@@ -41,7 +41,7 @@ impl Kind for MirroredTo {
         self.0.iter().map(part).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let of_call = |mirrors: &[super::super::seen::Server]| {
             let versions = mirrors.iter().map(|at| at.version.clone().unwrap_or_else(|| at.pod.clone()));

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{count, list, of_calls};
 
@@ -22,7 +22,7 @@ impl Kind for MutualTls {
         }
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
         let peers = count(lines.iter().map(|line| line.peer.as_deref().unwrap_or("none")));

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::{by_version, version};
 use crate::source::Located;
@@ -20,7 +20,7 @@ impl Kind for Never {
         format!("never {}", self.0.iter().map(|version| version.as_str()).collect::<Vec<_>>().join(", "))
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let unwanted = |version: &str| self.0.iter().any(|name| name.as_str() == version);
         judge.holds(judge.all(|call| !version(call).is_some_and(unwanted)), by_version(judge.seen))
     }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::{Check, Peer};
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::{by_version, version};
 
@@ -19,7 +19,7 @@ impl Kind for Only {
         format!("only {} answers, every call", self.0)
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         judge.holds(judge.all(|call| version(call) == Some(&self.0)), by_version(judge.seen))
     }
 

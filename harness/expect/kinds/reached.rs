@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::{Check, Peer};
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::tally::{and, by_version, versions};
 use crate::source::Located;
@@ -29,7 +29,7 @@ impl Kind for Reached {
         }
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let (counts, names) = (versions(judge.seen), self.names());
         judge.each_answers("version", &names, &counts, by_version(judge.seen))
     }

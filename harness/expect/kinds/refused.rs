@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Peer;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::seen::{CallSeen, Outcome};
 use super::super::tally::{by_version, plural};
@@ -20,7 +20,7 @@ impl Kind for Refused {
         if self.0 { "every call refused" } else { "no call refused" }.into()
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let refused = judge.seen.calls.iter().filter(|call| is_refused(call)).count();
         let observed = format!("{} refused: {}", plural(refused, "call"), by_version(judge.seen));
         judge.holds(judge.all(|call| is_refused(call) == self.0), observed)

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Peer;
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::seen::{CallSeen, Outcome};
 use super::super::tally::by_version;
@@ -21,13 +21,13 @@ impl Kind for Resolves {
         if self.0 { "the name resolves" } else { "the name does not resolve" }.into()
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         // A resolver that is silent says neither.
         let fits = |call: &CallSeen| match &call.outcome {
             Outcome::Unresolved => !self.0,
             outcome => self.0 && !outcome.is_silence_of_dns(),
         };
-        Found { needs: 1, ..judge.holds(judge.all(fits), by_version(judge.seen)) }
+        Judgement { needs: 1, ..judge.holds(judge.all(fits), by_version(judge.seen)) }
     }
 
     /// It is the same for every call: one is enough.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::Check;
-use super::super::judgement::{Found, Judge, Ranges, pods_of};
+use super::super::judgement::{Judge, Judgement, Ranges, pods_of};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{count, list};
 use crate::source::PodsOf;
@@ -22,7 +22,7 @@ impl Kind for SourceIn {
         format!("every call from {}", pods_of(&self.0.0, ranges))
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let Some(range) = judge.ranges.pods.get(&self.0.0) else { return judge.unknown_range(&self.0.0) };
         let replies = judge.replies();
         let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();

@@ -8,7 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::{Check, Peer};
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::shares::{self, Share};
 use super::super::tally::{count, instances, list_others, plural, version, versions};
@@ -64,7 +64,7 @@ impl Split {
     }
 
     /// By the logs of the servers' proxies.
-    fn judge_servers(&self, judge: &Judge<'_>) -> Found {
+    fn judge_servers(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let place: Vec<Option<String>> = match self.by.value {
             By::Instance => instances(&replies),
@@ -129,7 +129,7 @@ impl Kind for Split {
     }
 
     /// Judges the shares among the replies; calls that no version answered are counted apart.
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         if self.by.value != By::Version {
             return self.judge_servers(judge);
         }

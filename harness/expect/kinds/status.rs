@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::check::{Check, Peer};
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::Kind;
 use super::super::shares::{self, Share};
 use super::super::tally::{by_status, count, ending, status};
@@ -56,7 +56,7 @@ impl Kind for Status {
         }
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let Self::Split(split) = self else {
             let all = self.all();
             let fits = judge.all(|call| status(call).is_some_and(|status| all.contains(&status)));

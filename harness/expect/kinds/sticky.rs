@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::check::{Check, Peer};
-use super::super::judgement::{Found, Judge, Ranges};
+use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::seen::USER;
 use super::super::tally::{by_version, count, instances, list, plural};
@@ -63,7 +63,7 @@ impl Kind for Sticky {
         .into()
     }
 
-    fn judge(&self, judge: &Judge<'_>) -> Found {
+    fn judge(&self, judge: &Judge<'_>) -> Judgement {
         let replies = judge.replies();
         let pods = instances(&replies);
         let mut users: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
@@ -81,7 +81,7 @@ impl Kind for Sticky {
             super::super::tally::of_calls(judge.seen)
         );
         let needs = self.calls_needed(judge.detect);
-        let mut found = Found { needs, ..judge.holds(astray == 0, observed) };
+        let mut found = Judgement { needs, ..judge.holds(astray == 0, observed) };
         if found.class == Class::Fail {
             return found;
         }

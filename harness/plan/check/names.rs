@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Checks, repeated};
-use crate::scenario::{Helloworld, Located, Manifest, Sleep, Workload};
+use crate::scenario::{Helloworld, Located, ManifestFile, Sleep, Workload};
 use crate::source::known;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
@@ -102,7 +102,7 @@ fn is_label_value(value: &str) -> bool {
 }
 
 /// A manifest gives the versions that its pods are labelled with.
-fn check_manifest(checks: &mut Checks<'_>, manifest: &Manifest) {
+fn check_manifest(checks: &mut Checks<'_>, manifest: &ManifestFile) {
     checks.cluster(&manifest.cluster);
     if let Some(namespace) = &manifest.namespace {
         word(checks, namespace, "namespace");

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use rstest::rstest;
 
 use super::*;
-use crate::scenario::{Found, discover, schema};
+use crate::scenario::{ScenarioFile, discover, schema};
 
 fn open(path: &Path) -> Result<crate::plan::Plan, Problems> {
     crate::plan::open(path, &crate::fault::names())
@@ -17,7 +17,7 @@ fn repository() -> &'static Path {
 fn every_scenario_of_the_repository_is_sound_and_says_why_it_may_fail() {
     let found = discover(&[repository().join("scenarios")]).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(found.len() >= 12, "{found:?}");
-    for Found { name, path } in found {
+    for ScenarioFile { name, path } in found {
         let loaded = open(&path).unwrap_or_else(|problems| panic!("{problems}")).loaded;
         assert!(
             loaded.scenario.purpose.to_lowercase().contains("fails when"),

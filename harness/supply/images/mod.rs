@@ -104,10 +104,10 @@ pub async fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyErr
 /// Everything that can be in the cache for images of `supplied`.
 pub(super) async fn recipes(supplied: &Supplied) -> Result<Vec<Recipe>, SupplyError> {
     let mut recipes = vec![describe(supplied).await?.1];
-    for add_on in AddOn::ALL {
+    for add_on in AddOn::all() {
         recipes.push(match supplied.origin {
-            Origin::Packages => packages::add_on_recipe(supplied, *add_on)?,
-            Origin::Registry => registry::add_on_recipe(&supplied.versions, *add_on),
+            Origin::Packages => packages::add_on_recipe(supplied, add_on)?,
+            Origin::Registry => registry::add_on_recipe(&supplied.versions, add_on),
         });
     }
     if supplied.origin == Origin::Packages {

@@ -22,7 +22,7 @@ const EAGER: Duration = Duration::from_millis(100);
 
 /// Which of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ProbeKind {
     /// Holds the others back until it succeeds once.
     Startup,
     /// Decides whether the pod gets traffic.
@@ -31,7 +31,7 @@ pub enum Role {
     Liveness,
 }
 
-impl std::fmt::Display for Role {
+impl std::fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Startup => "Startup",
@@ -90,11 +90,11 @@ fn numbers(probe: &Probe) -> Numbers {
 }
 
 /// Probes until it is dropped, or until a startup probe has its verdict; reports each finding.
-pub async fn watch(role: Role, probe: &Probe, target: &ProbeTarget, mut tell: impl FnMut(Finding)) {
+pub async fn watch(role: ProbeKind, probe: &Probe, target: &ProbeTarget, mut tell: impl FnMut(Finding)) {
     let n = numbers(probe);
     let started = std::time::Instant::now();
     let patience = n.delay + n.period * n.failures;
-    if role == Role::Liveness {
+    if role == ProbeKind::Liveness {
         wait::pass(n.delay).await;
     }
     let (mut good, mut bad, mut ever) = (0u32, 0u32, false);
@@ -105,7 +105,7 @@ pub async fn watch(role: Role, probe: &Probe, target: &ProbeTarget, mut tell: im
                 if good == n.successes {
                     ever = true;
                     tell(Finding::Healthy);
-                    if role == Role::Startup {
+                    if role == ProbeKind::Startup {
                         return;
                     }
                 }
@@ -113,13 +113,13 @@ pub async fn watch(role: Role, probe: &Probe, target: &ProbeTarget, mut tell: im
             Err(why) => {
                 (good, bad) = (0, bad.saturating_add(1));
                 let final_failure = match role {
-                    Role::Startup => started.elapsed() >= patience,
-                    Role::Readiness => ever && bad == n.failures,
-                    Role::Liveness => bad >= n.failures,
+                    ProbeKind::Startup => started.elapsed() >= patience,
+                    ProbeKind::Readiness => ever && bad == n.failures,
+                    ProbeKind::Liveness => bad >= n.failures,
                 };
                 if final_failure {
                     tell(Finding::Unhealthy(why));
-                    if role != Role::Readiness {
+                    if role != ProbeKind::Readiness {
                         return;
                     }
                 } else {
@@ -127,7 +127,7 @@ pub async fn watch(role: Role, probe: &Probe, target: &ProbeTarget, mut tell: im
                 }
             }
         }
-        let eager = !ever && role != Role::Liveness;
+        let eager = !ever && role != ProbeKind::Liveness;
         wait::pass(if eager { EAGER.min(n.period) } else { n.period }).await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::container::{self, Exit, Paths, Running};
 use super::images::Image;
 use super::inside::{Input, Mount, Start};
-use super::probe::{self, Finding, ProbeTarget, Role};
+use super::probe::{self, Finding, ProbeKind, ProbeTarget};
 use super::run::{ContainerIndex, Run};
 use super::status::{Ended, Phase};
 use super::{environment, identity, logs, objects, pull, state, volumes};
@@ -237,7 +237,7 @@ async fn live(
     let (tell, mut findings) = mpsc::unbounded_channel();
     let mut probes = JoinSet::new();
     if container.startup_probe.is_some() {
-        begin(&mut probes, Role::Startup, container, &target, &tell);
+        begin(&mut probes, ProbeKind::Startup, container, &target, &tell);
     } else {
         started(run, place, container, &target, &mut probes, &tell);
     }
@@ -250,11 +250,11 @@ async fn live(
                 return None;
             }
             Some((role, finding)) = findings.recv() => match (role, finding) {
-                (Role::Startup, Finding::Healthy) => started(run, place, container, &target, &mut probes, &tell),
-                (Role::Readiness, Finding::Healthy) => run.note(place, |c| c.ready = true),
-                (Role::Liveness, Finding::Healthy) => {}
+                (ProbeKind::Startup, Finding::Healthy) => started(run, place, container, &target, &mut probes, &tell),
+                (ProbeKind::Readiness, Finding::Healthy) => run.note(place, |c| c.ready = true),
+                (ProbeKind::Liveness, Finding::Healthy) => {}
                 (role, Finding::Failed(why)) => tracing::debug!(container = container.name, %role, why, "a probe failed"),
-                (Role::Readiness, Finding::Unhealthy(why)) => {
+                (ProbeKind::Readiness, Finding::Unhealthy(why)) => {
                     run.note(place, |c| c.ready = false);
                     run.event(EventType::Warning, "Unhealthy", format!("Readiness probe failed: {why}")).await;
                 }
@@ -268,13 +268,13 @@ async fn live(
     }
 }
 
-type Tell = mpsc::UnboundedSender<(Role, Finding)>;
+type Tell = mpsc::UnboundedSender<(ProbeKind, Finding)>;
 
-fn begin(probes: &mut JoinSet<()>, role: Role, container: &Container, target: &ProbeTarget, tell: &Tell) {
+fn begin(probes: &mut JoinSet<()>, role: ProbeKind, container: &Container, target: &ProbeTarget, tell: &Tell) {
     let probe = match role {
-        Role::Startup => &container.startup_probe,
-        Role::Readiness => &container.readiness_probe,
-        Role::Liveness => &container.liveness_probe,
+        ProbeKind::Startup => &container.startup_probe,
+        ProbeKind::Readiness => &container.readiness_probe,
+        ProbeKind::Liveness => &container.liveness_probe,
     };
     let Some(probe) = probe.clone() else { return };
     let (target, tell) = (target.clone(), tell.clone());
@@ -297,8 +297,8 @@ fn started(
 ) {
     let ready = container.readiness_probe.is_none();
     run.note(place, |c| (c.started, c.ready) = (true, ready));
-    begin(probes, Role::Readiness, container, target, tell);
-    begin(probes, Role::Liveness, container, target, tell);
+    begin(probes, ProbeKind::Readiness, container, target, tell);
+    begin(probes, ProbeKind::Liveness, container, target, tell);
 }
 
 /// The time that the pod's containers have to end.
