@@ -17,7 +17,7 @@ use meshproof::project::Project;
 use meshproof::report;
 use meshproof::run::settings::{Keep, Settings};
 use meshproof::run::{Chosen, Selection, Session, interrupt};
-use meshproof::scenario::Found;
+use meshproof::scenario::ScenarioFile;
 use meshproof::topology::Topology;
 use meshproof::verdict::Class;
 use meshproof::{fault, plan};
@@ -110,7 +110,7 @@ fn run(mut args: Args) -> Result<ExitCode, Failure> {
     Ok(conclusion.exit_code())
 }
 
-fn trial(one: Found, shared: &Arc<Shared>) -> Trial {
+fn trial(one: ScenarioFile, shared: &Arc<Shared>) -> Trial {
     let shared = shared.clone();
     Trial::ignorable_test(one.name.clone(), move || {
         // A file with mistakes is a failing trial, not an end of the listing.

@@ -1,34 +1,13 @@
 //! Add-ons: servers beside istiod that a scenario asks for. Each is one [`Server`], in a file of its own.
 
-use serde_json::Value;
-
 use super::options::MeshOptions;
-use super::{MeshError, MeshInputs, tracing};
-use crate::apply::Manifest;
+use super::server::Server;
+use super::tracing;
 use crate::supply::Program;
 use crate::topology::{ClusterSpec, Topology};
 
-/// What the mesh runs and configures for an add-on.
-pub(super) struct Server {
-    /// What it runs.
-    pub(super) program: Program,
-    /// Name of its Deployment, in the mesh's namespace.
-    pub(super) name: &'static str,
-    /// Sets in MeshConfig, and in the chart's values, what makes the mesh use it.
-    pub(super) configure: fn(mesh_config: &mut Value, values: &mut Value),
-    /// Its objects, with the image that runs it.
-    pub(super) objects: fn(image: &str) -> Result<Vec<Manifest>, MeshError>,
-}
-
 /// Every add-on that a mesh knows.
 const SERVERS: &[Server] = &[tracing::ZIPKIN];
-
-impl Server {
-    /// Its objects.
-    pub(super) fn objects(&self, inputs: &MeshInputs) -> Result<Vec<Manifest>, MeshError> {
-        (self.objects)(inputs.add_ons.get(&self.program).map(String::as_str).unwrap_or_default())
-    }
-}
 
 /// The servers that those options ask for.
 pub(super) fn servers(options: &MeshOptions) -> impl Iterator<Item = &'static Server> {

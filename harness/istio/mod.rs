@@ -37,6 +37,7 @@ mod readiness;
 mod reconcile;
 mod remote;
 pub mod remote_secret;
+mod server;
 pub mod tracing;
 pub mod trust;
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 use serde_json::{Value, json};
 
-use super::addon::Server;
+use super::server::Server;
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
 use crate::provider::Cluster;

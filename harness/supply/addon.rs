@@ -33,7 +33,8 @@ impl AddOn {
 
     /// The name of its image as it is published.
     pub fn published_image(self, versions: &Versions) -> String {
-        (self.image.published)(versions)
+        let named = versions.registry.add_ons.get(&self.program).map(ToString::to_string);
+        named.unwrap_or_else(|| self.image.published.to_owned())
     }
 
     /// The name of its image as it is built here.

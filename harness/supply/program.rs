@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::versions::Versions;
 use super::{Origin, Purpose};
 
 /// All that the supply knows of a [`Program`].
@@ -80,7 +79,8 @@ pub(super) enum InNode {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AddOnImage {
     /// Its published image, which clusters with a container runtime run when images are the source.
-    pub(super) published: fn(&Versions) -> String,
+    /// `versions.yaml` may name another (`registry.add-ons`).
+    pub(super) published: &'static str,
     /// Its image when it is built here: the name without tag.
     pub(super) local: &'static str,
     /// A program of the machine that runs it on netns, and what Debian's package of it is called.
@@ -283,7 +283,7 @@ programs! {
         needed_by: &[],
         in_node: InNode::No,
         add_on: Some(AddOnImage {
-            published: |versions| versions.registry.apps.zipkin.to_string(),
+            published: "docker.io/openzipkin/zipkin:latest",
             local: "meshproof.local/zipkin",
             host: ("java", "openjdk-17-jre-headless"),
         }),

@@ -170,6 +170,9 @@ pub struct Registry {
     pub istio: Vec<IstioImages>,
     /// The sample workloads.
     pub apps: Apps,
+    /// Images of add-ons (default: what the supply knows).
+    #[serde(default)]
+    pub add_ons: BTreeMap<Program, ImageRef>,
 }
 
 /// One Kubernetes version as images.
@@ -206,20 +209,6 @@ pub struct Apps {
     pub helloworld_v1: ImageRef,
     /// Answers `v2`.
     pub helloworld_v2: ImageRef,
-    /// The Zipkin server (default: its published image, so that a `versions.yaml` from before tracing still reads).
-    #[serde(default = "Apps::default_zipkin")]
-    pub zipkin: ImageRef,
-}
-
-impl Apps {
-    fn default_zipkin() -> ImageRef {
-        ImageRef {
-            registry: "docker.io".into(),
-            repository: "openzipkin/zipkin".into(),
-            tag: Some("latest".into()),
-            digest: None,
-        }
-    }
 }
 
 /// Two versions that are tried together.
