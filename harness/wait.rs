@@ -80,7 +80,8 @@ where
         let quiet = report.saturating_sub(started.elapsed()).min(rest);
         let mut looked = tokio::time::timeout(quiet, look.as_mut()).await;
         if looked.is_err() && quiet < rest {
-            report = say(&what, &unanswered(&missing, quiet), started.elapsed());
+            let last = if missing.is_empty() { "a response to the first check" } else { &missing };
+            report = say(&what, last, started.elapsed());
             looked = tokio::time::timeout(rest - quiet, look).await;
         }
         missing = match looked {

@@ -96,8 +96,10 @@ pub async fn find(mesh: &Mesh, clusters: &[Cluster]) -> Result<FoundMesh, MeshEr
     })
 }
 
-/// The Deployment of a control plane, in whichever namespace: that of the revision, if several are there.
+/// The Deployment of a control plane, in whichever namespace: that of the revision or tag, if several are there.
 async fn control_plane(primary: &Cluster, revision: Option<&str>) -> Result<Deployment, MeshError> {
+    let of_tag = injection::revision_of_tag(primary, revision.unwrap_or("default")).await?;
+    let revision = of_tag.as_deref().or(revision);
     let labelled = ListParams::default().labels("app=istiod");
     let all: Api<Deployment> = Api::all(primary.client.clone());
     let list = match all.list(&labelled).await {
@@ -109,7 +111,6 @@ async fn control_plane(primary: &Cluster, revision: Option<&str>) -> Result<Depl
     };
     let mut list = list.map_err(|e| MeshError::kube(primary, "find the control plane", e))?.items;
     let of = |deployment: &Deployment| deployment.labels().get("istio.io/rev").cloned().unwrap_or_default();
-    // A tag is no revision: then the first one speaks for the mesh.
     list.sort_by_key(|deployment| {
         let own = of(deployment);
         let other = revision.map_or(!own.is_empty() && own != "default", |revision| own != revision);

@@ -100,6 +100,20 @@ pub async fn cluster_name_by_webhook(cluster: &Cluster) -> Result<Option<String>
     Ok(paths.find_map(|path| name_in(&path).map(str::to_owned)))
 }
 
+/// The revision that a tag points to (`istioctl tag set TAG --revision REVISION`); `None`: there is no such tag, or this user may
+/// not read webhooks.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn revision_of_tag(cluster: &Cluster, tag: &str) -> Result<Option<String>, MeshError> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    match api.list(&ListParams::default().labels(&format!("istio.io/tag={tag}"))).await {
+        Ok(list) => Ok(list.items.into_iter().find_map(|hook| hook.metadata.labels?.remove("istio.io/rev"))),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(source) => Err(MeshError::kube(cluster, "read the tags of revisions", source)),
+    }
+}
+
 fn name_in(path: &str) -> Option<&str> {
     let rest = path.split_once("/inject/")?.1;
     let rest = rest.strip_prefix("cluster/").or_else(|| Some(rest.split_once("/cluster/")?.1))?;

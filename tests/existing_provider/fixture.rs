@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::discovery::{Discovery, verbs};
 use kube::{Client, Config, ResourceExt};
 use meshproof::journal::EnvDir;
@@ -99,6 +100,27 @@ impl Fixture {
         self.meshproof(self.ours.path(), &Self::run_args(more, files))
     }
 
+    /// A kubeconfig beside the clusters' own, for a ServiceAccount to which the manifest `role` gives rights (`None`: it has none).
+    pub fn account(&self, name: &str, role: Option<&str>) -> Vec<PathBuf> {
+        let each = self.kubeconfigs.iter().zip(1..).map(|(kubeconfig, number)| {
+            kubectl(kubeconfig, &["-n", "default", "create", "serviceaccount", name], "");
+            if let Some(role) = role {
+                kubectl(kubeconfig, &["apply", "-f", "-"], role);
+            }
+            let token = kubectl(kubeconfig, &["-n", "default", "create", "token", name], "");
+            let mut config = Kubeconfig::read_from(kubeconfig).unwrap();
+            config.auth_infos[0].auth_info =
+                Some(AuthInfo { token: Some(token.trim().to_owned().into()), ..<_>::default() });
+            config.auth_infos[0].name = format!("{name}{number}");
+            config.contexts[0].name = format!("{name}{number}");
+            config.contexts[0].context.as_mut().unwrap().user = Some(format!("{name}{number}"));
+            let path = kubeconfig.with_file_name(format!("{name}{number}.kubeconfig"));
+            std::fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
+            path
+        });
+        each.collect()
+    }
+
     /// Everything in the clusters that lasts, by name, with its resource version: any write changes it.
     pub async fn objects(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
@@ -137,6 +159,17 @@ impl Fixture {
         });
         rest.await.unwrap()
     }
+}
+
+/// What `kubectl` prints.
+fn kubectl(kubeconfig: &Path, args: &[&str], input: &str) -> String {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    succeeded(&output);
+    stdout(&output)
 }
 
 /// The resource version of an object; nothing where it is written without anybody's doing: nodes report that they are alive,

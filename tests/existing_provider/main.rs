@@ -10,3 +10,4 @@ mod fixture;
 mod manual;
 mod read_only;
 mod unchanged;
+mod variants;

@@ -1,54 +1,12 @@
 //! `check`, `why` and `role`: a user who may only read.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use kube::config::{AuthInfo, Context, Kubeconfig, NamedCluster, NamedContext};
+use kube::config::{Context, Kubeconfig, NamedCluster, NamedContext};
 
 use crate::fixture::{Fixture, SCENARIOS, differences, stdout, succeeded, wanted};
-
-/// A kubeconfig beside the clusters' own, for a ServiceAccount that has what `meshproof role` prints (`None`: nothing).
-fn account(fixture: &Fixture, name: &str, role: Option<&[&str]>) -> Vec<PathBuf> {
-    let to = format!("serviceaccount:default/{name}");
-    let role = role.map(|more| {
-        let printed = fixture.meshproof(fixture.ours.path(), &[&["role", "--to", &to], more].concat());
-        succeeded(&printed);
-        stdout(&printed)
-    });
-    let each = fixture.kubeconfigs.iter().zip(1..).map(|(kubeconfig, number)| {
-        let kubectl = |args: &[&str], input: &str| {
-            let mut child = Command::new("kubectl")
-                .arg("--kubeconfig")
-                .arg(kubeconfig)
-                .args(args)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-            let output = child.wait_with_output().unwrap();
-            succeeded(&output);
-            stdout(&output)
-        };
-        kubectl(&["-n", "default", "create", "serviceaccount", name], "");
-        if let Some(role) = &role {
-            kubectl(&["apply", "-f", "-"], role);
-        }
-        let token = kubectl(&["-n", "default", "create", "token", name], "");
-        let mut config = Kubeconfig::read_from(kubeconfig).unwrap();
-        config.auth_infos[0].auth_info =
-            Some(AuthInfo { token: Some(token.trim().to_owned().into()), ..<_>::default() });
-        config.auth_infos[0].name = format!("{name}{number}");
-        config.contexts[0].name = format!("{name}{number}");
-        config.contexts[0].context.as_mut().unwrap().user = Some(format!("{name}{number}"));
-        let path = kubeconfig.with_file_name(format!("{name}{number}.kubeconfig"));
-        std::fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
-        path
-    });
-    each.collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_mesh_is_checked_by_a_user_who_may_only_read() {
@@ -58,7 +16,10 @@ async fn a_whole_mesh_is_checked_by_a_user_who_may_only_read() {
     let fixture = Fixture::with_mesh();
     let theirs = fixture.theirs.path();
     succeeded(&fixture.meshproof(theirs, &["run", "--provider", "netns", "--keep", SCENARIOS[0]]));
-    let kubeconfigs = [&account(&fixture, "reader", Some(&[])), &account(&fixture, "nobody", None)[..]].concat();
+    let printed = fixture.meshproof(fixture.ours.path(), &["role", "--to", "serviceaccount:default/reader"]);
+    succeeded(&printed);
+    let kubeconfigs =
+        [&fixture.account("reader", Some(&stdout(&printed))), &fixture.account("nobody", None)[..]].concat();
     let before = fixture.objects_at_rest().await;
     let run = |args: &[&str]| {
         let mut command = fixture.command(fixture.ours.path(), args);
@@ -80,6 +41,19 @@ async fn a_whole_mesh_is_checked_by_a_user_who_may_only_read() {
     assert!(stdout(&nobody).contains("`meshproof role` prints the rights"), "{}", stdout(&nobody));
     let unknown = check(&["cluster1", "cluster9"]);
     assert_eq!(unknown.status.code(), Some(4), "{}", stdout(&unknown));
+
+    // A run needs more, and says so before it creates anything.
+    for (user, missing) in [("reader", "endpointslices.discovery.k8s.io is"), ("nobody", " is forbidden")] {
+        let contexts = [format!("cluster1={user}1"), format!("cluster2={user}2")];
+        let given = ["--context", &contexts[0], "--context", &contexts[1]];
+        let refused = run(&[&["run", "--provider", "existing"], &given[..], &SCENARIOS[..1]].concat());
+        let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(4), "{user}: {printed}");
+        assert!(printed.contains(missing), "{user}: {printed}");
+        assert!(printed.contains(&format!("kubectl --context {user}1 auth can-i --list")), "{user}: {printed}");
+        let left = fixture.meshproof(fixture.ours.path(), &["down", "--all"]);
+        assert!(left.status.success() && !stdout(&left).contains("removing"), "{}", stdout(&left));
+    }
 
     // `why` with the same role: all rungs but those that need `exec`.
     let contexts = ["--context", "cluster1=reader1", "--context", "cluster2=reader2"];

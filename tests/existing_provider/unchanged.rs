@@ -11,6 +11,7 @@ use meshproof::wait::{self, Poll};
 use serde_json::json;
 
 use crate::fixture::{Fixture, SCENARIOS, client, differences, stdout, succeeded, wanted};
+use crate::variants;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
@@ -91,6 +92,8 @@ async fn a_mesh_of_istio_s_defaults_needs_no_configuration() {
     );
     assert!(printed.contains("mtls permissive"), "{printed}");
     assert_eq!(differences(&before, &fixture.objects().await), Vec::<String>::new());
+    variants::counters(&fixture).await;
+    variants::revisions(&fixture).await;
 }
 
 async fn gone(namespaces: &Api<Namespace>, name: &str) {

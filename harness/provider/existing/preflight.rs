@@ -36,8 +36,16 @@ async fn look(spec: &ClusterSpec, target: &ClusterContext, topology: &Topology, 
     let (client, facts) = match read.await {
         Ok(read) => read,
         Err(error) => {
-            let (why, fix) = ("scenarios run there", "run: kubectl --context CONTEXT get nodes");
-            return vec![Finding::bad(subject("API server"), error.to_string(), why, fix)];
+            let fix = match &error {
+                ProviderError::Kube { source, .. } if is_forbidden(source) => {
+                    format!(
+                        "use a context with a user who may; run: kubectl --context {} auth can-i --list",
+                        target.context
+                    )
+                }
+                _ => format!("run: kubectl --context {} get nodes", target.context),
+            };
+            return vec![Finding::bad(subject("API server"), error.to_string(), "scenarios run there", fix)];
         }
     };
     let mismatches = facts.mismatches(spec);
@@ -59,6 +67,10 @@ async fn look(spec: &ClusterSpec, target: &ClusterContext, topology: &Topology, 
         ranges,
         rights(&client, &subject("rights"), everything).await,
     ]
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// Whether this user may do what will be done.

@@ -31,6 +31,8 @@ pub struct Given {
 pub(super) struct ClusterContext {
     /// Its name in the topology.
     pub(super) cluster: String,
+    /// The context that was given for it.
+    pub(super) context: String,
     /// The kubeconfig that has its context.
     pub(super) file: PathBuf,
     /// The netns environment that it is part of.
@@ -180,6 +182,7 @@ fn find(files: &[(PathBuf, Kubeconfig)], cluster: &str, context: &str) -> Result
     let user = users.find(|u| Some(&u.name) == inner.user.as_ref()).and_then(|u| u.auth_info.clone());
     Ok(ClusterContext {
         cluster: cluster.to_owned(),
+        context: context.to_owned(),
         file: path.clone(),
         netns: netns_environment(path),
         endpoint: endpoint.ok_or_else(|| empty("cluster"))?,
@@ -228,7 +231,7 @@ impl ClusterContext {
     pub(super) async fn client(&self) -> Result<Client, ProviderError> {
         let refused = |why: String| ProviderError::Refused {
             what: format!("cluster {}: the kubeconfig cannot be used to connect: {why}", self.cluster),
-            hint: "run: kubectl --context CONTEXT version".into(),
+            hint: format!("run: kubectl --context {} version", self.context),
         };
         let config = Config::from_custom_kubeconfig(self.config(), &KubeConfigOptions::default()).await;
         let mut config = config.map_err(|e| refused(e.to_string()))?;
