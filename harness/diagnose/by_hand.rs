@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scene::Scene;
+use crate::expect::Protocol;
 use crate::istio::NAMESPACE;
 use crate::provider::{Cluster, PodRef};
 use crate::tool::quote;
@@ -66,9 +67,13 @@ impl Scene<'_> {
         self.kubectl(cluster, &format!("-n {namespace} exec deploy/{name} -- {command}"))
     }
 
-    /// The call itself, by curl.
-    pub fn curl(&self, flags: &str) -> String {
-        curl(flags, self.question.headers, &self.question.to.url)
+    /// The call itself: by curl, or by the client of Istio's echo server.
+    pub fn call(&self, flags: &str) -> String {
+        let to = self.question.to;
+        match Protocol::of(&to.url) {
+            Protocol::Http => curl(flags, self.question.headers, &to.url),
+            _ => format!("/usr/local/bin/client {}", quote(&to.url)),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::expect::Protocol;
+
 /// What is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callee {
@@ -17,6 +19,9 @@ pub struct Callee {
     /// Whether it asks for TLS by itself.
     pub tls: bool,
 }
+
+/// What the client of Istio's echo server calls, as HTTP/2 has it.
+const GRPC_METHOD: &str = "/proto.EchoTestService/Echo";
 
 impl Callee {
     /// Where nothing is called: a whole mesh is checked.
@@ -36,16 +41,25 @@ impl FromStr for Callee {
             )
         };
         let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(&e))?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(wrong(&format!("`{}` is not an HTTP scheme", parsed.scheme())));
+        if !matches!(parsed.scheme(), "http" | "https" | "grpc" | "tcp" | "ws") {
+            return Err(wrong(&format!("`{}` is not a scheme that is called", parsed.scheme())));
         }
         let host = parsed.host_str().ok_or_else(|| wrong(&"it has no host"))?.to_owned();
         let port = parsed.port_or_known_default().ok_or_else(|| wrong(&"it has no port"))?;
-        Ok(Self { host, port, path: parsed.path().to_owned(), tls: parsed.scheme() == "https", url })
+        let path = match Protocol::of(&url) {
+            Protocol::Grpc => GRPC_METHOD,
+            _ => parsed.path(),
+        };
+        Ok(Self { host, port, path: path.to_owned(), tls: parsed.scheme() == "https", url })
     }
 }
 
 impl Callee {
+    /// Whether no proxy reads it as HTTP: it is encrypted by the caller, or bare TCP.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.tls || Protocol::of(&self.url) == Protocol::Tcp
+    }
+
     /// Name and namespace of the service that the host names to a caller in `namespace`; `None`: it names none of a cluster.
     pub(super) fn service(&self, namespace: &str) -> Option<(String, String)> {
         if self.host.parse::<std::net::IpAddr>().is_ok() || self.host.starts_with('[') {

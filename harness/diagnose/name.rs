@@ -32,7 +32,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     };
     let host = &scene.question.to.host;
     let home = scene.home();
-    let command = scene.as_caller(&scene.curl("-s -o /dev/null -w '%{remote_ip} %{errormsg}'"));
+    let command = scene.as_caller(&scene.call("-s -o /dev/null -w '%{remote_ip} %{errormsg}'"));
     let stub = match &home.service {
         Ok(Some(_)) => Some(true),
         Ok(None) => Some(false),

@@ -8,7 +8,7 @@ use crate::expect::Outcome;
 use crate::expect::{Expect, Refused, Resolves, Status};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
-    let command = scene.as_caller(&scene.curl("-si"));
+    let command = scene.as_caller(&scene.call("-si"));
     let wanted = wanted(scene.question.expect);
     let part = match scene.calls().await {
         Err(why) => Check::Unseen(why.clone()),

@@ -26,8 +26,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         parts: Vec::new(),
     };
     let target = scene.question.to;
-    if target.tls || scene.service.is_none() {
-        return Checked::skipped("the call is encrypted by the caller, or to no service: no route reads it");
+    if target.is_opaque() || scene.service.is_none() {
+        return Checked::skipped("the call is TCP, encrypted by the caller, or to no service: no route reads it");
     }
     let rules = rules(scene).await;
     let chosen = match choose(proxy.section("RoutesConfigDump"), target, scene.question.headers) {

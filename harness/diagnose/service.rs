@@ -19,7 +19,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {name} -o yaml"));
-    let (port, tls) = (scene.question.to.port, scene.question.to.tls);
+    let (port, tls) = (scene.question.to.port, scene.question.to.is_opaque());
     let model = model(scene, port);
     let mut parts = Vec::new();
     for facts in &scene.facts {

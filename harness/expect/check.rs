@@ -70,6 +70,43 @@ impl Mistakes {
     }
 }
 
+/// What calls speak, by their URL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, with or without TLS. curl sends it; the rest is for the client of Istio's echo server, which opens a connection for
+    /// every call.
+    #[default]
+    Http,
+    /// gRPC.
+    Grpc,
+    /// WebSocket.
+    WebSocket,
+    /// One message on a connection.
+    Tcp,
+}
+
+impl Protocol {
+    /// That of a URL.
+    pub fn of(url: &str) -> Self {
+        match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("grpc") => Self::Grpc,
+            Some("ws") => Self::WebSocket,
+            Some("tcp") => Self::Tcp,
+            _ => Self::Http,
+        }
+    }
+
+    /// In a sentence: `a gRPC call`.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Http => "an HTTP request",
+            Self::Grpc => "a gRPC call",
+            Self::WebSocket => "a WebSocket call",
+            Self::Tcp => "a TCP call",
+        }
+    }
+}
+
 /// What a call's other fields say.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -83,6 +120,8 @@ pub struct Caller {
     pub calls: Option<Located<u32>>,
     /// The smallest deviation that must not go unnoticed, as a share of the calls, and where it is written.
     pub detect: Located<f64>,
+    /// What the calls speak.
+    pub protocol: Protocol,
     /// Whether a header holds the number of the user that calls ([`super::USER`]).
     pub headers_vary: bool,
 }

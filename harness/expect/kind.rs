@@ -13,6 +13,8 @@ pub enum Need {
     CallerLog,
     /// The access logs of the proxies of all workloads that may have answered.
     ServerLogs,
+    /// Which pod answered: by its reply if that names pod and cluster, otherwise by those logs.
+    Server,
     /// Which zones the nodes of those workloads are in.
     Zones,
     /// Copies of the calls in those logs.

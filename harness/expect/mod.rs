@@ -26,7 +26,7 @@ mod power_tests;
 #[cfg(test)]
 mod rates_tests;
 
-pub use check::{Caller, Mistakes};
+pub use check::{Caller, Mistakes, Protocol};
 pub use expectation::*;
 pub use judge::judge;
 pub use judgement::Ranges;

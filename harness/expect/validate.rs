@@ -3,8 +3,9 @@
 use crate::source::{Located, Percent};
 use crate::stats::MAX_CALLS;
 
-use super::check::{Caller, Check, Mistakes, Peer};
+use super::check::{Caller, Check, Mistakes, Peer, Protocol};
 use super::expectation::Expectation;
+use super::kind::Need;
 use super::list::Expect;
 
 impl Expect {
@@ -27,6 +28,9 @@ impl Expect {
                     what,
                     "the caller has `sidecar: false`: it has no proxy, no log and no identity",
                 );
+            }
+            if let Some(what) = unseen(kind.needs(), expectation.key(), caller.protocol) {
+                mistakes.wrong(&own.place, what.0, what.1);
             }
             for other in peers.iter().filter(|other| other.key != own.key) {
                 if let Some(why) = kind.excludes(other) {
@@ -87,4 +91,19 @@ impl Expect {
             mistakes.wrong(calls, what, help);
         }
     }
+}
+
+/// What cannot be observed of such a call, and what can.
+fn unseen(needs: &[Need], key: &str, protocol: Protocol) -> Option<(String, &'static str)> {
+    let logs = [Need::CallerLog, Need::ServerLogs, Need::Mirrors].iter().any(|need| needs.contains(need));
+    let help = match (key, protocol) {
+        (_, Protocol::Http) => return None,
+        (_, Protocol::Tcp) if logs => {
+            "no proxy's log says which call a connection was: who answers is in the reply (only, reached, never, split, clusters)"
+        }
+        ("latency", Protocol::Tcp) => "the client does not report how long a TCP call took",
+        ("headers", Protocol::Tcp | Protocol::WebSocket) => "the client reports no headers of its replies",
+        _ => return None,
+    };
+    Some((format!("`{key}` cannot be judged for {}", protocol.in_words()), help))
 }

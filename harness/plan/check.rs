@@ -103,7 +103,10 @@ impl<'a> Checks<'a> {
         };
         let of_workload = |workload: &Located<Workload>| match &workload.value {
             Workload::Sleep(_) => Vec::new(),
-            Workload::Helloworld(hello) => vec![at(&format!("helloworld-{}", hello.version.value), &hello.cluster)],
+            Workload::Helloworld(server) | Workload::Echo(server) => {
+                let service = workload.value.server().map_or("", |(service, _)| service);
+                vec![at(&format!("{service}-{}", server.version.value), &server.cluster)]
+            }
             Workload::Manifest(manifest) => {
                 let objects = self.files.get(&manifest.manifests().in_words()).into_iter().flatten();
                 let pods = objects.filter(|object| KINDS.contains(&object.kind()));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Action, Change, Plan, PlannedCall, PlannedStep, Restarted};
 use crate::apply::Manifest;
-use crate::expect::Ranges;
+use crate::expect::{Protocol, Ranges};
 use crate::scenario::{Call, MeshOptions, Mtls, Outbound, Span, Tracing, Workload};
 use crate::supply::Program;
 use crate::topology::{ClusterSpec, IstioSettings, NodeRole, Topology};
@@ -296,12 +296,13 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
             sidecar: sleep.sidecar,
             stubs_in: Vec::new(),
         },
-        Workload::Helloworld(hello) => {
+        Workload::Helloworld(hello) | Workload::Echo(hello) => {
+            let service = workload.server().map_or("", |(service, _)| service);
             let others = topology.clusters.iter().map(|c| &c.name).filter(|name| **name != hello.cluster.value);
             WorkloadView {
                 cluster: hello.cluster.value.clone(),
                 namespace: Some(hello.namespace.value.clone()),
-                what: format!("helloworld {}", hello.version.value),
+                what: format!("{service} {}", hello.version.value),
                 pods: Some(hello.replicas.value),
                 sidecar: true,
                 stubs_in: if hello.stubs { others.cloned().collect() } else { Vec::new() },
@@ -365,7 +366,7 @@ fn call(planned: &PlannedCall, ranges: &Ranges) -> CallView {
         headers: call.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
         options: options(call),
         calls: planned.calls,
-        new_connections: call.new_connections,
+        new_connections: call.new_connections || call.protocol() != Protocol::Http,
         timeout: call.timeout(),
         detect: call.detect(),
         power: planned.power,
@@ -387,5 +388,7 @@ fn options(call: &Call) -> Vec<String> {
         .within
         .as_ref()
         .map(|within| format!("repeated until it holds twice in a row, for {} at most", within.value));
-    [method, body, resolve, warm_up, within].into_iter().flatten().collect()
+    let http2 = call.http2.as_ref().filter(|http2| http2.value).map(|_| "over HTTP/2".to_owned());
+    let first = call.server_first.as_ref().filter(|first| first.value).map(|_| "the server speaks first".to_owned());
+    [http2, first, method, body, resolve, warm_up, within].into_iter().flatten().collect()
 }

@@ -12,14 +12,12 @@
 
 use std::time::Duration;
 
+use super::answer;
 use super::{Request, USER};
-use crate::expect::{CallSeen, Outcome};
+use crate::expect::{CallSeen, Outcome, Server};
 
 /// A reply's body is read up to this size; a larger one still counts as a reply. Keeps the output of 2,000 calls small.
 const BODY_LIMIT: usize = 16 * 1024;
-
-/// What of a body's first line is kept when no version is found in it.
-const BODY_KEPT: usize = 200;
 
 /// Between the values of headers in a line of `--write-out`: no header's value may hold it.
 const SEPARATOR: char = '\u{1f}';
@@ -106,13 +104,19 @@ fn options(request: &Request, words: &Words, user: Option<u32>) -> Vec<Flag> {
         "\\n{} %{{http_code}} %{{local_port}} %{{num_connects}} %{{time_total}} %{{exitcode}} %{{errormsg}}{headers}\\n",
         words.marker
     );
+    let http = match (request.http2, request.url.starts_with("https://")) {
+        (false, _) => "http1.1",
+        // Without TLS there is nothing that would agree on it.
+        (true, false) => "http2-prior-knowledge",
+        (true, true) => "http2",
+    };
     let mut options: Vec<Flag> = vec![
         ("noproxy", Some("*".into())),
         ("silent", None),
         ("show-error", None),
         // When time is over, the calls that were made are on the output.
         ("no-buffer", None),
-        ("http1.1", None),
+        (http, None),
         ("max-filesize", Some(BODY_LIMIT.to_string())),
         ("max-time", Some(format!("{:.3}", request.timeout.as_secs_f64()))),
         ("write-out", Some(write_out)),
@@ -227,10 +231,12 @@ fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Reported> {
     let message = words.next().unwrap_or_default().trim();
     let headers = headers.iter().zip(parts).map(|(name, value)| (name.clone(), value.trim().to_owned()));
     let duration = Duration::try_from_secs_f64(seconds).ok()?;
+    let (outcome, server) = outcome(code, status, message, body);
     Some(Reported {
         seen: CallSeen {
             headers: headers.filter(|(_, value)| !value.is_empty()).collect(),
-            ..CallSeen::new(outcome(code, status, message, body), duration)
+            server,
+            ..CallSeen::new(outcome, duration)
         },
         local_port: u16::try_from(port).ok().filter(|port| *port != 0),
         new_connections,
@@ -238,13 +244,15 @@ fn call_in(line: &str, body: &[u8], headers: &[String]) -> Option<Reported> {
 }
 
 /// curl's exit codes (`man curl`, EXIT CODES) as outcomes.
-fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
+fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> (Outcome, Option<Server>) {
+    // 63: a reply larger than BODY_LIMIT.
+    if matches!(code, 0 | 63) {
+        return answer::reply(status, &String::from_utf8_lossy(body));
+    }
     let words = if message.is_empty() { format!("curl ended with {code}") } else { message.to_owned() };
-    match code {
+    let outcome = match code {
         // No route: nothing was refused. (Newer versions of curl do not distinguish this.)
         7 if words.contains("No route to host") || words.contains("unreachable") => Outcome::Failed(words),
-        // 63: a reply larger than BODY_LIMIT.
-        0 | 63 => reply(status, body),
         6 => Outcome::Unresolved,
         // Could not connect; empty reply; sending failed; receiving failed.
         7 | 52 | 55 | 56 => Outcome::Refused(words),
@@ -256,20 +264,8 @@ fn outcome(code: u32, status: u16, message: &str, body: &[u8]) -> Outcome {
         28 if words.starts_with(Outcome::SILENT) => Outcome::Failed(words),
         28 => Outcome::TimedOut,
         _ => Outcome::Failed(words),
-    }
-}
-
-/// A reply; `helloworld` answers `Hello version: v1, instance: helloworld-v1-78b9b5c87f-2sskq`.
-fn reply(status: u16, body: &[u8]) -> Outcome {
-    let text = String::from_utf8_lossy(body);
-    let greeting = text.lines().find_map(|line| line.strip_prefix("Hello version: "));
-    if let Some((version, rest)) = greeting.and_then(|g| g.split_once(',')) {
-        let instance = rest.trim().strip_prefix("instance: ").map(|i| i.trim().to_owned());
-        return Outcome::Reply { status, version: Some(version.trim().to_owned()), instance, body: None };
-    }
-    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
-    let body = first.map(|line| line.chars().take(BODY_KEPT).collect());
-    Outcome::Reply { status, version: None, instance: None, body }
+    };
+    (outcome, None)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub struct LoggingProxy<'a> {
 ///
 /// `mirrors`: every call that was answered is expected to have a copy, which is waited for as well.
 ///
-/// HTTP requests are distinguished by the number in their path, others by the client's port and its address `from`.
+/// HTTP requests are distinguished by the number in their path or in their header `x-request-id`, others by the client's port and its address `from`.
 ///
 /// # Errors
 /// When a log cannot be read.
@@ -124,7 +124,7 @@ fn missing(sent: &Sent, caller: bool, servers: &[&str], mirrors: bool) -> usize 
 
 /// Adds what the logs of proxies say to the calls that they speak of.
 fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log]) {
-    let by_path = format!("call={}-", sent.nonce);
+    let (by_path, by_request) = (format!("call={}-", sent.nonce), format!("{}-", sent.nonce));
     let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
     for (index, port) in sent.ports.iter().enumerate() {
         if let Some(port) = port {
@@ -138,7 +138,9 @@ fn fill(sent: &mut Sent, from: Option<IpAddr>, logs: &[Log]) {
     let mut at_servers: BTreeMap<usize, Vec<AtServer<'_>>> = BTreeMap::new();
     for (log, line) in others.into_iter().chain(named) {
         let calls = match &line.path {
-            Some(path) => number(path, &by_path).into_iter().collect(),
+            Some(path) => {
+                number(path, &by_path).or_else(|| number(line.request.as_deref()?, &by_request)).into_iter().collect()
+            }
             // Every pod has the same port numbers: those of another pod's connections are none of these calls.
             None => match line.proxy.downstream {
                 Some(client) if Some(client.ip()) == from => by_port.get(&client.port()).cloned().unwrap_or_default(),
@@ -225,6 +227,8 @@ fn number(path: &str, mark: &str) -> Option<usize> {
 struct Line {
     /// The request's path; `None`: it was not taken for HTTP.
     path: Option<String>,
+    /// Its header `x-request-id`.
+    request: Option<String>,
     /// The host that the request names.
     authority: Option<String>,
     proxy: ProxyLine,
@@ -240,6 +244,7 @@ impl Line {
         let reasons: Vec<String> = reasons.into_iter().filter_map(text).collect();
         Self {
             path: text(access_log::PATH),
+            request: text(access_log::REQUEST_ID),
             authority: text(access_log::AUTHORITY),
             proxy: ProxyLine {
                 downstream: text(access_log::DOWNSTREAM_REMOTE).and_then(|a| a.parse().ok()),

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::expect::{Observations, Outcome, USER};
+use crate::expect::{Observations, Outcome, Protocol, USER};
 use crate::provider::{Cluster, PodRef, ProviderError};
 
+mod answer;
 mod counters;
 mod curl;
+mod echo;
 mod logs;
 
 pub use counters::attribute;
@@ -22,6 +24,10 @@ pub use logs::{LoggingProxy, read_logs};
 pub struct Request {
     /// The URL. Each call adds `call=<random>-<number>` to its query.
     pub url: String,
+    /// Whether HTTP requests are HTTP/2.
+    pub http2: bool,
+    /// Whether the server of a TCP connection speaks first.
+    pub server_first: bool,
     /// The method; `None`: `GET`, or `POST` with a body.
     pub method: Option<String>,
     /// The body.
@@ -53,6 +59,8 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             url: String::new(),
+            http2: false,
+            server_first: false,
             method: None,
             body: None,
             headers: BTreeMap::new(),
@@ -153,7 +161,11 @@ pub enum ProbeError {
 /// [`ProbeError`] when the client could not run. Calls that fail are no error: their outcome says so.
 pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<Sent, ProbeError> {
     let words = curl::Words::new();
-    let command = curl::command(request, &words, request.budget());
+    let by_curl = Protocol::of(&request.url) == Protocol::Http;
+    let command = match by_curl {
+        true => curl::command(request, &words, request.budget()),
+        false => echo::command(request, &words, request.budget()),
+    };
     let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
     let place = place(cluster, pod);
     let started = Instant::now();
@@ -161,8 +173,11 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
         .exec(pod, container, &argv, command.stdin.as_bytes())
         .await
         .map_err(|source| ProbeError::Exec { pod: place.clone(), source })?;
-    let parsed = curl::parse(&output.stdout, request, &words)
-        .map_err(|what| ProbeError::Strange { pod: place.clone(), what })?;
+    let parsed = match by_curl {
+        true => curl::parse(&output.stdout, request, &words)
+            .map_err(|what| ProbeError::Strange { pod: place.clone(), what })?,
+        false => echo::parse(&output.stdout, request, &words),
+    };
     let gave_up =
         request.fail_early && parsed.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
     let cut_short = parsed.len() < request.calls as usize && !gave_up;
@@ -176,6 +191,14 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
             stderr,
         });
     }
+    // A client that is not there ends like a call that is refused, many times.
+    let gone = |one: &curl::Reported| matches!(&one.seen.outcome, Outcome::Failed(why) if why.is_empty());
+    if !by_curl && !parsed.is_empty() && parsed.iter().all(gone) {
+        let what = String::from_utf8_lossy(&output.stdout).trim().lines().next().unwrap_or_default().to_owned();
+        let what =
+            format!("{what} (hint: the container must hold {}, the client of Istio's echo server)", echo::CLIENT);
+        return Err(ProbeError::Strange { pod: place, what });
+    }
     Ok(Sent {
         cut_short,
         nonce: words.nonce,
@@ -188,6 +211,13 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
             calls: parsed.into_iter().map(|t| t.seen).collect(),
         },
     })
+}
+
+/// Whether every reply names the pod that sent it, and its cluster.
+pub fn name_their_servers(seen: &Observations) -> bool {
+    let mut replies =
+        seen.calls.iter().filter(|call| matches!(call.outcome, Outcome::Reply { status: 200, .. })).peekable();
+    replies.peek().is_some() && replies.all(|call| call.server.is_some())
 }
 
 /// Sends calls that nobody judges, so that connections between proxies that were opened under an older listener are replaced.

@@ -66,7 +66,7 @@ impl CallLog {
     /// What cannot be judged by it, one message per line of the scenario.
     pub(super) fn blind(&self, scenario: &Scenario) -> Vec<String> {
         let Self::Counters(why) = self else { return Vec::new() };
-        let needs = needs(scenario).into_iter().filter(|(_, need)| *need == Need::ServerLogs);
+        let needs = needs(scenario).into_iter().filter(|(_, need)| matches!(need, Need::ServerLogs | Need::Server));
         let lines: BTreeSet<usize> = needs.map(|(line, _)| line).collect();
         let refuse = |line| {
             format!(

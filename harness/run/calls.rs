@@ -8,7 +8,7 @@ use super::call_log::CallLog;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
-use crate::expect::{Headers, Latency, Need, Ranges, Settled, Sticky, Within, judge};
+use crate::expect::{Headers, Latency, Need, Observations, Ranges, Settled, Sticky, Within, judge};
 use crate::istio;
 use crate::observe::counters;
 use crate::plan::PlannedCall;
@@ -109,17 +109,21 @@ impl<'a> Calls<'a> {
             matches!(self.log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.pod.sidecar;
         let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
         let mut sent = probe::send(cluster, &pod, &caller.container, &request).await?;
-        if let Some(before) = before {
+        if let Some(before) = &before {
             let after = counters::requests(cluster, &pod).await?;
             let pods = self.addresses().await?;
-            probe::attribute(&mut sent.observations, &counters::between(&before, &after), &pods)
+            probe::attribute(&mut sent.observations, &counters::between(before, &after), &pods)
                 .map_err(|why| RunError::Counters { pod: format!("{}/{}", pod.namespace, pod.name), why })?;
-        } else if needs.contains(&Need::CallerLog) || needs.contains(&Need::ServerLogs) {
-            let servers = if needs.contains(&Need::ServerLogs) {
-                self.servers(&caller.pod, needs.contains(&Need::Zones)).await?
-            } else {
-                Vec::new()
-            };
+        }
+        // Who answered is in the replies of Istio's echo server; otherwise, in the logs.
+        let named = probe::name_their_servers(&sent.observations);
+        let of_servers = needs.contains(&Need::ServerLogs) || needs.contains(&Need::Server) && !named;
+        if named && needs.contains(&Need::Zones) {
+            self.add_zones(&caller.pod, &mut sent.observations).await?;
+        }
+        if before.is_none() && (needs.contains(&Need::CallerLog) || of_servers) {
+            let servers =
+                if of_servers { self.servers(&caller.pod, needs.contains(&Need::Zones)).await? } else { Vec::new() };
             let servers: Vec<LoggingProxy<'_>> = servers.iter().map(Candidate::proxy).collect();
             let own = caller.pod.sidecar.then_some(LoggingProxy { cluster, pod: &pod, version: None, zone: None });
             probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
@@ -153,6 +157,8 @@ impl<'a> Calls<'a> {
         let sticky = call.expect.get::<Sticky>();
         Ok(Request {
             url: self.address(&call.to).await?,
+            http2: call.http2.as_ref().is_some_and(|http2| http2.value),
+            server_first: call.server_first.as_ref().is_some_and(|first| first.value),
             method: call.method.as_ref().map(|method| method.word().to_owned()),
             body: call.body.as_ref().map(|body| body.value.clone()),
             headers: call.headers.clone(),
@@ -274,6 +280,16 @@ impl<'a> Calls<'a> {
             }));
         }
         Ok(all)
+    }
+
+    /// Adds the zone of each server that a reply named.
+    async fn add_zones(&self, caller: &PodInfo, seen: &mut Observations) -> Result<(), RunError> {
+        let servers = self.servers(caller, true).await?;
+        for named in seen.calls.iter_mut().filter_map(|call| call.server.as_mut()) {
+            let same = |one: &&Candidate<'_>| one.cluster.name == named.cluster && one.pod.name == named.pod;
+            named.zone = servers.iter().find(same).and_then(|one| one.zone.clone());
+        }
+        Ok(())
     }
 
     /// The address of every pod of the scenario's, by its name.

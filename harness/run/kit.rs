@@ -105,7 +105,7 @@ impl Kit {
             archives: Vec::new(),
             kubernetes_minor: minor.1,
         };
-        let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl };
+        let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl, echo: images.echo };
         let (hub, tag) = (images.istio_hub, images.istio_tag);
         Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, making: Making::Kind(node) })
     }
@@ -144,7 +144,10 @@ impl Kit {
             let hello = [("v1", &apps.helloworld_v1), ("v2", &apps.helloworld_v2)];
             let helloworld = hello.map(|(version, image)| (version.to_owned(), image.to_string())).into();
             let istio = versions.istio_images(versions.registry.istio_minor).map_err(SupplyError::from)?;
-            (WorkloadImages { helloworld, curl: apps.sleep.to_string() }, istio.hub.clone())
+            (
+                WorkloadImages { helloworld, curl: apps.sleep.to_string(), echo: apps.echo.to_string() },
+                istio.hub.clone(),
+            )
         };
         let (provider, making) = (ProviderName::Existing, Making::Existing(existing));
         Ok(Self { provider, supplied, workloads, hub, tag, making })
@@ -306,5 +309,9 @@ fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {
 /// Images that only the nodes of the netns provider know.
 fn local_images(tag: &str) -> WorkloadImages {
     let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
-    WorkloadImages { helloworld: BTreeMap::from([app("v1"), app("v2")]), curl: format!("{LOCAL_CURL}:{tag}") }
+    WorkloadImages {
+        helloworld: BTreeMap::from([app("v1"), app("v2")]),
+        curl: format!("{LOCAL_CURL}:{tag}"),
+        echo: format!("{LOCAL_HUB}/app:{tag}"),
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::expect::Expect;
+use crate::expect::{Expect, Protocol};
 use crate::source::{Located, Percent, Span, WorkloadRef};
 use crate::stats::DETECT;
 
@@ -14,9 +14,10 @@ use crate::stats::DETECT;
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// The caller, as `NAME@CLUSTER`: a `sleep`, or any workload whose container has `curl`.
+    /// The caller, as `NAME@CLUSTER`: a `sleep`, or any workload whose container has `curl` (for `grpc://`, `tcp://` and `ws://`:
+    /// the client of Istio's echo server).
     pub from: Located<WorkloadRef>,
-    /// The URL. `{cluster2.api}` is the address of that cluster's API server, `{v2.pod}` for that of a pod.
+    /// The URL: `http`, `https`, `grpc`, `tcp` or `ws`. `{cluster2.api}` is the address of that cluster's API server, `{v2.pod}` for that of a pod.
     pub to: Located<String>,
     /// The method (default: GET, or POST with a `body`).
     #[serde(default)]
@@ -31,6 +32,12 @@ pub struct Call {
     /// (SNI) stay those of the URL.
     #[serde(default)]
     pub resolve: Option<Located<String>>,
+    /// Whether the requests are HTTP/2 (default: HTTP/1.1). Calls to `grpc://` are by themselves.
+    #[serde(default)]
+    pub http2: Option<Located<bool>>,
+    /// Whether the server speaks first, as those of MySQL and SMTP do. For `tcp://`.
+    #[serde(default)]
+    pub server_first: Option<Located<bool>>,
     /// How many requests (default: as many as the expectation needs).
     #[serde(default)]
     pub calls: Option<Located<u32>>,
@@ -91,6 +98,11 @@ impl Call {
     /// The smallest effect that must not go unnoticed, as a share of calls from 0 to 1.
     pub fn detect(&self) -> f64 {
         self.detect.as_ref().map_or(DETECT, |detect| detect.fraction())
+    }
+
+    /// What the calls speak.
+    pub fn protocol(&self) -> Protocol {
+        Protocol::of(&self.to)
     }
 
     /// Whether the expectation may hold already before the change that precedes it.

@@ -14,6 +14,7 @@ use super::files::Manifests;
 use super::mesh::Mesh;
 use super::steps::{Apply, Delete, Restart, WaitFor};
 use crate::apply::Selector;
+use crate::expect::Protocol;
 use crate::source::Located;
 
 /// One scenario: an environment, and steps that prove one thing about it.
@@ -49,8 +50,29 @@ pub enum Workload {
     Sleep(Sleep),
     /// The server: answers `Hello version: …, instance: …` on `/hello`, port 5000.
     Helloworld(Helloworld),
+    /// Istio's echo server, which speaks HTTP, HTTP/2, gRPC, TCP, WebSocket and TLS.
+    Echo(Helloworld),
     /// Manifests of your own.
     Manifest(ManifestFile),
+}
+
+impl Workload {
+    /// The server, and its service, if it is one: its Deployment is `SERVICE-VERSION`.
+    pub fn server(&self) -> Option<(&'static str, &Helloworld)> {
+        match self {
+            Self::Helloworld(server) => Some(("helloworld", server)),
+            Self::Echo(server) => Some(("echo", server)),
+            Self::Sleep(_) | Self::Manifest(_) => None,
+        }
+    }
+}
+
+impl Scenario {
+    /// Whether its clients need that of Istio's echo server: it has such a server, or calls that no curl can make.
+    pub fn needs_echo(&self) -> bool {
+        self.workloads.iter().any(|workload| matches!(workload.value, Workload::Echo(_)))
+            || self.steps.iter().filter_map(|step| step.call()).any(|call| call.protocol() != Protocol::Http)
+    }
 }
 
 /// The client.

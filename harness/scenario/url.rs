@@ -70,8 +70,13 @@ pub fn mistake(url: &str) -> Option<(String, &'static str)> {
         return Some((format!("`{url}` contains a space"), "write %20"));
     }
     match reqwest::Url::parse(&plain) {
-        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
-            Some((format!("unsupported scheme `{}`", parsed.scheme()), "expected http:// or https://"))
+        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https" | "grpc" | "tcp" | "ws") => {
+            let expected = "expected http://, https://, grpc://, tcp:// or ws://";
+            Some((format!("unsupported scheme `{}`", parsed.scheme()), expected))
+        }
+        Ok(parsed) if matches!(parsed.scheme(), "grpc" | "tcp") && !is_host_and_port(&parsed) => {
+            let what = format!("`{url}` is more or less than a host and a port");
+            Some((what, "expected no path, and a port, such as grpc://echo.app1:7070"))
         }
         Ok(_) => None,
         Err(reason) => Some((
@@ -79,6 +84,11 @@ pub fn mistake(url: &str) -> Option<(String, &'static str)> {
             "expected scheme, host and path, such as http://helloworld.app1:5000/hello",
         )),
     }
+}
+
+fn is_host_and_port(url: &reqwest::Url) -> bool {
+    let bare = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
+    bare && url.has_host() && url.port().is_some() && url.username().is_empty()
 }
 
 /// Whether it can be connected to in place of a URL's host: `ADDRESS` or `ADDRESS:PORT`, or a placeholder for one.
@@ -133,6 +143,10 @@ mod tests {
     #[case::relative("/hello", Some("`/hello` is not a URL: relative URL without a base"))]
     #[case::ftp("ftp://h/", Some("unsupported scheme `ftp`"))]
     #[case::port("http://h:99999/", Some("`http://h:99999/` is not a URL: invalid port number"))]
+    #[case::grpc("grpc://{v2.pod}:7070", None)]
+    #[case::tcp_without_a_port("tcp://h", Some("`tcp://h` is more or less than a host and a port"))]
+    #[case::grpc_with_a_path("grpc://h:1/x", Some("`grpc://h:1/x` is more or less than a host and a port"))]
+    #[case::websocket("ws://h/x", None)]
     #[case::brace("http://{cluster2}/", Some("`{cluster2}/` is not a placeholder"))]
     #[case::range("http://h/[1-9]", Some("`[1-9]` is not a placeholder"))]
     #[case::space("http://h/a b", Some("`http://h/a b` contains a space"))]

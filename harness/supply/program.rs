@@ -54,8 +54,8 @@ pub(super) enum Package {
     Go { build: &'static str, package: &'static str },
     /// The Python package of Envoy.
     Wheel,
-    /// A file of Istio's source.
-    IstioSource,
+    /// A file of Istio's source: its path there.
+    IstioSource(&'static str),
     /// Definitions out of a Go module that Istio is built with. No image is asked for them.
     Crds,
     /// An artifact of Maven Central (`packages.maven` in `versions.yaml`). No image is asked for it.
@@ -99,6 +99,20 @@ const fn crds(name: &'static str) -> Record {
         package: Package::Crds,
         needed_by: &[],
         in_node: InNode::No,
+        add_on: None,
+        option: None,
+    }
+}
+
+/// A file of Istio's source that an image holds.
+const fn istio_file(name: &'static str, path: &'static str) -> Record {
+    Record {
+        name,
+        version: None,
+        part: Component::Other,
+        package: Package::IstioSource(path),
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
         add_on: None,
         option: None,
     }
@@ -249,22 +263,29 @@ programs! {
         option: None,
     },
     /// `envoy_bootstrap_tmpl.json`, from which pilot-agent writes Envoy's bootstrap configuration.
-    EnvoyBootstrap: Record {
-        name: "envoy-bootstrap",
-        version: None,
-        part: Component::Other,
-        package: Package::IstioSource,
-        needed_by: NETNS,
-        in_node: InNode::ListedImage,
-        add_on: None,
-        option: None,
-    },
+    EnvoyBootstrap: istio_file("envoy-bootstrap", "tools/packaging/common/envoy_bootstrap.json"),
     /// The server of the helloworld sample.
     Helloworld: Record {
         needed_by: NETNS,
         in_node: InNode::ListedImage,
         ..go("helloworld", Component::Other, "helloworld", ".")
     },
+    /// Istio's echo server, which speaks every protocol.
+    EchoServer: Record {
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        ..go("echo-server", Component::Other, "echo", "istio.io/istio/pkg/test/echo/cmd/server")
+    },
+    /// The client of Istio's echo server.
+    EchoClient: Record {
+        needed_by: NETNS,
+        in_node: InNode::ListedImage,
+        ..go("echo-client", Component::Other, "echo", "istio.io/istio/pkg/test/echo/cmd/client")
+    },
+    /// The certificate that Istio's echo server shows; its image has it, and its key is public.
+    EchoCertificate: istio_file("echo-certificate", "tests/testdata/certs/dns/cert-chain.pem"),
+    /// The key of [`Self::EchoCertificate`].
+    EchoKey: istio_file("echo-key", "tests/testdata/certs/dns/key.pem"),
     /// Holds a pod's namespaces.
     Pause: Record {
         in_node: InNode::KubeadmImage("pause"),
@@ -295,6 +316,11 @@ impl Program {
     /// Its name: also the name of its file in the cache.
     pub fn name(self) -> &'static str {
         self.record().name
+    }
+
+    /// Whether it is a file that is read, not a program.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self.record().package, Package::IstioSource(_) | Package::Crds)
     }
 
     /// The command-line option, without dashes, that replaces it with one's own build.
@@ -365,12 +391,12 @@ mod tests {
             names.sort_unstable();
             names.join(" ")
         };
-        let netns = "coredns envoy envoy-bootstrap etcd helloworld istioctl kube-apiserver kube-controller-manager \
+        let netns = "coredns echo-certificate echo-client echo-key echo-server envoy envoy-bootstrap etcd helloworld istioctl kube-apiserver kube-controller-manager \
                      kube-proxy pilot-agent pilot-discovery";
         assert_eq!(names(Purpose::Netns, Origin::Packages), netns);
         assert_eq!(names(Purpose::Netns, Origin::Registry), netns);
         assert_eq!(names(Purpose::Kind, Origin::Registry), "istioctl kind kubectl");
-        assert_eq!(Purpose::Kind.programs(Origin::Packages).len(), 17);
+        assert_eq!(Purpose::Kind.programs(Origin::Packages).len(), 21);
         assert_eq!(names(Purpose::Mesh, Origin::Registry), "istioctl");
         assert_eq!(names(Purpose::Workloads, Origin::Registry), "");
     }

@@ -209,6 +209,20 @@ pub struct Apps {
     pub helloworld_v1: ImageRef,
     /// Answers `v2`.
     pub helloworld_v2: ImageRef,
+    /// Istio's echo server and client (default: the image of Istio's samples).
+    #[serde(default = "Apps::default_echo")]
+    pub echo: ImageRef,
+}
+
+impl Apps {
+    fn default_echo() -> ImageRef {
+        ImageRef {
+            registry: "registry.istio.io".into(),
+            repository: "testing/app".into(),
+            tag: Some("latest".into()),
+            digest: None,
+        }
+    }
 }
 
 /// Two versions that are tried together.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::echo::{self, ECHO};
 use super::{WorkloadError, WorkloadImages, WorkloadRole};
 use crate::apply::Manifest;
 use crate::istio::machine::Machine;
@@ -51,6 +52,17 @@ pub(super) struct OfUser {
     pub objects: Vec<Manifest>,
 }
 
+/// What a scenario says runs in the clusters.
+#[derive(Default)]
+pub(super) struct Written<'a> {
+    pub sleeps: Vec<&'a Sleep>,
+    pub helloworlds: Vec<&'a Helloworld>,
+    pub echoes: Vec<&'a Helloworld>,
+    pub manifests: Vec<OfUser>,
+    /// Whether each `sleep` has the client of an echo server.
+    pub client: bool,
+}
+
 /// The state that all clusters are to be in.
 #[derive(Debug, Default)]
 pub(super) struct Desired {
@@ -91,23 +103,26 @@ struct Builder<'a> {
 /// The objects of every cluster and the Deployments to wait for.
 pub(super) fn desired(
     clusters: &[&str],
-    sleeps: &[&Sleep],
-    helloworlds: &[&Helloworld],
-    manifests: &[OfUser],
+    written: &Written<'_>,
     options: &MeshOptions,
     images: &WorkloadImages,
     joining: &[Machines],
 ) -> Result<Desired, WorkloadError> {
+    let Written { sleeps, helloworlds, echoes, manifests, client } = written;
+    let of_servers = helloworlds.iter().chain(echoes).map(|server| server.namespace.as_str());
     let of_sleeps = sleeps.iter().filter(|s| s.sidecar).map(|s| s.namespace());
     let of_user = manifests.iter().filter_map(|of_user| of_user.namespace.as_deref());
-    let meshed = of_sleeps.chain(helloworlds.iter().map(|h| h.namespace.as_str())).chain(of_user).collect();
+    let meshed = of_sleeps.chain(of_servers).chain(of_user).collect();
     let (objects, expected, machines) = (BTreeMap::new(), Vec::new(), Vec::new());
     let mut builder = Builder { clusters, options, images, joining, meshed, objects, expected, machines };
     for sleep in sleeps {
-        builder.sleep(sleep)?;
+        builder.sleep(sleep, if *client { &images.echo } else { &images.curl })?;
     }
     for helloworld in helloworlds {
         builder.helloworld(helloworld)?;
+    }
+    for echo in echoes {
+        builder.echo(echo)?;
     }
     for OfUser { cluster, namespace, objects } in manifests {
         if let Some(namespace) = namespace.as_deref() {
@@ -150,7 +165,7 @@ impl Builder<'_> {
     }
 
     /// Account and service: what a cluster needs to know a workload's name, whether it runs there or not.
-    fn identity(&mut self, cluster: &str, namespace: &str, name: &str, port: u16) -> Result<(), WorkloadError> {
+    fn identity(&mut self, cluster: &str, namespace: &str, name: &str, ports: Value) -> Result<(), WorkloadError> {
         self.namespace(cluster, namespace)?;
         let metadata = json!({ "name": name, "namespace": namespace, "labels": { "app": name } });
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
@@ -159,26 +174,25 @@ impl Builder<'_> {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata,
-            // Istio takes the protocol from the port's name.
-            "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": port }] },
+            "spec": { "selector": { "app": name }, "ports": ports },
         });
         self.made(cluster, "service of a workload", service)
     }
 
-    fn sleep(&mut self, sleep: &Sleep) -> Result<(), WorkloadError> {
+    fn sleep(&mut self, sleep: &Sleep, image: &str) -> Result<(), WorkloadError> {
         let (cluster, namespace, name) = (sleep.cluster.as_str(), sleep.namespace(), sleep.name.as_str());
         // Rules about its namespace are applied in config clusters, where it must exist too.
         for place in self.clusters.iter().filter(|_| sleep.sidecar) {
             self.namespace(place, namespace)?;
         }
-        self.identity(cluster, namespace, name, 80)?;
+        self.identity(cluster, namespace, name, http(80))?;
         let labels = json!({ "app": name });
         let spec = json!({
             "serviceAccountName": name,
             "terminationGracePeriodSeconds": 0,
             "containers": [{
                 "name": "sleep",
-                "image": self.images.curl,
+                "image": image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "infinity"],
             }],
@@ -195,7 +209,7 @@ impl Builder<'_> {
         let (cluster, namespace, version) = (hello.cluster.as_str(), hello.namespace.as_str(), hello.version.as_str());
         let clusters = self.clusters;
         for place in clusters.iter().filter(|place| hello.stubs || **place == cluster) {
-            self.identity(place, namespace, HELLOWORLD, HELLOWORLD_PORT)?;
+            self.identity(place, namespace, HELLOWORLD, http(HELLOWORLD_PORT))?;
         }
         let name = deployment_of(version);
         let labels = json!({ "app": HELLOWORLD, "version": version });
@@ -219,6 +233,28 @@ impl Builder<'_> {
         self.machine(cluster, &mut deployment, Some(HELLOWORLD_PORT))?;
         self.made(cluster, "helloworld", deployment)?;
         self.expect(cluster, namespace, &name, WorkloadRole::Helloworld { version: version.into() }, true);
+        Ok(())
+    }
+
+    fn echo(&mut self, server: &Helloworld) -> Result<(), WorkloadError> {
+        let (cluster, namespace, version) =
+            (server.cluster.as_str(), server.namespace.as_str(), server.version.as_str());
+        let clusters = self.clusters;
+        for place in clusters.iter().filter(|place| server.stubs || **place == cluster) {
+            self.identity(place, namespace, ECHO, echo::ports())?;
+        }
+        let name = format!("{ECHO}-{version}");
+        let labels = json!({ "app": ECHO, "version": version });
+        let spec = json!({
+            "serviceAccountName": ECHO,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [echo::container(&self.images.echo, version, cluster)],
+        });
+        let mut deployment = self.deployment(namespace, &name, *server.replicas, &labels, true, spec);
+        add_metadata(&mut deployment, &server.labels, &server.annotations);
+        self.machine(cluster, &mut deployment, Some(echo::HTTP))?;
+        self.made(cluster, "echo server", deployment)?;
+        self.expect(cluster, namespace, &name, WorkloadRole::Echo { version: version.into() }, true);
         Ok(())
     }
 
@@ -294,6 +330,11 @@ impl Builder<'_> {
         self.expected.extend(of_user(cluster, &manifest));
         self.add(cluster, manifest);
     }
+}
+
+/// The one port of a service. Istio takes the protocol from its name.
+fn http(port: u16) -> Value {
+    json!([{ "name": "http", "port": port }])
 }
 
 type Metadata = BTreeMap<String, Located<String>>;
@@ -389,11 +430,13 @@ mod tests {
         WorkloadImages {
             helloworld: [("v1".to_owned(), "hello:1".to_owned()), ("v2".to_owned(), "hello:2".to_owned())].into(),
             curl: "curl:8".into(),
+            echo: "app:1".into(),
         }
     }
 
     fn of(sleeps: &[&Sleep], hellos: &[&Helloworld], options: &MeshOptions) -> Desired {
-        desired(&["cluster1", "cluster2"], sleeps, hellos, &[], options, &images(), &[]).unwrap()
+        let written = Written { sleeps: sleeps.to_vec(), helloworlds: hellos.to_vec(), ..Written::default() };
+        desired(&["cluster1", "cluster2"], &written, options, &images(), &[]).unwrap()
     }
 
     fn labels(desired: &Desired, cluster: &str) -> Vec<String> {
@@ -460,9 +503,11 @@ mod tests {
             spec: {template: {metadata: {labels: {a: b}}, spec: {x: y}}}\n---\n\
             apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {x: y}\n";
         let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
+        let manifests = vec![OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
         let options = MeshOptions::default();
-        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images(), &[]).unwrap();
+        let desired =
+            desired(&["cluster1", "cluster2"], &Written { manifests, ..Written::default() }, &options, &images(), &[])
+                .unwrap();
         assert_eq!(desired.expected.len(), 1);
         let objects = &desired.objects["cluster2"];
         assert_eq!(objects[1].object.data, json!({ "spec": { "x": "y" } }));
@@ -477,8 +522,15 @@ mod tests {
             apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d, namespace: n}\n---\n\
             apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
         let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = [OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
-        let desired = desired(&["cluster2"], &[], &[], &manifests, &MeshOptions::default(), &images(), &[]).unwrap();
+        let manifests = vec![OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
+        let desired = desired(
+            &["cluster2"],
+            &Written { manifests, ..Written::default() },
+            &MeshOptions::default(),
+            &images(),
+            &[],
+        )
+        .unwrap();
         let makers: Vec<_> = desired.expected.into_iter().map(|e| (e.namespace, e.maker)).collect();
         let expected = [
             ("n".to_owned(), Maker::Controller("StatefulSet".into(), Some(3))),
@@ -516,9 +568,11 @@ mod tests {
     fn a_namespace_that_the_scenario_gives_is_created_everywhere_with_injection() {
         let text = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: sample}\n";
         let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = [OfUser { cluster: "cluster2".into(), namespace: Some("sample".into()), objects }];
+        let manifests = vec![OfUser { cluster: "cluster2".into(), namespace: Some("sample".into()), objects }];
         let options = MeshOptions::default();
-        let desired = desired(&["cluster1", "cluster2"], &[], &[], &manifests, &options, &images(), &[]).unwrap();
+        let desired =
+            desired(&["cluster1", "cluster2"], &Written { manifests, ..Written::default() }, &options, &images(), &[])
+                .unwrap();
         assert_eq!(labels(&desired, "cluster1"), ["Namespace sample"]);
         let namespace = &desired.objects["cluster2"][0].object.metadata;
         assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "enabled");

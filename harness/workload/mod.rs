@@ -1,7 +1,7 @@
-//! What runs in the clusters: sleep, helloworld, and the user's own manifests.
+//! What runs in the clusters: sleep, helloworld, echo, and the user's own manifests.
 //!
 //! [`reconcile`] brings every cluster from whatever an earlier scenario left to what this one says, and waits until all of it
-//! runs. Names are fixed: the Deployment of a `sleep` has its name, that of a `helloworld` is `helloworld-<version>`.
+//! runs. Names are fixed: the Deployment of a `sleep` has its name, that of a `helloworld` is `helloworld-<version>`, that of an `echo` `echo-<version>`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,11 +24,12 @@ use crate::scenario::{LoadedScenario, MeshOptions, Workload};
 use crate::source::Problems;
 use crate::ui;
 use crate::wait::WaitError;
-use desired::{Desired, Expected, Machines, OfUser, desired};
+use desired::{Desired, Expected, Machines, OfUser, Written, desired};
 pub use inventory::namespace as inventory_namespace;
 use inventory::{Item, Items};
 
 mod desired;
+mod echo;
 mod inventory;
 mod machines;
 mod ready;
@@ -44,6 +45,8 @@ pub struct WorkloadImages {
     pub helloworld: BTreeMap<String, String>,
     /// An image with `sleep` and `curl`.
     pub curl: String,
+    /// Istio's echo server and its client, with `sleep` and `curl`.
+    pub echo: String,
 }
 
 impl WorkloadImages {
@@ -61,6 +64,11 @@ pub enum WorkloadRole {
     Sleep,
     /// The server.
     Helloworld {
+        /// The version that it answers with.
+        version: String,
+    },
+    /// Istio's echo server.
+    Echo {
         /// The version that it answers with.
         version: String,
     },
@@ -222,13 +230,14 @@ fn describe(
     images: &WorkloadImages,
     joins: &[Machines],
 ) -> Result<Desired, WorkloadError> {
-    let (mut sleeps, mut helloworlds, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
+    let mut written = Written { client: loaded.scenario.needs_echo(), ..Written::default() };
     for workload in &*loaded.scenario.workloads {
         match &workload.value {
-            Workload::Sleep(sleep) => sleeps.push(sleep),
-            Workload::Helloworld(helloworld) => helloworlds.push(helloworld),
+            Workload::Sleep(sleep) => written.sleeps.push(sleep),
+            Workload::Helloworld(helloworld) => written.helloworlds.push(helloworld),
+            Workload::Echo(echo) => written.echoes.push(echo),
             Workload::Manifest(manifest) => {
-                manifests.push(OfUser {
+                written.manifests.push(OfUser {
                     cluster: manifest.cluster.value.clone(),
                     namespace: manifest.namespace.as_ref().map(|namespace| namespace.value.clone()),
                     objects: loaded.objects(manifest.manifests())?.into_iter().map(|one| one.manifest).collect(),
@@ -236,7 +245,7 @@ fn describe(
             }
         }
     }
-    desired(clusters, &sleeps, &helloworlds, &manifests, mesh, images, joins)
+    desired(clusters, &written, mesh, images, joins)
 }
 
 async fn reconcile_one(

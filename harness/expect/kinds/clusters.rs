@@ -37,7 +37,9 @@ impl Kind for Clusters {
         let served: Vec<&str> =
             replies.iter().filter_map(|call| Some(call.server.as_ref()?.cluster.as_str())).collect();
         let counts = count(served.iter().copied());
-        let observed = format!("{} by the servers' proxies", list(&counts));
+        let by_replies = replies.iter().any(|call| call.server.is_some() && call.server_proxy.is_none());
+        let by = if by_replies { "the replies" } else { "the servers' proxies" };
+        let observed = format!("{} by {by}", list(&counts));
         let mut found = judge.each_answers("cluster", &self.names(), &counts, observed);
         let stranger = counts.keys().any(|cluster| !self.names().contains(cluster));
         if !stranger && (replies.is_empty() || served.len() < replies.len()) {
@@ -48,7 +50,7 @@ impl Kind for Clusters {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::ServerLogs]
+        &[Need::Server]
     }
 
     fn check(&self, check: &mut Check<'_>) {

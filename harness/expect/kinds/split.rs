@@ -140,8 +140,8 @@ impl Kind for Split {
     fn needs(&self) -> &'static [Need] {
         match self.by.value {
             By::Version => &[],
-            By::Zone => &[Need::ServerLogs, Need::Zones],
-            By::Cluster | By::Instance => &[Need::ServerLogs],
+            By::Zone => &[Need::Server, Need::Zones],
+            By::Cluster | By::Instance => &[Need::Server],
         }
     }
 

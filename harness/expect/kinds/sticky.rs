@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::check::{Check, Peer};
+use super::super::check::{Check, Peer, Protocol};
 use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::seen::USER;
@@ -95,7 +95,7 @@ impl Kind for Sticky {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::ServerLogs]
+        &[Need::Server]
     }
 
     fn calls_needed(&self, detect: f64) -> u32 {
@@ -117,6 +117,10 @@ impl Kind for Sticky {
     }
 
     fn check(&self, check: &mut Check<'_>) {
+        if self.by.value == Key::Cookie && check.caller.protocol != Protocol::Http {
+            let what = format!("{} keeps no cookies", check.caller.protocol.in_words());
+            check.mistakes.wrong(&self.by, what, "write `by: header` or `by: source`");
+        }
         match (self.by.value, check.caller.headers_vary) {
             (Key::Header, false) => {
                 let help = format!(

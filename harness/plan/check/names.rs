@@ -39,7 +39,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     for workload in &*scenario.workloads {
         match &workload.value {
             Workload::Sleep(sleep) => check_sleep(checks, sleep),
-            Workload::Helloworld(hello) => check_helloworld(checks, hello),
+            Workload::Helloworld(server) | Workload::Echo(server) => check_server(checks, server),
             Workload::Manifest(manifest) => check_manifest(checks, manifest),
         }
     }
@@ -53,10 +53,15 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             "set a different `name` for one of them: calls are made `from: NAME@CLUSTER`",
         );
     }
-    let hellos = checks.helloworlds();
-    let hellos = hellos.map(|h| ((h.version.as_str(), h.cluster.as_str(), h.namespace.as_str()), &h.version));
-    for (first, again) in repeated(hellos) {
-        let what = format!("`helloworld` {} is listed twice for one cluster", again.value);
+    let servers = scenario.workloads.iter().filter_map(|workload| workload.value.server());
+    let servers = servers.map(|(service, server)| {
+        ((service, server.version.as_str(), server.cluster.as_str(), server.namespace.as_str()), &server.version)
+    });
+    let servers: Vec<_> = servers.collect();
+    for (first, again) in repeated(servers.iter().copied()) {
+        let service =
+            servers.iter().find(|(_, version)| std::ptr::eq(*version, again)).map_or("", |((service, ..), _)| service);
+        let what = format!("`{service}` {} is listed twice for one cluster", again.value);
         checks.conflict(first, again, what, "use `replicas` for more pods of one version");
     }
 }
@@ -71,7 +76,7 @@ fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
     }
 }
 
-fn check_helloworld(checks: &mut Checks<'_>, hello: &Helloworld) {
+fn check_server(checks: &mut Checks<'_>, hello: &Helloworld) {
     checks.cluster(&hello.cluster);
     word(checks, &hello.version, "version");
     check_metadata(checks, &hello.labels, true);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::Checks;
 use crate::expect::Caller;
-use crate::expect::USER;
+use crate::expect::{Protocol, USER};
 use crate::scenario::url::{self, Place};
 use crate::scenario::{
-    Apply, Call, Clusters, Delete, FaultStep, Located, Method, Mtls, ObjectName, Restart, Scale, Span, Step, WaitFor,
-    WorkloadRef,
+    Apply, Call, Clusters, Delete, FaultStep, Helloworld, Located, Method, Mtls, ObjectName, Restart, Scale, Span,
+    Step, WaitFor, WorkloadRef,
 };
 use crate::source::{EndpointsOf, known};
 use crate::stats::MAX_CALLS;
@@ -182,6 +182,7 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
         timeout: call.timeout(),
         calls: call.calls.clone(),
         detect: call.detect.as_ref().map_or(Located::nowhere(call.detect()), |detect| detect.with(call.detect())),
+        protocol: call.protocol(),
         headers_vary: call.headers.values().any(|value| value.contains(USER)),
     };
     call.expect.check(&call.expect.with(()), &caller, &mut checks.mistakes);
@@ -215,6 +216,7 @@ fn check_request(checks: &mut Checks<'_>, call: &Call) {
     if let Some((mistake, expected)) = url::mistake(&call.to) {
         checks.wrong(&call.to, mistake, expected);
     }
+    check_protocol(checks, call);
     if let Some(resolve) = call.resolve.as_ref().filter(|resolve| !url::is_address(resolve)) {
         let help = "expected ADDRESS or ADDRESS:PORT, such as 10.20.0.5:5000 or {v2.pod}:5000";
         checks.wrong(resolve, format!("`{}` is not an address", resolve.value), help);
@@ -249,5 +251,42 @@ fn check_request(checks: &mut Checks<'_>, call: &Call) {
             let what = format!("`{name}: {}` is not a header", value.escape_debug());
             checks.wrong(&call.from, what, "expected a name such as end-user, and a value on one line");
         }
+    }
+}
+
+/// What a call may say depends on what it speaks.
+fn check_protocol(checks: &mut Checks<'_>, call: &Call) {
+    let protocol = call.protocol();
+    let http = protocol == Protocol::Http;
+    let only = |speaks: bool, what: &'static str| move |place: Located<()>| (!speaks).then_some((place, what));
+    let of_curl = only(http, "it is for http:// and https://");
+    let written = [
+        ("method", call.method.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        ("body", call.body.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        ("resolve", call.resolve.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        ("http2", call.http2.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        (
+            "server_first",
+            call.server_first
+                .as_ref()
+                .map(|value| value.with(()))
+                .and_then(only(protocol == Protocol::Tcp, "it is for tcp://")),
+        ),
+    ];
+    for (key, place, help) in written.into_iter().filter_map(|(key, found)| found.map(|(at, help)| (key, at, help))) {
+        checks.wrong(&place, format!("{} has no `{key}`", protocol.in_words()), help);
+    }
+    if protocol == Protocol::Tcp && !call.headers.is_empty() {
+        checks.wrong(&call.to, "a TCP call has no headers", "remove `headers`, or call http://");
+    }
+    let servers = checks.scenario().workloads.iter().filter_map(|workload| workload.value.server());
+    let has_curl_alone = |(service, server): (&str, &Helloworld)| {
+        service == "helloworld"
+            && server.cluster.value == call.from.cluster
+            && format!("{service}-{}", server.version.value) == call.from.name
+    };
+    if !http && servers.into_iter().any(has_curl_alone) {
+        let what = format!("`{}` cannot make {}", call.from.value, protocol.in_words());
+        checks.wrong(&call.from, what, "call from a `sleep` or an `echo`");
     }
 }

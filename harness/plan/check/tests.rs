@@ -49,7 +49,7 @@ fn the_committed_schema_is_the_one_of_the_code() {
 #[test]
 fn the_reference_names_every_field_and_its_example_is_sound() {
     let text = std::fs::read_to_string(repository().join("docs/scenario-format.md")).unwrap();
-    let more = ["calls.md", "mesh.md", "steps.md"]
+    let more = ["calls.md", "mesh.md", "protocols.md", "steps.md"]
         .map(|name| std::fs::read_to_string(repository().join("docs").join(name)).unwrap());
     let all = text.clone() + &more.concat();
     let schema = serde_json::to_value(schema()).unwrap();

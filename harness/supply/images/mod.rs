@@ -34,6 +34,8 @@ pub struct Images {
     pub istio_tag: String,
     /// `helloworld` by version.
     pub helloworld: BTreeMap<String, String>,
+    /// Istio's echo server and client, with a shell and `curl`.
+    pub echo: String,
     /// An image with `sleep` and `curl`.
     pub curl: String,
 }

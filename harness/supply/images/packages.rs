@@ -48,11 +48,12 @@ const PACKAGES: [&str; 20] = [
 ];
 
 /// Published images whose content `versions.yaml` lists, and their names when they are built here.
-const ISTIO: [(&str, &str); 4] = [
+const ISTIO: [(&str, &str); 5] = [
     ("registry.istio.io/release/pilot", "pilot"),
     ("registry.istio.io/release/proxyv2", "proxyv2"),
     ("registry.istio.io/release/examples-helloworld-v1", "examples-helloworld-v1"),
     ("registry.istio.io/release/examples-helloworld-v2", "examples-helloworld-v2"),
+    ("registry.istio.io/testing/app", "app"),
 ];
 
 pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyError> {
@@ -73,6 +74,7 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
         kubernetes: packages.kubernetes.clone(),
         istio_tag: packages.istio.version.clone(),
         helloworld: BTreeMap::from(["v1", "v2"].map(|v| (v.to_owned(), image(&format!("examples-helloworld-{v}"))))),
+        echo: image("app"),
         curl: format!("{LOCAL}/curl:{SUITE}"),
         istio_hub: hub,
     };
@@ -279,7 +281,7 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
         let content = content_of(&supplied.versions, published)?;
         let mut tree = Tree::new();
         for (path, program) in &content.programs {
-            let mode = if *program == Program::EnvoyBootstrap { 0o644 } else { 0o755 };
+            let mode = if program.is_text() { 0o644 } else { 0o755 };
             tree.insert(path.trim_start_matches('/').to_owned(), (mode, file(*program)?));
         }
         let env = content.env.iter().map(|(name, value)| format!("{name}={value}"));
@@ -310,7 +312,8 @@ fn content_of<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::suppl
 fn names(versions: &Versions, local: &str) -> Vec<String> {
     let apps = &versions.registry.apps;
     let same = |published: &ImageRef| short(&published.to_string()) == short(local);
-    let published = [&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2].into_iter().find(|image| same(image));
+    let published =
+        [&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2, &apps.echo].into_iter().find(|image| same(image));
     let tagged = published.into_iter().flat_map(|published| {
         let listed = versions.image(published).map(|content| content.names.as_slice()).unwrap_or_default();
         let tag = published.tag.as_deref().unwrap_or("latest");

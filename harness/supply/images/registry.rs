@@ -31,6 +31,7 @@ pub(super) fn describe(versions: &Versions) -> Result<(Images, Recipe), SupplyEr
             ("v1".to_owned(), tagged(&apps.helloworld_v1)),
             ("v2".to_owned(), tagged(&apps.helloworld_v2)),
         ]),
+        echo: tagged(&apps.echo),
         curl: tagged(&apps.sleep),
     };
     Ok((images, recipe))
@@ -44,7 +45,7 @@ fn chosen(versions: &Versions) -> Result<(&KubernetesImages, &IstioImages), Supp
 fn preloaded<'a>(versions: &'a Versions, istio: &'a IstioImages) -> impl Iterator<Item = &'a ImageRef> {
     let apps = &versions.registry.apps;
     let istio = istio.images.iter().filter(|image| IN_CLUSTER.iter().any(|name| image.repository.ends_with(name)));
-    istio.chain([&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2])
+    istio.chain([&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2, &apps.echo])
 }
 
 /// The name under which pods ask for it: without digest, because the archive of an image keeps names, not digests.
@@ -125,7 +126,8 @@ mod tests {
                 "release/proxyv2",
                 "curlimages/curl",
                 "release/examples-helloworld-v1",
-                "release/examples-helloworld-v2"
+                "release/examples-helloworld-v2",
+                "testing/app"
             ]
         );
     }
