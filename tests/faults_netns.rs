@@ -108,7 +108,10 @@ const GATEWAYS: &[Row] = &[
 /// Those that need several meshes, or machines: `meshproof prove` tries them in a scenario.
 const PROVED: &[(&str, &[&str])] = &[
     ("federation", &["trust-domain-alias-missing", "exported-host-missing"]),
-    ("virtual-machine", &["workload-group-missing"]),
+    (
+        "virtual-machine",
+        &["workload-group-missing", "machine-agent-down", "machine-token-expired", "machine-unhealthy"],
+    ),
 ];
 
 #[test]

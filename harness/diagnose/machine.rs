@@ -53,7 +53,7 @@ async fn entries_of(joined: &Facts, namespace: &str) -> Answer<Vec<Entry>> {
 fn registered(scene: &Scene<'_>, joined: &Facts, groups: &[String], entries: &[Entry], pod: &Pod) -> Check {
     let info = PodInfo::of(pod);
     let (cluster, namespace) = (joined.name(), &info.namespace);
-    let group = label(pod, "meshproof.dev/workload").unwrap_or_default();
+    let group = label(pod, crate::workload::WORKLOAD_LABEL).unwrap_or_default();
     let get = |what: &str| scene.kubectl(&joined.cluster, &format!("-n {namespace} get {what}"));
     let broken = |expected: String, observed: String, command: String, fix: &str| {
         Check::from(Broken { expected, observed, command, fix: fix.to_owned() })

@@ -97,6 +97,11 @@ impl<'a> Scene<'a> {
         self.facts.iter().filter(|f| f.name() != self.home().name())
     }
 
+    /// Whether its workloads are machines outside Kubernetes that join another cluster.
+    pub fn has_machines(&self, facts: &Facts) -> bool {
+        self.question.topology.is_some_and(|topology| topology.joined_by(facts.name()).is_some())
+    }
+
     pub fn named(&self, cluster: &str) -> Option<&Facts> {
         self.facts.iter().find(|f| f.name() == cluster)
     }

@@ -25,7 +25,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     }
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get pods -o wide"));
     let mut parts = Vec::new();
-    for facts in &scene.facts {
+    // The pod of a machine represents it; Kubernetes says nothing about real ones, and the rung of machines checks them.
+    for facts in scene.facts.iter().filter(|facts| !scene.has_machines(facts)) {
         let (pods, deployments) = match (&facts.pods, &facts.deployments) {
             (Ok(pods), Ok(deployments)) => (pods, deployments),
             (Err(why), _) | (_, Err(why)) => {

@@ -3,8 +3,8 @@
 use super::error::FaultError;
 use super::record::Fault;
 use super::{
-    api_server, configuration, gateway, injection, istiod, latency, machine, packets, pods_not_ready, proxy_stuck,
-    remote_secret, root_differs, routes, services, trust_domain,
+    api_server, configuration, gateway, injection, istiod, latency, machine, machine_agent, packets, pods_not_ready,
+    proxy_stuck, remote_secret, root_differs, routes, services, trust_domain,
 };
 use crate::source::known;
 
@@ -32,6 +32,9 @@ pub(super) static CATALOGUE: &[Fault] = &[
     services::PORT_UNNAMED,
     pods_not_ready::PODS_NOT_READY,
     machine::GROUP_MISSING,
+    machine_agent::DOWN,
+    machine_agent::TOKEN_EXPIRED,
+    machine_agent::UNHEALTHY,
     gateway::DOWN,
     gateway::PORT_CLOSED,
     gateway::ADDRESS_WRONG,

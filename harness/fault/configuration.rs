@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
@@ -236,6 +236,10 @@ impl Find {
         let (world, cluster) = (at.world, at.cluster);
         let mut swaps = Vec::new();
         for namespace in world.namespaces {
+            // A cluster of another mesh need not have every namespace.
+            if objects::cluster_wide::<Namespace>(cluster).find(namespace).await?.is_none() {
+                continue;
+            }
             match *self {
                 Find::Each { kinds, broken } => {
                     for kind in kinds {

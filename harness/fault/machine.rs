@@ -1,4 +1,4 @@
-//! Machines outside Kubernetes that cannot register.
+//! Machines outside Kubernetes, and those that cannot register because their groups are missing.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::observe::entries::{self, Entry};
 use crate::provider::Cluster;
 use crate::wait::Poll;
 
-const BASE: Fault =
+pub(super) const BASE: Fault =
     Fault { rung: Some(RungId::Machine), applies: |world, cluster| joins(world, cluster).map(drop), ..Fault::BASE };
 
 pub(super) const GROUP_MISSING: Fault = Fault {
@@ -32,13 +32,13 @@ pub(super) const GROUP_MISSING: Fault = Fault {
 };
 
 /// The name of the cluster that the machines join.
-fn joins<'a>(world: &World<'a>, cluster: &Cluster) -> Result<&'a str, String> {
+pub(super) fn joins<'a>(world: &World<'a>, cluster: &Cluster) -> Result<&'a str, String> {
     let spec = world.topology.joined_by(&cluster.name).ok_or("its workloads are not machines")?;
     Ok(&spec.name)
 }
 
 /// The cluster that the machines join.
-fn joined<'a>(at: At<'a>) -> Result<&'a Cluster, FaultError> {
+pub(super) fn joined<'a>(at: At<'a>) -> Result<&'a Cluster, FaultError> {
     at.world.cluster(joins(&at.world, at.cluster).map_err(|why| at.does_not_apply(&why))?)
 }
 
@@ -46,7 +46,7 @@ fn all(cluster: &Cluster, namespace: &str) -> objects::Objects<kube::api::Dynami
     objects::named(cluster, "networking.istio.io/v1", "WorkloadGroup", namespace)
 }
 
-async fn groups(at: At<'_>) -> Result<Vec<Value>, FaultError> {
+pub(super) async fn groups(at: At<'_>) -> Result<Vec<Value>, FaultError> {
     let mut found = Vec::new();
     for namespace in at.world.namespaces {
         for group in all(joined(at)?, namespace).list().await? {
@@ -76,6 +76,11 @@ async fn restore(at: At<'_>, groups: Vec<Value>) -> Result<(), FaultError> {
         groups.into_iter().map(|g| Manifest::made("group to restore", g)).collect::<Result<_, _>>()?;
     apply::apply(joined(at)?, &manifests, None).await?;
     super::workloads::end_all(at.world, at.cluster, super::workloads::is_meshed).await?;
+    registered(at).await
+}
+
+/// Waits until every machine runs and is registered.
+pub(super) async fn registered(at: At<'_>) -> Result<(), FaultError> {
     super::workloads::ready(at.world, at.cluster, |_| true, "").await?;
     let machines = super::workloads::pods(at.world, at.cluster, super::workloads::is_meshed).await?.len();
     settled(at, "a WorkloadEntry for every machine", |entries| entries.len() >= machines).await?;
@@ -83,7 +88,7 @@ async fn restore(at: At<'_>, groups: Vec<Value>) -> Result<(), FaultError> {
 }
 
 /// Waits until the entries that machines registered are as wanted.
-async fn settled(at: At<'_>, what: &str, wanted: impl Fn(&[Entry]) -> bool) -> Result<(), FaultError> {
+pub(super) async fn settled(at: At<'_>, what: &str, wanted: impl Fn(&[Entry]) -> bool) -> Result<(), FaultError> {
     let (joined, wanted) = (joined(at)?, &wanted);
     until(format!("{what} in {}", joined.name), || async move {
         let mut registered = Vec::new();

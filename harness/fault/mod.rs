@@ -27,6 +27,7 @@ mod injection;
 mod istiod;
 mod latency;
 mod machine;
+mod machine_agent;
 mod nodes;
 mod notes;
 mod objects;

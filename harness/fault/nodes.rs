@@ -3,7 +3,7 @@
 use super::error::FaultError;
 use super::world::World;
 use crate::provider::{Cluster, PodAt};
-use crate::workload;
+use crate::workload::{self, PodInfo};
 
 /// Fails where nothing can be run on the cluster's nodes.
 pub(super) fn can_be_entered(cluster: &Cluster) -> Result<(), String> {
@@ -51,6 +51,25 @@ pub(super) async fn remove_rules(cluster: &Cluster, rules: &[Rule]) -> Result<()
             while succeeds(cluster, &node.name, &rule.argv("-C")).await? {
                 run(cluster, &node.name, &rule.argv("-D")).await?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Adds iptables rules in the network namespace of a pod, or removes them.
+pub(super) async fn pod_rules(cluster: &Cluster, pod: &PodInfo, rules: &[Rule], add: bool) -> Result<(), FaultError> {
+    let (Some(node), Some(address)) = (pod.node.clone(), pod.ip) else { return Ok(()) };
+    let place = PodAt { pod: pod.reference(), node, address };
+    for rule in rules {
+        let there = cluster.pod_net_exec(&place, &rule.argv("-C")).await?.status.success();
+        if there == add {
+            continue;
+        }
+        let argv = rule.argv(if add { "-I" } else { "-D" });
+        let output = cluster.pod_net_exec(&place, &argv).await?;
+        if !output.status.success() {
+            let (command, why) = (argv.join(" "), output.last_lines(3));
+            return Err(FaultError::Node { cluster: cluster.name.clone(), node: place.node, command, why });
         }
     }
     Ok(())

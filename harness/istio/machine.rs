@@ -18,6 +18,18 @@ use crate::provider::Cluster;
 use crate::tool::Tool;
 use crate::topology::Topology;
 
+/// The file with the token that a machine registers with.
+pub const TOKEN: &str = "istio-token";
+
+/// The Secret that holds the files of a machine, in the machine's cluster.
+pub fn files_secret(name: &str) -> String {
+    format!("machine-{name}")
+}
+
+/// A health check without a host connects to the machine's own address, where its proxy accepts every connection, whether the
+/// application runs or not: istio-iptables redirects what the agent sends there, but not what it sends to this address.
+const LOOPBACK: &str = "127.0.0.1";
+
 /// Longer than any environment that is worked with.
 const TOKEN_SECONDS: &str = "604800";
 
@@ -68,13 +80,13 @@ impl Machine {
         });
         if let Some(port) = self.health {
             group["spec"]["probe"] =
-                json!({ "periodSeconds": 1, "failureThreshold": 2, "tcpSocket": { "port": port } });
+                json!({ "periodSeconds": 1, "failureThreshold": 2, "tcpSocket": { "host": LOOPBACK, "port": port } });
         }
         Ok(Manifest::made("group of a machine", group)?)
     }
 
     fn secret(&self) -> String {
-        format!("machine-{}", self.name)
+        files_secret(&self.name)
     }
 
     fn environment(&self) -> String {
@@ -135,7 +147,7 @@ impl Machine {
             ],
         });
         spec["volumes"] = json!([
-            files("machine-token", "istio-token", "istio-token"),
+            files("machine-token", TOKEN, TOKEN),
             files("machine-mesh", "mesh.yaml", "mesh"),
             files("machine-root", "root-cert.pem", "root-cert.pem"),
             empty("machine-data"),
@@ -181,7 +193,7 @@ impl Joining {
             .await?;
         let read = |name: &str| std::fs::read(folder.path().join(name)).map_err(unwritable);
         let mut files = BTreeMap::new();
-        for name in ["istio-token", "mesh.yaml", "root-cert.pem", "hosts", "cluster.env"] {
+        for name in [TOKEN, "mesh.yaml", "root-cert.pem", "hosts", "cluster.env"] {
             files.insert(name, ByteString(read(name)?));
         }
         let environment = variables(&String::from_utf8_lossy(&read("cluster.env")?));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Cell, Column, Outcome, expected, judge, text};
+use super::{Cell, Column, Outcome, does_not_apply, expected, judge, text};
 use crate::fault::Fault;
 use crate::report::ScenarioReport;
 use crate::run::{Chosen, FaultInjection, Injection, RunUnderFault, Session};
@@ -51,6 +51,11 @@ async fn cell(session: &mut Session, chosen: &Chosen, fault: &Fault) -> (Cell, b
     loop {
         let injection =
             FaultInjection { fault: fault.name.into(), clusters: clusters.clone(), survivable: fault.rung.is_none() };
+        if missed.is_none()
+            && let Ok(Some(refusals)) = session.refusals(chosen, &injection).await
+        {
+            return (does_not_apply(fault.name, &refusals), true);
+        }
         let result = session.run_with(chosen, &injection).await.unwrap_or_else(|error| RunUnderFault {
             report: ScenarioReport { error: Some(error.to_string()), ..ScenarioReport::default() },
             injection: Injection::NotTried,

@@ -1,5 +1,7 @@
 //! What one cell comes to.
 
+use std::collections::BTreeMap;
+
 use super::{Cell, Outcome, rung_name};
 use crate::diagnose::{Rung, RungId};
 use crate::fault::{self, Fault};
@@ -39,10 +41,7 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, result:
             Outcome::Failed,
             format!("the scenario did not pass, although the fault was not active: {}", report.headline()),
         ),
-        (Injection::Never(refusals), Ok(())) => {
-            let whys: Vec<String> = refusals.iter().map(|(cluster, why)| format!("{cluster}: {why}")).collect();
-            (Outcome::DoesNotApply, whys.join("; "))
-        }
+        (Injection::Never(refusals), Ok(())) => (Outcome::DoesNotApply, in_words(refusals)),
         (Injection::Done { .. }, Ok(())) => in_force(expected, blind, report),
     };
     let (cluster, step, class, rung) = match &result.injection {
@@ -53,6 +52,25 @@ pub fn judge(fault: &str, expected: Option<RungId>, blind: Option<&str>, result:
     };
     let ahead_of = step.and_then(|at| report.steps.iter().find(|s| s.index == at)).map(|step| step.what.clone());
     Cell { fault: fault.into(), outcome, why, cluster, ahead_of, class, rung, seconds: report.seconds }
+}
+
+/// A fault that applies to no cluster of the topology.
+pub(super) fn does_not_apply(fault: &str, refusals: &BTreeMap<String, String>) -> Cell {
+    Cell {
+        fault: fault.into(),
+        outcome: Outcome::DoesNotApply,
+        why: in_words(refusals),
+        cluster: None,
+        ahead_of: None,
+        class: None,
+        rung: None,
+        seconds: 0.0,
+    }
+}
+
+fn in_words(refusals: &BTreeMap<String, String>) -> String {
+    let whys: Vec<String> = refusals.iter().map(|(cluster, why)| format!("{cluster}: {why}")).collect();
+    whys.join("; ")
 }
 
 fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioReport) -> (Outcome, String) {

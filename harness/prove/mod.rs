@@ -24,6 +24,7 @@ use crate::verdict::Class;
 
 pub use drive::prove;
 pub use html::html;
+use judge::does_not_apply;
 pub use judge::{expected, judge};
 pub use text::{cell_line, markdown, terminal};
 

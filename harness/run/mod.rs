@@ -7,6 +7,7 @@ pub mod reap;
 pub mod record;
 pub mod settings;
 
+mod addresses;
 mod call_log;
 mod calls;
 mod external;

@@ -12,7 +12,7 @@ use super::kit::Kit;
 use super::stale::StaleConnections;
 use super::steps::{failed, timings, verdict_of, ways};
 use super::undo::UndoList;
-use super::{Chosen, GATE_LIMIT, Patience, RunError, external, put_back, wait_for};
+use super::{Chosen, GATE_LIMIT, Patience, RunError, addresses, external, put_back, wait_for};
 use crate::apply::{self, ApplyError};
 use crate::evidence::{self, Keeping, Planned, Scene, Witness};
 use crate::gate::{self, Change, GateError, GateReport};
@@ -296,6 +296,7 @@ impl<'a> ScenarioRun<'a> {
         let before;
         match &planned.change {
             plan::Change::Apply { clusters: names, manifests, .. } => {
+                let manifests = &addresses::filled(&self.calls(), manifests).await?;
                 before = gate::before(&clusters, Change::in_each(names, manifests)).await?;
                 for name in names {
                     let cluster = self.environment.cluster(name)?;

@@ -12,6 +12,7 @@ use super::settings::Settings;
 use super::{Chosen, FaultInjection, RunError, RunUnderFault, put_back, reap, scenario, wrong_input};
 use crate::evidence::{self, Keeping, Scene, Witness};
 use crate::failure::Failure;
+use crate::fault::{self, FaultError};
 use crate::report::{self, EnvironmentReport, Phase, RunReport, ScenarioReport};
 use crate::scenario::MeshOptions;
 use crate::source::{Problem, Problems};
@@ -182,6 +183,25 @@ impl Session {
     pub async fn run_with(&mut self, chosen: &Chosen, injection: &FaultInjection) -> Result<RunUnderFault, RunError> {
         let (environment, kit) = self.enter(&chosen.plan.topology, &chosen.plan.mesh).await?;
         Ok(scenario::run_with(environment, kit, chosen, injection).await)
+    }
+
+    /// Why a fault applies to none of its clusters, by cluster, where the topology alone says so: nothing needs to be run then.
+    ///
+    /// # Errors
+    /// When there is no environment.
+    pub async fn refusals(
+        &mut self,
+        chosen: &Chosen,
+        injection: &FaultInjection,
+    ) -> Result<Option<BTreeMap<String, String>>, RunError> {
+        let (environment, _) = self.enter(&chosen.plan.topology, &chosen.plan.mesh).await?;
+        let namespaces = BTreeSet::new();
+        let world = environment.world(&namespaces);
+        let refused = injection.clusters.iter().map(|c| match fault::applies(world, &injection.fault, c) {
+            Err(FaultError::DoesNotApply { cluster, why, .. }) => Some((cluster, why)),
+            _ => None,
+        });
+        Ok(refused.collect())
     }
 
     /// The environment for a topology: the current one, a kept one, or a new one.

@@ -7,9 +7,9 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
 
-use super::Chosen;
 use super::environment::Environment;
 use super::kit::Kit;
+use super::{Chosen, addresses};
 use crate::apply::{self, DryRun, Refusal, Written};
 use crate::istio;
 use crate::provider::Cluster;
@@ -120,7 +120,7 @@ impl Brought {
         }
         // what one namespace accepts, others do
         let instead = (!there).then_some("default");
-        match apply::dry_run(cluster, manifest, instead).await {
+        match apply::dry_run(cluster, &addresses::exemplary(manifest), instead).await {
             Ok(DryRun::Accepted) => Vec::new(),
             // defined by the scenario, or refused where the scenario was read
             Ok(DryRun::UnknownKind) => self.unknown_kind(cluster, object).into_iter().collect(),

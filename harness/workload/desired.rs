@@ -15,7 +15,7 @@ use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
 /// On every pod template: what injection depends on, so that a change makes new pods with new sidecars.
 pub(super) const INJECTION_ANNOTATION: &str = "meshproof.dev/injection";
 /// On every pod that the harness describes: the name of its workload.
-pub(super) const WORKLOAD_LABEL: &str = "meshproof.dev/workload";
+pub const WORKLOAD_LABEL: &str = "meshproof.dev/workload";
 /// The service of every `helloworld`, whatever its version.
 pub(super) const HELLOWORLD: &str = "helloworld";
 /// The port that `helloworld` listens on.

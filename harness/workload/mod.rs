@@ -24,6 +24,7 @@ use crate::scenario::{LoadedScenario, MeshOptions, Workload};
 use crate::source::Problems;
 use crate::ui;
 use crate::wait::WaitError;
+pub use desired::WORKLOAD_LABEL;
 use desired::{Desired, Expected, Machines, OfUser, Written, desired};
 pub use inventory::namespace as inventory_namespace;
 use inventory::{Item, Items};

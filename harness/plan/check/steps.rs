@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Checks;
+use crate::apply::Manifest;
 use crate::expect::Caller;
 use crate::expect::{Protocol, USER};
 use crate::scenario::url::{self, Place};
@@ -76,7 +77,22 @@ fn check_clusters(checks: &mut Checks<'_>, clusters: &Located<Clusters>) {
 
 fn check_apply(checks: &mut Checks<'_>, apply: &Apply) {
     check_clusters(checks, &apply.cluster);
-    checks.manifests(apply.manifests());
+    let manifests = checks.manifests(apply.manifests());
+    for text in manifests.iter().flat_map(addresses_of_entries) {
+        check_placeholders(checks, &apply.file.with(text));
+    }
+}
+
+/// What the addresses of WorkloadEntries and ServiceEntries are: they may hold placeholders.
+fn addresses_of_entries(manifest: &Manifest) -> Vec<String> {
+    let spec = &manifest.object.data["spec"];
+    let endpoints = spec["endpoints"].as_array().into_iter().flatten();
+    let addresses = match manifest.kind() {
+        "WorkloadEntry" => vec![&spec["address"]],
+        "ServiceEntry" => endpoints.map(|endpoint| &endpoint["address"]).collect(),
+        _ => Vec::new(),
+    };
+    addresses.into_iter().filter_map(|address| address.as_str().map(str::to_owned)).collect()
 }
 
 fn check_delete(checks: &mut Checks<'_>, delete: &Delete) {
@@ -212,6 +228,26 @@ fn check_caller(checks: &mut Checks<'_>, call: &Call) -> Option<bool> {
     None
 }
 
+/// The names of clusters and versions in the placeholders of a text.
+fn check_placeholders(checks: &mut Checks<'_>, text: &Located<String>) {
+    for placeholder in url::placeholders(text) {
+        // any other placeholder is a mistake of the text
+        match placeholder.place {
+            Some(Place::Api(cluster)) => checks.mistakes.cluster(text, cluster),
+            Some(Place::Gateway(cluster)) => {
+                checks.mistakes.endpoints(text, &EndpointsOf::Gateway(cluster.to_owned()));
+            }
+            Some(Place::Pod(version, cluster)) => {
+                checks.mistakes.version(text, version);
+                if let Some(cluster) = cluster {
+                    checks.mistakes.cluster(text, cluster);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
 fn check_request(checks: &mut Checks<'_>, call: &Call) {
     if let Some((mistake, expected)) = url::mistake(&call.to) {
         checks.wrong(&call.to, mistake, expected);
@@ -222,22 +258,7 @@ fn check_request(checks: &mut Checks<'_>, call: &Call) {
         checks.wrong(resolve, format!("`{}` is not an address", resolve.value), help);
     }
     for text in [Some(&call.to), call.resolve.as_ref()].into_iter().flatten() {
-        for placeholder in url::placeholders(text) {
-            // any other placeholder is a mistake of the text
-            match placeholder.place {
-                Some(Place::Api(cluster)) => checks.mistakes.cluster(text, cluster),
-                Some(Place::Gateway(cluster)) => {
-                    checks.mistakes.endpoints(text, &EndpointsOf::Gateway(cluster.to_owned()));
-                }
-                Some(Place::Pod(version, cluster)) => {
-                    checks.mistakes.version(text, version);
-                    if let Some(cluster) = cluster {
-                        checks.mistakes.cluster(text, cluster);
-                    }
-                }
-                None => {}
-            }
-        }
+        check_placeholders(checks, text);
     }
     if let (Some(method), Some(body)) = (&call.method, &call.body)
         && matches!(method.value, Method::Get | Method::Head)
