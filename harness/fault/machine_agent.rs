@@ -108,7 +108,7 @@ async fn start(at: At<'_>, agents: Vec<Agent>) -> Result<(), FaultError> {
     for agent in &agents {
         agent.run(at, json!(agent.args), json!(agent.strategy)).await?;
     }
-    workloads::end_all(at.world, at.cluster, is_idle).await?;
+    workloads::ready(at.world, at.cluster, |pod| !is_idle(pod), " with their agents").await?;
     registered(at).await
 }
 
