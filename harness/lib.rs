@@ -33,6 +33,7 @@ pub mod scenario;
 pub mod source;
 pub mod stats;
 pub mod supply;
+pub mod token;
 pub mod tool;
 pub mod topology;
 pub mod ui;

@@ -14,6 +14,10 @@ pub struct Mistakes {
     pub clusters: Option<(String, Vec<String>)>,
     /// The clusters that have an east-west gateway; `None`: not known.
     pub gateways: Option<Vec<String>>,
+    /// The networks of the topology; `None`: not known.
+    pub networks: Option<BTreeSet<String>>,
+    /// The trust domains of the topology's meshes; `None`: not known.
+    pub trust_domains: Option<BTreeSet<String>>,
     /// Every version that some workload answers with.
     pub versions: BTreeSet<String>,
     /// What is wrong.
@@ -112,8 +116,12 @@ impl Protocol {
 pub struct Caller {
     /// Whether the caller has a sidecar.
     pub sidecar: bool,
+    /// The cluster it is in.
+    pub cluster: String,
     /// Whether the mesh uses mutual TLS at all.
     pub mutual_tls: bool,
+    /// Whether the mesh sends traces to a collector.
+    pub traced: bool,
     /// The longest that one request may take.
     pub timeout: Duration,
     /// The number of calls, where it is written.
@@ -161,6 +169,22 @@ impl<'a> Check<'a> {
     /// The versions that are to answer, and the expectation that says so.
     pub fn answering(&self) -> Option<(Vec<&'a str>, Located<()>)> {
         self.peers.iter().find_map(|peer| Some((peer.answering.clone()?, peer.place.clone())))
+    }
+
+    /// A list of clusters: not empty, each known, none twice.
+    pub fn clusters(&mut self, key: &str, list: &[Located<String>]) {
+        if list.is_empty() {
+            self.wrong(format!("`{key}` names no cluster"), "expected a list such as [cluster1, cluster2]");
+        }
+        let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
+        for cluster in list {
+            self.mistakes.cluster(cluster, cluster);
+            if let Some(first) = first.get(cluster.as_str()) {
+                let what = format!("cluster `{}` is listed twice", cluster.value);
+                self.mistakes.conflict(first, cluster, what, "remove one");
+            }
+            first.entry(cluster.as_str()).or_insert(cluster);
+        }
     }
 
     /// A list of names: not empty, each known, none twice.

@@ -85,12 +85,20 @@ expectations! {
     /// The CIDR that the endpoints lie in, by the caller's proxy log: `cluster2.pods` for all
     /// calls, or one for each version.
     "endpoints_in": endpoints_in::EndpointsIn,
-    /// The CIDR that the calls come from, by the server's proxy log: `cluster1.pods`.
+    /// The network that the endpoints are on, by the caller's proxy log.
+    "network": network::Network,
+    /// Where the calls come from, by the server's proxy log: a pod of `cluster1.pods`, or `cluster2.gateway`.
     "source_in": source_in::SourceIn,
     /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
     "mtls": mtls::MutualTls,
     /// The cluster whose intermediate CA issued the caller's certificate, by the server's proxy log: `cluster1`.
     "issued_by": issued_by::IssuedBy,
+    /// The trust domain of the caller's identity, by the server's proxy log.
+    "trust_domain": trust_domain::TrustDomain,
+    /// The counters of the proxies at these sides (`client`, `server`) agree with the calls: requests by cluster and response code.
+    "metrics": metrics::Metrics,
+    /// One trace of each call holds the spans of the caller's proxy and of the server's, and spans of these clusters and no other.
+    "traced": traced::Traced,
     /// Every reply arrives within this time; or a map with `at_least`, `within` and percentiles.
     "latency": latency::Latency,
     /// Whether every call is refused: the connection is reset, or the proxy denies it.

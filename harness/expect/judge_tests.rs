@@ -74,7 +74,7 @@ fn refused() -> CallSeen {
 
 fn times(parts: &[(CallSeen, usize)]) -> Observations {
     let calls: Vec<CallSeen> = parts.iter().flat_map(|(call, n)| std::iter::repeat_n(call.clone(), *n)).collect();
-    Observations { calls, connections: 1, took: Duration::from_secs(1) }
+    Observations { calls, connections: 1, took: Duration::from_secs(1), ..Observations::default() }
 }
 
 fn findings(yaml: &str, seen: &Observations) -> Vec<Finding> {
@@ -82,7 +82,9 @@ fn findings(yaml: &str, seen: &Observations) -> Vec<Finding> {
     let ranges = [("cluster1", "10.10.0.0/16"), ("cluster2", "10.20.0.0/16")];
     let pods: BTreeMap<String, IpNet> = ranges.map(|(name, cidr)| (name.into(), cidr.parse().unwrap())).into();
     let gateways = [("cluster2".to_owned(), "172.18.2.1:15443".parse().unwrap())].into();
-    let ranges = Ranges { pods, gateways };
+    let gateway_pods = [("cluster2".to_owned(), ["10.20.0.9".parse().unwrap()].into())].into();
+    let networks = [("cluster1", "west"), ("cluster2", "east")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    let ranges = Ranges { pods, gateways, gateway_pods, networks };
     judge(&expect, seen, &ranges, 0.1)
 }
 
@@ -189,6 +191,26 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/app1/sa/sleep";
      proxy's log for 1 of 132 replies")]
 #[case("source_in: cluster3.pods", &[(coming_from("10.10.1.5:33012"), 132)], "broken | every call from cluster3.pods | \
      the pod cidr of cluster3 is not known (known: cluster1, cluster2)")]
+#[case("source_in: cluster2.gateway", &[(coming_from("10.20.0.9:33012"), 132)],
+    "pass | every call from the pods of cluster2.gateway | callers 10.20.0.9 132 by the server's proxy")]
+#[case("source_in: cluster2.gateway", &[(coming_from("10.20.0.9:33012"), 131), (coming_from("10.20.0.8:33012"), 1)],
+    "fail | every call from the pods of cluster2.gateway | callers 10.20.0.8 1, 10.20.0.9 131 by the server's proxy")]
+#[case("source_in: cluster1.gateway", &[(coming_from("10.10.0.9:33012"), 132)],
+    "broken | every call from the pods of cluster1.gateway | the address of the east-west gateway of cluster1 is not known")]
+// network
+#[case("network: east", &[(through("v2", "172.18.2.1:15443"), 66), (through("v2", "10.20.0.5:5000"), 66)],
+    "pass | every reply from network east | endpoints on east (10.20.0.5:5000) 66, east (172.18.2.1:15443) 66 by the caller's proxy")]
+#[case("network: east", &[(through("v2", "172.18.2.1:15443"), 131), (through("v1", "10.10.0.5:5000"), 1)],
+    "fail | every reply from network east | endpoints on east (172.18.2.1:15443) 131, west (10.10.0.5:5000) 1 by the caller's proxy")]
+#[case("network: east", &[(through("v2", "192.0.2.1:5000"), 132)],
+    "fail | every reply from network east | endpoints on none (192.0.2.1:5000) 132 by the caller's proxy")]
+// trust_domain
+#[case("trust_domain: cluster.local", &[(from(Some(SPIFFE)), 132)], "pass | every caller's identity of the trust domain \
+     cluster.local | peer spiffe://cluster.local/ns/app1/sa/sleep 132 of 132 calls on 1 connection")]
+#[case("trust_domain: west.example", &[(from(Some(SPIFFE)), 132)], "fail | every caller's identity of the trust domain \
+     west.example | peer spiffe://cluster.local/ns/app1/sa/sleep 132 of 132 calls on 1 connection")]
+#[case("trust_domain: cluster.local", &[(from(None), 132)], "fail | every caller's identity of the trust domain \
+     cluster.local | peer none 132 of 132 calls on 1 connection")]
 // mtls
 #[case("mtls: true", &[(from(Some(SPIFFE)), 132)], "pass | mutual tls: the server's proxy saw the caller's identity on \
      every reply | peer spiffe://cluster.local/ns/app1/sa/sleep 132 of 132 calls on 1 connection")]

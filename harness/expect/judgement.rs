@@ -1,7 +1,7 @@
 //! What judging an expectation needs: the calls that were seen, and how a verdict follows from them.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -18,6 +18,19 @@ pub struct Ranges {
     pub pods: BTreeMap<String, IpNet>,
     /// The east-west gateways as other networks reach them, by cluster; none before the clusters run.
     pub gateways: BTreeMap<String, SocketAddr>,
+    /// The addresses of the east-west gateways' pods, by cluster, where they were looked up.
+    pub gateway_pods: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The network of each cluster.
+    pub networks: BTreeMap<String, String>,
+}
+
+impl Ranges {
+    /// The network that an endpoint is on: that of the cluster whose pod or whose gateway it is.
+    pub fn network_of(&self, endpoint: SocketAddr) -> Option<&str> {
+        let of_gateway = self.gateways.iter().find(|(_, gateway)| **gateway == endpoint).map(|(cluster, _)| cluster);
+        let of_pod = || self.pods.iter().find(|(_, range)| range.contains(&endpoint.ip())).map(|(cluster, _)| cluster);
+        self.networks.get(of_gateway.or_else(of_pod)?).map(String::as_str)
+    }
 }
 
 /// What an expectation comes to.

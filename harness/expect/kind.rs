@@ -19,6 +19,14 @@ pub enum Need {
     Zones,
     /// Copies of the calls in those logs.
     Mirrors,
+    /// The counters of the caller's proxy, by Envoy's cluster and response code.
+    CallerCounters,
+    /// The counters of the servers' proxies, by response code.
+    ServerCounters,
+    /// The addresses of the east-west gateways' pods.
+    GatewayPods,
+    /// The spans of the calls, from the mesh's collector.
+    Traces,
 }
 
 /// One expectation.

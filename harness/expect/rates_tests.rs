@@ -56,6 +56,16 @@ fn after(millis: u64) -> CallSeen {
     CallSeen { duration: Duration::from_millis(millis), ..reply() }
 }
 
+/// A call from cluster1, in traces with spans of these sides and clusters.
+fn traced(traces: &[&[(Side, &str)]]) -> CallSeen {
+    let span = |(side, cluster): &(Side, &str)| TracedSpan { side: *side, cluster: Some((*cluster).into()) };
+    let trace = |spans: &&[(Side, &str)]| Trace { id: "1".into(), spans: spans.iter().map(span).collect() };
+    CallSeen { traces: traces.iter().map(trace).collect(), ..reply() }
+}
+
+const CLIENT: (Side, &str) = (Side::Client, "cluster1");
+const SERVER: (Side, &str) = (Side::Server, "cluster2");
+
 fn with_header(value: &str) -> CallSeen {
     CallSeen { headers: [("a".to_owned(), value.to_owned())].into(), ..reply() }
 }
@@ -67,7 +77,7 @@ fn lost() -> CallSeen {
 /// The class of the expectation, which is the only one that is written.
 fn class(yaml: &str, calls: Vec<CallSeen>) -> Class {
     let expect: Located<Expect> = serde_saphyr::from_str(yaml).unwrap();
-    let seen = Observations { calls, connections: 1, took: FAST };
+    let seen = Observations { calls, connections: 1, took: FAST, ..Observations::default() };
     let key = expect.written()[0].key();
     let found = judge(&expect, &seen, &Ranges::default(), DETECT);
     found.into_iter().find(|finding| finding.expectation == key).unwrap().class
@@ -109,6 +119,14 @@ fn class(yaml: &str, calls: Vec<CallSeen>) -> Class {
 #[case("attempts: { at_least: 2, at_most: 3 }", &[(sent(Some(2)), 66), (sent(Some(3)), 66)], Class::Pass)]
 #[case("attempts: 1", &[(sent(None), 132)], Class::Inconclusive)]
 #[case("attempts: 1", &[(sent(Some(1)), 131), (unlogged(), 1)], Class::Inconclusive)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT, SERVER]]), 132)], Class::Pass)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT, SERVER]]), 131), (reply(), 1)], Class::Fail)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT, SERVER]]), 131), (traced(&[&[CLIENT]]), 1)], Class::Fail)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT, SERVER]]), 131), (traced(&[&[SERVER]]), 1)], Class::Fail)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT], &[SERVER]]), 132)], Class::Fail)]
+#[case("traced: { clusters: [cluster1] }", &[(traced(&[&[CLIENT, SERVER]]), 132)], Class::Fail)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(traced(&[&[CLIENT, SERVER]]), 20)], Class::Inconclusive)]
+#[case("traced: { clusters: [cluster1, cluster2] }", &[(lost(), 132)], Class::Inconclusive)]
 #[case("latency: { at_least: 300ms }", &[(after(298), 66), (after(400), 66)], Class::Pass)]
 #[case("latency: { at_least: 300ms }", &[(after(400), 131), (after(280), 1)], Class::Fail)]
 #[case("latency: { at_least: 300ms, within: 1s }", &[(after(400), 131), (after(1100), 1)], Class::Fail)]
@@ -198,6 +216,9 @@ fn simulate(yaml: &str, runs: u32, calls: u32, mut draw: impl FnMut(&mut StdRng)
 #[case("status: [200, 404]", |right: bool| move |rng: &mut StdRng| {
     answered(if right || !rng.random_bool(DETECT) { 404 } else { 503 })
 })]
+#[case("traced: { clusters: [cluster1, cluster2] }", |right: bool| move |rng: &mut StdRng| {
+    if right || !rng.random_bool(DETECT) { traced(&[&[CLIENT, SERVER]]) } else { traced(&[&[CLIENT], &[SERVER]]) }
+})]
 fn false_alarms_and_misses<D: FnMut(&mut StdRng) -> CallSeen>(#[case] yaml: &str, #[case] mesh: impl Fn(bool) -> D) {
     let (runs, calls) = (300, calls_needed(yaml));
     assert_eq!(simulate(yaml, runs, calls, mesh(true)), (runs, 0), "false alarms");
@@ -225,4 +246,87 @@ fn percentiles_are_rarely_judged_wrongly(#[case] yaml: &str, #[case] q: f64) {
 fn calls_that_percentiles_need() {
     let calls = [0.5, 0.9, 0.95, 0.99].map(percentile_calls);
     assert_eq!(calls, [54, 358, 757, 3941], "docs/calls.md names them");
+}
+
+/// A call that the caller's proxy passed on, and the proxy of `a` in cluster1.
+fn passed_on(status: u16) -> CallSeen {
+    let line = |to: &str| {
+        let upstream = Some(([10, 10, 0, 5], 5000).into());
+        Some(ProxyLine {
+            upstream,
+            upstream_cluster: Some(to.into()),
+            attempts: Some(1),
+            status,
+            ..ProxyLine::default()
+        })
+    };
+    let (client_proxy, server_proxy) = (line("outbound|5000||h;"), line("inbound|5000||;"));
+    CallSeen { client_proxy, server_proxy, server: Some(pod("a")), ..answered(status) }
+}
+
+fn denied() -> CallSeen {
+    let mut call = passed_on(403);
+    call.server_proxy.as_mut().unwrap().upstream = None;
+    call
+}
+
+fn counted(side: Side, to: &str, status: u16, count: u64) -> Counted {
+    let requests = vec![Requests { to: to.into(), status, count }];
+    Counted { side, cluster: "cluster1".into(), pod: "a".into(), requests }
+}
+
+#[rstest]
+#[case::agree(vec![passed_on(200); 132], 132, 132, Class::Pass)]
+#[case::the_caller_s_proxy_counted_less(vec![passed_on(200); 132], 131, 132, Class::Fail)]
+#[case::a_server_counted_more(vec![passed_on(200); 132], 132, 133, Class::Fail)]
+#[case::another_code([vec![passed_on(200); 131], vec![passed_on(503)]].concat(), 132, 132, Class::Fail)]
+#[case::too_few_calls(vec![passed_on(200); 20], 20, 20, Class::Inconclusive)]
+#[case::a_call_without_a_reply([vec![passed_on(200); 131], vec![lost()]].concat(), 131, 131, Class::Inconclusive)]
+#[case::a_retry([vec![passed_on(200); 131], vec![CallSeen { server: Some(pod("a")), ..sent(Some(2)) }]].concat(), 132, 132, Class::Inconclusive)]
+#[case::a_copy([vec![passed_on(200); 131], vec![CallSeen { mirrors: vec![pod("m")], ..passed_on(200) }]].concat(), 132, 133, Class::Inconclusive)]
+#[case::a_line_is_missing([vec![passed_on(200); 131], vec![unlogged()]].concat(), 131, 131, Class::Inconclusive)]
+fn counters_against_calls(
+    #[case] calls: Vec<CallSeen>,
+    #[case] client: u64,
+    #[case] server: u64,
+    #[case] expected: Class,
+) {
+    let counters =
+        [counted(Side::Client, "outbound|5000||h", 200, client), counted(Side::Server, "inbound|5000||", 200, server)];
+    assert_eq!(metrics(calls, counters.to_vec()), expected);
+}
+
+fn metrics(calls: Vec<CallSeen>, counted: Vec<Counted>) -> Class {
+    let expect: Located<Expect> = serde_saphyr::from_str("metrics: [client, server]").unwrap();
+    let seen = Observations { calls, connections: 1, took: FAST, counted, ..Observations::default() };
+    let found = judge(&expect, &seen, &Ranges::default(), DETECT);
+    found.into_iter().find(|finding| finding.expectation == "metrics").unwrap().class
+}
+
+#[test]
+fn what_a_proxy_denies_was_passed_on_to_nobody_and_other_traffic_is_not_the_calls() {
+    let client = || counted(Side::Client, "outbound|5000||h", 403, 132);
+    let server = |count| counted(Side::Server, "inbound|5000||", 403, count);
+    let spans = || counted(Side::Client, "outbound|9411||zipkin", 202, 26);
+    assert_eq!(metrics(vec![denied(); 132], vec![client(), spans(), server(0)]), Class::Pass);
+    assert_eq!(metrics(vec![denied(); 132], vec![client(), server(1)]), Class::Fail);
+    let none = |side| Counted { requests: Vec::new(), ..counted(side, "", 0, 0) };
+    assert_eq!(metrics(vec![passed_on(200); 132], vec![none(Side::Client), none(Side::Server)]), Class::Inconclusive);
+}
+
+#[test]
+fn counters_that_lose_a_request_are_noticed_and_exact_ones_never_fail() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let calls = calls_needed("metrics: [client, server]");
+    let mut missed = 0;
+    for _ in 0..300 {
+        let exact = |n: u64| {
+            vec![counted(Side::Client, "outbound|5000||h", 200, n), counted(Side::Server, "inbound|5000||", 200, n)]
+        };
+        let all = || vec![passed_on(200); calls as usize];
+        assert_eq!(metrics(all(), exact(calls.into())), Class::Pass, "a false alarm");
+        let kept = (0..calls).filter(|_| !rng.random_bool(DETECT)).count() as u64;
+        missed += u32::from(metrics(all(), exact(kept)) != Class::Fail);
+    }
+    assert!(missed <= 3, "{missed} of 300 were missed");
 }

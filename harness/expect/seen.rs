@@ -1,16 +1,17 @@
 //! What is observed of calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// In a request header's value: the number of the user that calls, from 1.
 pub const USER: &str = "{n}";
 
 /// All that was seen of one `call` step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Observations {
     /// Each call, in the order it was sent.
     pub calls: Vec<CallSeen>,
@@ -18,6 +19,10 @@ pub struct Observations {
     pub connections: u32,
     /// From the first request to the last reply.
     pub took: Duration,
+    /// What proxies counted between the first request and the last reply; empty: counters were not read.
+    pub counted: Vec<Counted>,
+    /// How long spans were waited for; `None`: traces were not read.
+    pub waited_for_spans: Option<Duration>,
 }
 
 /// One call.
@@ -41,13 +46,80 @@ pub struct CallSeen {
     pub server: Option<Server>,
     /// The pods that got a copy of it, by their proxies' logs: a mirror's reply reaches nobody.
     pub mirrors: Vec<Server>,
+    /// The traces that hold a span of it, by the collector: one, unless proxies do not pass the trace's id on.
+    pub traces: Vec<Trace>,
+}
+
+/// The requests that a proxy passed on, by its own counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Whether it is the caller's proxy or one of a server.
+    pub side: Side,
+    /// Its cluster.
+    pub cluster: String,
+    /// Its pod.
+    pub pod: String,
+    /// By Envoy's cluster and response code. Empty: the proxy keeps no such counters, or has never passed on a request.
+    pub requests: Vec<Requests>,
+}
+
+/// Requests to one of Envoy's clusters that got one response code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    /// Envoy's name of the cluster.
+    pub to: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// How many.
+    pub count: u64,
+}
+
+/// A trace of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trace {
+    /// Its id, in hexadecimal digits.
+    pub id: String,
+    /// Its spans, of whatever proxy.
+    pub spans: Vec<TracedSpan>,
+}
+
+/// What one proxy reported of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TracedSpan {
+    /// Whether the proxy sent the request or received it.
+    pub side: Side,
+    /// The proxy's cluster (tag `istio.cluster_id`); `None`: the span does not say.
+    pub cluster: Option<String>,
+}
+
+/// The side of a request that a proxy is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum Side {
+    /// It sent the request.
+    Client,
+    /// It received the request.
+    Server,
+}
+
+impl Trace {
+    /// Whether a proxy of that side reported a span.
+    pub fn has(&self, side: Side) -> bool {
+        self.spans.iter().any(|span| span.side == side)
+    }
+
+    /// The clusters of the proxies that reported spans.
+    pub fn clusters(&self) -> BTreeSet<&str> {
+        self.spans.iter().filter_map(|span| span.cluster.as_deref()).collect()
+    }
 }
 
 impl CallSeen {
     /// A call about which no proxy logged anything.
     pub fn new(outcome: Outcome, duration: Duration) -> Self {
-        let (user, headers, mirrors) = (0, BTreeMap::new(), Vec::new());
-        Self { outcome, duration, user, headers, client_proxy: None, server_proxy: None, server: None, mirrors }
+        let (user, headers, mirrors, traces) = (0, BTreeMap::new(), Vec::new(), Vec::new());
+        Self { outcome, duration, user, headers, client_proxy: None, server_proxy: None, server: None, mirrors, traces }
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
                     CallSeen::new(outcome, pace)
                 })
                 .collect();
-            let seen = Observations { calls: seen, connections: 1, took: pace };
+            let seen = Observations { calls: seen, connections: 1, took: pace, ..Observations::default() };
             let found = judge(&expect, &seen, &Ranges::default(), 0.1);
             if let Some(end) = within.add(began, found.iter().all(|finding| finding.class == Class::Pass)) {
                 return end != Settled::Never;

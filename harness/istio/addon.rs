@@ -27,6 +27,13 @@ pub fn clusters(topology: &Topology) -> Vec<&ClusterSpec> {
     chosen
 }
 
+/// Whether the servers in a cluster have a sidecar: proxies of other networks reach them through the gateway, which passes on
+/// mutual TLS only.
+pub(super) fn is_meshed(topology: &Topology, cluster: &ClusterSpec) -> bool {
+    let mut proxies = topology.clusters.iter().filter(|c| c.mesh.id == cluster.mesh.id && c.has_proxies());
+    cluster.gateway && proxies.any(|c| c.network != cluster.network)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,23 @@ mod tests {
         assert_eq!(names(&topology), ["cluster1"]);
         topology.clusters[1].mesh.id = "mesh2".into();
         assert_eq!(names(&topology), ["cluster1", "cluster2"]);
+    }
+
+    #[test]
+    fn a_server_that_is_reached_through_a_gateway_has_a_sidecar() {
+        let mut topology = vpn();
+        let meshed = |topology: &Topology| is_meshed(topology, &topology.clusters[0]);
+        assert!(!meshed(&topology));
+        topology.clusters[1].network = "network2".into();
+        topology.clusters[0].gateway = true;
+        assert!(meshed(&topology));
+        topology.clusters[1].mesh.id = "mesh2".into();
+        assert!(!meshed(&topology));
+        let inject = |meshed| {
+            let objects = (tracing::ZIPKIN.objects)("zipkin", meshed).unwrap();
+            objects[0].object.data.pointer("/spec/template/metadata/labels/sidecar.istio.io~1inject").cloned()
+        };
+        assert_eq!([inject(true), inject(false)], [Some("true".into()), Some("false".into())]);
     }
 
     #[test]

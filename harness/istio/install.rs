@@ -86,7 +86,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
             phases.time(format!("mesh: {} of {} ready", server.name, spec.name), ready).await
         }
     });
-    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready), try_join_all(servers))?;
+    try_join!(try_join_all(pieces), try_join_all(secrets), try_join_all(ready))?;
 
     let outbound = prepared.options.outbound;
     let synced = topology
@@ -107,6 +107,7 @@ pub async fn install(prepared: &Prepared, clusters: &[Cluster]) -> Result<Instal
         try_join_all(roots),
         phases.time("mesh: injection works in every cluster", injection::await_all(mesh, clusters, outbound)),
         try_join_all(gateways),
+        try_join_all(servers),
         reconcile::verify_outbound(mesh, clusters, outbound),
     )?;
     if topology.clusters.iter().any(|c| c.gateway) {

@@ -23,7 +23,7 @@ pub struct Prepared {
     pub(super) trust: Trust,
     /// Each cluster's manifests; a remote's do not know the control plane's address yet.
     pub(super) manifests: BTreeMap<String, Vec<Manifest>>,
-    /// The manifests of each cluster's gateway, where it has one; they do not know its address yet.
+    /// The manifests of each cluster's gateway, where it has one, and of what is created with it; they do not know its address yet.
     pub(super) gateways: BTreeMap<String, Vec<Manifest>>,
 }
 
@@ -43,8 +43,9 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
             generate(inputs, &gateway::operator(spec, options.istio.revision.clone(), inputs)?, &spec.name).await?;
         Ok::<_, MeshError>((spec.name.clone(), manifests))
     });
-    let (generated, gateways) = try_join!(try_join_all(generated), try_join_all(gateways))?;
+    let (generated, made_gateways) = try_join!(try_join_all(generated), try_join_all(gateways))?;
     let mut manifests: BTreeMap<_, Vec<_>> = generated.into_iter().collect();
+    let mut gateways: BTreeMap<String, Vec<Manifest>> = made_gateways.into_iter().collect();
     for program in options.crds() {
         let definitions = definitions(program, inputs)?;
         // Where rules are applied, and where a scenario may try them.
@@ -52,7 +53,10 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
     }
     for server in addon::servers(options) {
         for cluster in addon::clusters(topology) {
-            manifests.entry(cluster.name.clone()).or_default().extend(server.objects(inputs)?);
+            // Like a gateway, a server with a sidecar is created when injection works.
+            let meshed = addon::is_meshed(topology, cluster);
+            let with = if meshed { &mut gateways } else { &mut manifests };
+            with.entry(cluster.name.clone()).or_default().extend(server.objects(inputs, meshed)?);
         }
     }
     Ok(Prepared {
@@ -64,7 +68,7 @@ pub async fn prepare(topology: &Topology, options: &MeshOptions, inputs: &MeshIn
         options: options.clone(),
         trust: trust_of_all,
         manifests,
-        gateways: gateways.into_iter().collect(),
+        gateways,
     })
 }
 

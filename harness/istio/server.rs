@@ -14,13 +14,13 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     /// Sets in MeshConfig, and in the chart's values, what makes the mesh use it.
     pub(super) configure: fn(mesh_config: &mut Value, values: &mut Value),
-    /// Its objects, with the image that runs it.
-    pub(super) objects: fn(image: &str) -> Result<Vec<Manifest>, MeshError>,
+    /// Its objects, with the image that runs it; `meshed`: its pod has a sidecar.
+    pub(super) objects: fn(image: &str, meshed: bool) -> Result<Vec<Manifest>, MeshError>,
 }
 
 impl Server {
-    /// Its objects.
-    pub(super) fn objects(&self, inputs: &MeshInputs) -> Result<Vec<Manifest>, MeshError> {
-        (self.objects)(inputs.add_ons.get(&self.program).map(String::as_str).unwrap_or_default())
+    /// Its objects; `meshed`: its pod has a sidecar.
+    pub(super) fn objects(&self, inputs: &MeshInputs, meshed: bool) -> Result<Vec<Manifest>, MeshError> {
+        (self.objects)(inputs.add_ons.get(&self.program).map(String::as_str).unwrap_or_default(), meshed)
     }
 }

@@ -38,9 +38,10 @@ fn configure(mesh_config: &mut Value, values: &mut Value) {
     values["pilot"]["traceSampling"] = json!(100);
 }
 
-/// The server.
-fn server(image: &str) -> Result<Vec<Manifest>, MeshError> {
+/// The server; `meshed`: with a sidecar.
+fn server(image: &str, meshed: bool) -> Result<Vec<Manifest>, MeshError> {
     let labels = json!({ "app": NAME });
+    let inject = if meshed { "true" } else { "false" };
     let deployment = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -49,7 +50,7 @@ fn server(image: &str) -> Result<Vec<Manifest>, MeshError> {
             "replicas": 1,
             "selector": { "matchLabels": labels },
             "template": {
-                "metadata": { "labels": { "app": NAME, "sidecar.istio.io/inject": "false" } },
+                "metadata": { "labels": { "app": NAME, "sidecar.istio.io/inject": inject } },
                 "spec": {
                     "containers": [{
                         "name": NAME,

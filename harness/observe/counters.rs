@@ -29,6 +29,37 @@ pub fn between(before: &Requests, after: &Requests) -> Requests {
     more.filter(|(_, count)| *count > 0).collect()
 }
 
+/// Requests by Envoy's cluster (`outbound|5000||helloworld.app1.svc.cluster.local`) and response code.
+pub type Codes = BTreeMap<(String, u16), u64>;
+
+/// The requests that the proxy of `pod` has passed on since it started, by what it responded (`/stats`, `upstream_rq_200`). A
+/// request that was sent again counts once. Empty: there was none, or the proxy does not keep these counters
+/// ([`crate::expect::COUNTERS`]).
+///
+/// # Errors
+/// When the proxy does not answer.
+pub async fn codes(cluster: &Cluster, pod: &PodRef) -> Result<Codes, ObserveError> {
+    let proxy = envoy::of(cluster, pod.clone());
+    let stats = proxy.get("/stats?filter=upstream_rq_").await;
+    let stats = stats.map_err(|source| ObserveError::Admin { place: proxy.place(), source })?;
+    Ok(by_code(&String::from_utf8_lossy(&stats)))
+}
+
+fn by_code(stats: &str) -> Codes {
+    let one = |line: &str| {
+        let (name, count) = line.strip_prefix("cluster.")?.rsplit_once(": ")?;
+        let (cluster, code) = name.rsplit_once(".upstream_rq_")?;
+        let mesh = cluster.starts_with("inbound|") || cluster.starts_with("outbound|");
+        // Parts that are counted once more (`….external.upstream_rq_200`), and attempts before the last (`….retry.upstream_rq_503`).
+        let part = [".internal", ".external", ".canary", ".retry"].iter().any(|part| cluster.ends_with(part));
+        let known = mesh && code.len() == 3 && !part && !cluster.contains(".zone.");
+        // Envoy ends the name with a semicolon, as in its access log.
+        let cluster = cluster.trim_end_matches(';').to_owned();
+        known.then_some(((cluster, code.parse().ok()?), count.trim().parse().ok()?))
+    };
+    stats.lines().filter_map(one).collect()
+}
+
 fn counted(status: &Value) -> Requests {
     let mut requests = Requests::new();
     // The others are the proxy's own: istiod, tracing, statistics.
@@ -58,6 +89,21 @@ mod tests {
     fn host(address: &str, total: Value) -> Value {
         json!({ "address": { "socket_address": { "address": address, "port_value": 5000 } },
             "stats": [{ "name": "cx_total", "value": "9" }, { "name": "rq_total", "value": total }] })
+    }
+
+    #[test]
+    fn requests_are_counted_by_cluster_and_code() {
+        let stats = "cluster.outbound|5000||h.app1.svc.cluster.local;.upstream_rq_200: 132\n\
+                     cluster.outbound|5000||h.app1.svc.cluster.local;.upstream_rq_2xx: 132\n\
+                     cluster.inbound|5000||;.upstream_rq_503: 1\n\
+                     cluster.inbound|5000||;.external.upstream_rq_503: 1\n\
+                     cluster.outbound|5000||h.app1.svc.cluster.local;.retry.upstream_rq_503: 4\n\
+                     cluster.xds-grpc.upstream_rq_200: 7\n";
+        let at = |cluster: &str, code| (cluster.to_owned(), code);
+        assert_eq!(
+            by_code(stats),
+            Codes::from([(at("inbound|5000||", 503), 1), (at("outbound|5000||h.app1.svc.cluster.local", 200), 132)])
+        );
     }
 
     #[test]

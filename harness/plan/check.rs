@@ -30,6 +30,8 @@ pub(super) fn check(loaded: &LoadedScenario, topology: Option<&Topology>, faults
         clusters: topology.map(|topology| (topology.name.clone(), names(topology))),
         gateways: topology
             .map(|topology| topology.clusters.iter().filter(|c| c.gateway).map(|c| c.name.clone()).collect()),
+        networks: topology.map(|topology| topology.clusters.iter().map(|c| c.network.clone()).collect()),
+        trust_domains: topology.map(|topology| topology.clusters.iter().map(|c| c.mesh.trust_domain.clone()).collect()),
         versions: BTreeSet::new(),
         problems: Vec::new(),
     };

@@ -382,6 +382,11 @@ fn options(call: &Call) -> Vec<String> {
         1 => "with a body of 1 character".to_owned(),
         n => format!("with a body of {n} characters"),
     });
+    let token = call.token.as_ref().map(|token| {
+        let claims = token.claims.iter().map(|(name, value)| format!(", {name}: {value}")).collect::<String>();
+        let expired = if token.expired { "an expired" } else { "a" };
+        format!("with {expired} token of the issuer {}{claims}", token.issuer.value)
+    });
     let resolve = call.resolve.as_ref().map(|address| format!("to the address {}", address.value));
     let warm_up = call.warm_up.as_ref().map(|calls| format!("after {} calls that are not judged", calls.value));
     let within = call
@@ -390,5 +395,5 @@ fn options(call: &Call) -> Vec<String> {
         .map(|within| format!("repeated until it holds twice in a row, for {} at most", within.value));
     let http2 = call.http2.as_ref().filter(|http2| http2.value).map(|_| "over HTTP/2".to_owned());
     let first = call.server_first.as_ref().filter(|first| first.value).map(|_| "the server speaks first".to_owned());
-    [http2, first, method, body, resolve, warm_up, within].into_iter().flatten().collect()
+    [http2, first, method, token, body, resolve, warm_up, within].into_iter().flatten().collect()
 }

@@ -87,7 +87,12 @@ mod tests {
             },
         };
         let call = |name: &&str| CallSeen::new(outcome(name), Duration::ZERO);
-        Observations { calls: calls.iter().map(call).collect(), connections: 1, took: Duration::ZERO }
+        Observations {
+            calls: calls.iter().map(call).collect(),
+            connections: 1,
+            took: Duration::ZERO,
+            ..Observations::default()
+        }
     }
 
     #[rstest]

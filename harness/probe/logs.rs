@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde_json::Value;
 
-use super::{ProbeError, Sent, place};
+use super::{ProbeError, Sent, number, place};
 use crate::expect::{CallSeen, Outcome, ProxyLine, Server};
 use crate::observe::access_log;
 use crate::provider::{Cluster, PodRef};
@@ -215,13 +215,6 @@ fn assign(call: &mut CallSeen, mut lines: Vec<AtServer<'_>>, host: &str) {
     call.mirrors.dedup();
 }
 
-/// The index of the call whose number follows `mark` in the path.
-fn number(path: &str, mark: &str) -> Option<usize> {
-    let rest = &path[path.find(mark)? + mark.len()..];
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse::<usize>().ok()?.checked_sub(1)
-}
-
 /// One line of an access log.
 #[derive(Clone)]
 struct Line {
@@ -287,7 +280,7 @@ mod tests {
         let outcome = Outcome::Reply { status: 200, version: None, instance: Some("server".into()), body: None };
         let call = CallSeen::new(outcome, Duration::ZERO);
         Sent {
-            observations: Observations { calls: vec![call; ports.len()], connections: 1, took: Duration::ZERO },
+            observations: Observations { calls: vec![call; ports.len()], connections: 1, ..Observations::default() },
             cut_short: false,
             nonce: "9e0f".into(),
             host: "helloworld.app1".into(),

@@ -15,9 +15,11 @@ mod counters;
 mod curl;
 mod echo;
 mod logs;
+mod traces;
 
 pub use counters::attribute;
 pub use logs::{LoggingProxy, read_logs};
+pub use traces::{LIMIT as SPANS_LIMIT, read_traces};
 
 /// What to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +147,9 @@ pub enum ProbeError {
         /// What was printed.
         what: String,
     },
+    /// The collector of traces could not be read.
+    #[error("the traces of the calls: {0}")]
+    Traces(crate::observe::ObserveError),
     /// A proxy's log could not be read.
     #[error("the access log of {pod}: {source}")]
     Log {
@@ -209,6 +214,7 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
             connections: parsed.iter().map(|t| t.new_connections).sum(),
             took: parsed.iter().map(|t| t.seen.duration).sum(),
             calls: parsed.into_iter().map(|t| t.seen).collect(),
+            ..Observations::default()
         },
     })
 }
@@ -248,6 +254,13 @@ fn host(request: &Request) -> String {
 
 fn place(cluster: &Cluster, pod: &PodRef) -> String {
     format!("{}/{}/{}", cluster.name, pod.namespace, pod.name)
+}
+
+/// The index of the call whose number follows `mark` in the path.
+fn number(path: &str, mark: &str) -> Option<usize> {
+    let rest = &path[path.find(mark)? + mark.len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse::<usize>().ok()?.checked_sub(1)
 }
 
 #[cfg(test)]

@@ -209,6 +209,20 @@ pub struct CallsReport {
     pub seconds: f64,
     /// Who answered, and how often.
     pub answers: Vec<Answer>,
+    /// One of their traces: the first that does not hold what is expected of all, else the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceReport>,
+}
+
+/// A trace of one call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceReport {
+    /// Its id.
+    pub id: String,
+    /// Its page, while the environment is running and [`Self::open`] forwards the port.
+    pub link: String,
+    /// The command that forwards the port of the Zipkin server.
+    pub open: String,
 }
 
 /// One kind of answer to a call.
@@ -255,6 +269,7 @@ impl CallsReport {
             connections: seen.connections,
             seconds: seen.took.as_secs_f64(),
             answers,
+            trace: None,
         }
     }
 }

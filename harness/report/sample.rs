@@ -49,7 +49,7 @@ fn timed_out() -> CallSeen {
 fn seen(parts: &[(CallSeen, usize)]) -> Observations {
     let calls: Vec<CallSeen> = parts.iter().flat_map(|(call, n)| std::iter::repeat_n(call.clone(), *n)).collect();
     let took = calls.iter().map(|call| call.duration).sum();
-    Observations { calls, connections: 1, took }
+    Observations { calls, connections: 1, took, ..Observations::default() }
 }
 
 fn judged(call: &Call, seen: &Observations) -> Vec<crate::verdict::Finding> {

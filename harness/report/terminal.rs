@@ -144,6 +144,10 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
     for (observed, names) in passed {
         let _ = writeln!(text, "      {} {observed}", painted(DIM, format!("{}:", names.join(", "))));
     }
+    if let Some(trace) = step.calls.as_ref().and_then(|calls| calls.trace.as_ref()) {
+        let open = painted(DIM, format!("(while the environment is running, after: {})", trace.open));
+        let _ = writeln!(text, "      {} {} {open}", painted(DIM, "trace:"), trace.link);
+    }
     text += &troubles(scenario, step);
     if let Some(rung) = step.first_broken_rung() {
         let _ = writeln!(text, "      {} {}", painted(style(Class::Fail), "first broken rung:"), rung.name);

@@ -70,7 +70,7 @@ impl CallLog {
         let lines: BTreeSet<usize> = needs.map(|(line, _)| line).collect();
         let refuse = |line| {
             format!(
-                "line {line}: `mtls`, `source_in`, `clusters`, `sticky`, `mirrored_to` and `split` by cluster, zone or instance are read from the servers' access logs, and {why} (hint: allow \
+                "line {line}: `mtls`, `source_in`, `issued_by`, `trust_domain`, `metrics`, `clusters`, `sticky`, `mirrored_to` and `split` by cluster, zone or instance are read from the servers' access logs, and {why} (hint: allow \
                  it, or configure the mesh's access log as docs/existing.md shows)"
             )
         };

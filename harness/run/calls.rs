@@ -4,19 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
+
 use super::call_log::CallLog;
 use super::environment::Environment;
 use super::{Patience, RunError};
 use crate::diagnose::{self, Question, Rung};
-use crate::expect::{Headers, Latency, Need, Observations, Ranges, Settled, Sticky, Within, judge};
+use crate::expect::{
+    Counted, Headers, Latency, Need, Observations, Ranges, Requests, Settled, Side, Sticky, Trace, Within, judge,
+};
 use crate::istio;
-use crate::observe::counters;
+use crate::observe::counters::{self, Codes};
+use crate::observe::traces::Collector;
 use crate::plan::PlannedCall;
 use crate::probe::{self, LoggingProxy, Request};
 use crate::provider::{Cluster, PodRef};
-use crate::report::CallsReport;
+use crate::report::{CallsReport, TraceReport};
 use crate::scenario::url::{self, Place};
 use crate::scenario::{Call, Located, Span};
+use crate::token;
 use crate::verdict::{Class, Finding};
 use crate::wait;
 use crate::workload::{self, PodInfo, RunningWorkload, WorkloadError, WorkloadRole};
@@ -108,7 +114,11 @@ impl<'a> Calls<'a> {
         let counted =
             matches!(self.log, CallLog::Counters(_)) && needs.contains(&Need::CallerLog) && caller.pod.sidecar;
         let before = if counted { Some(counters::requests(cluster, &pod).await?) } else { None };
+        let counting = self.counting(&caller, &needs).await?;
+        let at_start = counts(&counting).await?;
         let mut sent = probe::send(cluster, &pod, &caller.container, &request).await?;
+        let after = counts(&counting).await?;
+        sent.observations.counted = differences(&counting, at_start, after);
         if let Some(before) = &before {
             let after = counters::requests(cluster, &pod).await?;
             let pods = self.addresses().await?;
@@ -128,12 +138,23 @@ impl<'a> Calls<'a> {
             let own = caller.pod.sidecar.then_some(LoggingProxy { cluster, pod: &pod, version: None, zone: None });
             probe::read_logs(&mut sent, caller.pod.ip, own, &servers, needs.contains(&Need::Mirrors)).await?;
         }
-        let ranges = ranges(self.environment);
+        let mut trace = None;
+        if needs.contains(&Need::Traces) {
+            let (at, pod) = self.collector(&cluster.name).await?;
+            let collector = Collector::new(at, pod, istio::tracing::PORT);
+            probe::read_traces(&mut sent, &collector, self.patience.spans()).await?;
+            trace = trace_of(&sent.observations, &self.environment.record.id, &at.name);
+        }
+        let mut ranges = ranges(self.environment);
+        if needs.contains(&Need::GatewayPods) {
+            ranges.gateway_pods = self.gateway_pods().await?;
+        }
         let mut findings = judge(&call.expect, &sent.observations, &ranges, call.detect());
         if sent.cut_short {
             tell_cut_short(&mut findings, sent.observations.calls.len(), request.calls);
         }
-        Ok(Called { calls: CallsReport::of(call, &sent.observations, &ranges.pods), findings })
+        let calls = CallsReport { trace, ..CallsReport::of(call, &sent.observations, &ranges.pods) };
+        Ok(Called { calls, findings })
     }
 
     /// Uses up the connections between the proxies before `planned`: connections from before a change of a server's rules are served
@@ -155,13 +176,18 @@ impl<'a> Calls<'a> {
     async fn request(&self, planned: &PlannedCall) -> Result<Request, RunError> {
         let call = &planned.call;
         let sticky = call.expect.get::<Sticky>();
+        let mut headers = call.headers.clone();
+        if let Some(wanted) = &call.token {
+            let signed = token::sign(&wanted.all_claims(jiff::Timestamp::now().as_second()))?;
+            headers.insert("Authorization".into(), format!("Bearer {signed}"));
+        }
         Ok(Request {
             url: self.address(&call.to).await?,
             http2: call.http2.as_ref().is_some_and(|http2| http2.value),
             server_first: call.server_first.as_ref().is_some_and(|first| first.value),
             method: call.method.as_ref().map(|method| method.word().to_owned()),
             body: call.body.as_ref().map(|body| body.value.clone()),
-            headers: call.headers.clone(),
+            headers,
             connect_to: match &call.resolve {
                 Some(named) => Some(with_port(self.address(named).await?)),
                 None => None,
@@ -292,6 +318,45 @@ impl<'a> Calls<'a> {
         Ok(())
     }
 
+    /// The proxies whose counters are read before and after the calls.
+    async fn counting(&self, caller: &CallerPod<'a>, needs: &BTreeSet<Need>) -> Result<Vec<Counting<'a>>, RunError> {
+        let mut all = Vec::new();
+        if needs.contains(&Need::CallerCounters) && caller.pod.sidecar {
+            all.push(Counting { side: Side::Client, cluster: caller.cluster, pod: caller.pod.reference() });
+        }
+        if needs.contains(&Need::ServerCounters) {
+            let servers = self.servers(&caller.pod, false).await?.into_iter();
+            all.extend(servers.map(|at| Counting { side: Side::Server, cluster: at.cluster, pod: at.pod }));
+        }
+        Ok(all)
+    }
+
+    /// The addresses of the pods of each east-west gateway.
+    async fn gateway_pods(&self) -> Result<BTreeMap<String, BTreeSet<IpAddr>>, RunError> {
+        let mut all = BTreeMap::new();
+        for spec in self.environment.topology.clusters.iter().filter(|spec| spec.gateway) {
+            let cluster = self.environment.cluster(&spec.name)?;
+            let selector = format!("app={}", istio::gateway::NAME);
+            let pods = answered(cluster, workload::pods(cluster, istio::NAMESPACE, &selector)).await?;
+            all.insert(spec.name.clone(), pods.into_iter().filter_map(|pod| pod.ip).collect());
+        }
+        Ok(all)
+    }
+
+    /// The server that the proxies of a cluster send their spans to.
+    async fn collector(&self, cluster: &str) -> Result<(&'a Cluster, PodRef), RunError> {
+        let topology = &self.environment.topology;
+        let spec = topology.clusters.iter().find(|spec| spec.name == cluster);
+        let collectors = istio::addon::clusters(topology);
+        let at = collectors.iter().find(|at| spec.is_some_and(|spec| spec.mesh.id == at.mesh.id));
+        let at = self.environment.cluster(at.map_or(cluster, |at| &at.name))?;
+        let selector = format!("app={}", istio::tracing::NAME);
+        let pods = answered(at, workload::pods(at, istio::NAMESPACE, &selector)).await?;
+        let pod = pods.iter().find(|pod| pod.ready);
+        let not_ready = || RunError::NotReady { workload: "the Zipkin server".into(), cluster: at.name.clone() };
+        Ok((at, pod.ok_or_else(not_ready)?.reference()))
+    }
+
     /// The address of every pod of the scenario's, by its name.
     async fn addresses(&self) -> Result<BTreeMap<String, IpAddr>, RunError> {
         let mut all = BTreeMap::new();
@@ -302,6 +367,49 @@ impl<'a> Calls<'a> {
         }
         Ok(all)
     }
+}
+
+/// A proxy whose counters are read.
+struct Counting<'a> {
+    side: Side,
+    cluster: &'a Cluster,
+    pod: PodRef,
+}
+
+/// The counters of each proxy, in the same order.
+async fn counts(proxies: &[Counting<'_>]) -> Result<Vec<Codes>, RunError> {
+    Ok(try_join_all(proxies.iter().map(|at| counters::codes(at.cluster, &at.pod))).await?)
+}
+
+/// What each proxy counted between two readings.
+fn differences(proxies: &[Counting<'_>], before: Vec<Codes>, after: Vec<Codes>) -> Vec<Counted> {
+    let each = proxies.iter().zip(before.into_iter().zip(after));
+    let one = |(at, (before, after)): (&Counting<'_>, (Codes, Codes))| {
+        let earlier = |key: &(String, u16)| before.get(key).copied().unwrap_or(0);
+        let more = after.iter().map(|(key, count)| Requests {
+            to: key.0.clone(),
+            status: key.1,
+            count: count.saturating_sub(earlier(key)),
+        });
+        Counted { side: at.side, cluster: at.cluster.name.clone(), pod: at.pod.name.clone(), requests: more.collect() }
+    };
+    each.map(one).collect()
+}
+
+/// One of the traces, to open in a browser: one that is not whole, if there is one.
+fn trace_of(seen: &Observations, environment: &str, cluster: &str) -> Option<TraceReport> {
+    let whole = |traces: &[Trace]| matches!(traces, [one] if one.has(Side::Client) && one.has(Side::Server));
+    let traced = seen.calls.iter().filter(|call| !call.traces.is_empty());
+    let id = &traced.min_by_key(|call| whole(&call.traces))?.traces.first()?.id;
+    let (name, port) = (istio::tracing::NAME, istio::tracing::PORT);
+    Some(TraceReport {
+        id: id.clone(),
+        link: format!("http://localhost:{port}/zipkin/traces/{id}"),
+        open: format!(
+            "eval \"$(meshproof env {environment})\"; kubectl --context {cluster} -n {} port-forward deployment/{name} {port}",
+            istio::NAMESPACE
+        ),
+    })
 }
 
 /// Between two series that do not hold: the mesh needs the machine for itself.
@@ -332,7 +440,8 @@ fn ranges(environment: &Environment) -> Ranges {
         Some((spec.name.clone(), SocketAddr::new(node.address, istio::gateway::PORT)))
     });
     let pods = environment.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.pods)).collect();
-    Ranges { pods, gateways: gateways.collect() }
+    let networks = environment.topology.clusters.iter().map(|spec| (spec.name.clone(), spec.network.clone()));
+    Ranges { pods, gateways: gateways.collect(), networks: networks.collect(), ..Ranges::default() }
 }
 
 /// How long a call may take on average: as long as is expected of it.
@@ -345,8 +454,12 @@ pub fn allowance(planned: &PlannedCall) -> Duration {
     let within = planned.call.within.as_ref().map_or(Duration::ZERO, |limit| limit.0);
     let pace = pace(&planned.call);
     let slow = if pace > probe::PACE { pace * planned.calls } else { Duration::ZERO };
+    let spans = match planned.call.expect.needs().contains(&Need::Traces) {
+        true => Patience::Short.spans(),
+        false => Duration::ZERO,
+    };
     // The last series begins at the limit.
-    within + slow * if within.is_zero() { 1 } else { 2 }
+    within + (slow + spans) * if within.is_zero() { 1 } else { 2 }
 }
 
 /// curl wants a port, which may be empty: the URL's.

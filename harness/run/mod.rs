@@ -57,6 +57,14 @@ impl Patience {
         }
     }
 
+    /// How long the spans of calls may take to arrive.
+    fn spans(self) -> Duration {
+        match self {
+            Self::Long => crate::probe::SPANS_LIMIT,
+            Self::Short => Duration::from_secs(8),
+        }
+    }
+
     /// The result of `work`, unless it takes too long, beyond what it is allowed: an API server that does not respond would block a
     /// step for minutes.
     async fn within<T>(
@@ -146,6 +154,9 @@ pub enum RunError {
     /// A proxy could not be read.
     #[error(transparent)]
     Observe(#[from] crate::observe::ObserveError),
+    /// No token can be signed.
+    #[error(transparent)]
+    Token(#[from] crate::token::NoKey),
     /// Counters are used instead of access logs, and do not say enough.
     #[error(
         "the counters of the proxy of {pod} do not say which call went to which endpoint: {why} (fix: allow this user to create \

@@ -25,6 +25,9 @@ pub struct Call {
     /// Request headers; `{n}` in a value is replaced by the number of the user that calls.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// A JSON Web Token that the run signs and sends as `Authorization: Bearer`. Manifests refer to its key set as `{run.jwks}`.
+    #[serde(default)]
+    pub token: Option<Located<Token>>,
     /// What is sent.
     #[serde(default)]
     pub body: Option<Located<String>>,
@@ -62,6 +65,39 @@ pub struct Call {
     pub already: Option<Located<bool>>,
     /// What must be seen.
     pub expect: Located<Expect>,
+}
+
+/// A JSON Web Token (RFC 7519).
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The claim `iss`.
+    pub issuer: Located<String>,
+    /// More claims; `sub` is `meshproof` where they say nothing else.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
+    /// Whether it expired an hour ago (default: it is valid for an hour from now on).
+    #[serde(default)]
+    pub expired: bool,
+}
+
+/// How long tokens are valid, in seconds. Envoy accepts a token up to a minute after it expired.
+const VALID: i64 = 3600;
+
+impl Token {
+    /// The claims that the run decides; a scenario cannot set them in `claims`.
+    pub const OWN_CLAIMS: &[&str] = &["iss", "iat", "exp"];
+
+    /// All claims, at a time in seconds since 1970.
+    pub fn all_claims(&self, now: i64) -> serde_json::Map<String, serde_json::Value> {
+        let mut claims = self.claims.clone();
+        claims.entry("sub").or_insert_with(|| "meshproof".into());
+        claims.insert("iss".into(), self.issuer.value.clone().into());
+        let issued = if self.expired { now - 2 * VALID } else { now - 1 };
+        claims.insert("iat".into(), issued.into());
+        claims.insert("exp".into(), (issued + VALID).into());
+        claims
+    }
 }
 
 /// The method of a request.
@@ -113,5 +149,22 @@ impl Call {
     /// The longest that one request may take.
     pub fn timeout(&self) -> Duration {
         self.timeout.as_ref().map_or(Duration::from_secs(5), |t| t.value.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_who_issued_it_and_until_when_it_is_valid() {
+        let token = |yaml: &str| serde_saphyr::from_str::<Token>(yaml).unwrap().all_claims(100_000);
+        let valid = token("{ issuer: a, claims: { groups: [b] } }");
+        assert_eq!(
+            serde_json::Value::Object(valid),
+            serde_json::json!({ "groups": ["b"], "sub": "meshproof", "iss": "a", "iat": 99_999, "exp": 103_599 })
+        );
+        let expired = token("{ issuer: a, claims: { sub: c }, expired: true }");
+        assert_eq!((&expired["sub"], &expired["exp"]), (&"c".into(), &96_400.into()));
     }
 }

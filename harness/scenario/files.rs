@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{LoadedScenario, Located, Scenario, Setting, Step, Workload, kinds};
 use crate::apply::{self, Selector, Written};
 use crate::source::{Problem, Problems, Source};
+use crate::token;
 
 /// A file of manifests, and which of its objects are meant.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +74,11 @@ impl LoadedScenario {
         if objects.is_empty() {
             let problem = Problem::with(&self.source, wanted.file, format!("`{named}` contains no manifest"));
             return Err(problem.help("expected Kubernetes objects in YAML").into());
+        }
+        for object in &mut objects {
+            // For what a call's `token` is verified by.
+            token::fill_in(&mut object.manifest.object.data)
+                .map_err(|error| Problem::with(&self.source, wanted.file, error.to_string()))?;
         }
         if let Some(selector) = wanted.selector {
             self.select(&mut objects, selector)?;

@@ -24,7 +24,7 @@ pub use crate::expect::Expect;
 pub use crate::istio::options::{MeshOptions, Mtls, Outbound, Tracing};
 pub use crate::source::{Located, Percent, Span, WorkloadRef};
 pub use crate::topology::settings::Setting;
-pub use call::{Call, Method};
+pub use call::{Call, Method, Token};
 pub use clusters::Clusters;
 pub use discover::{ScenarioFile, discover};
 pub use files::Manifests;

@@ -20,7 +20,7 @@ pub use parse::parse;
 pub use problem::{Problem, Problems};
 use suggest::renamed;
 pub use suggest::{did_you_mean, known};
-pub use values::{EndpointsOf, Percent, PodsOf, Span, WorkloadRef};
+pub use values::{EndpointsOf, Percent, Span, WorkloadRef};
 
 /// A text file and where it came from.
 #[derive(Debug, PartialEq, Eq)]

@@ -97,28 +97,8 @@ impl fmt::Display for WorkloadRef {
     }
 }
 
-/// An address range of a cluster: `cluster2.pods`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodsOf(pub String);
-
-impl FromStr for PodsOf {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_suffix(".pods") {
-            Some(cluster) if !cluster.is_empty() => Ok(Self(cluster.into())),
-            _ => Err(format!("`{text}` is not an address range (expected CLUSTER.pods, such as cluster2.pods)")),
-        }
-    }
-}
-
-impl fmt::Display for PodsOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.pods", self.0)
-    }
-}
-
-/// What a call ends at, as the caller's proxy sees it: a pod of a cluster (`cluster2.pods`), or its east-west gateway
-/// (`cluster2.gateway`).
+/// What a call ends at or comes from, as the proxy at the other end sees it: a pod of a cluster (`cluster2.pods`), or its east-west
+/// gateway (`cluster2.gateway`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointsOf {
     /// A pod of this cluster.
@@ -143,7 +123,7 @@ impl FromStr for EndpointsOf {
             Some((cluster, "pods")) if !cluster.is_empty() => Ok(Self::Pods(cluster.into())),
             Some((cluster, "gateway")) if !cluster.is_empty() => Ok(Self::Gateway(cluster.into())),
             _ => Err(format!(
-                "`{text}` does not say where endpoints are (expected CLUSTER.pods or CLUSTER.gateway, such as cluster2.pods)"
+                "`{text}` is not a place of endpoints (expected CLUSTER.pods or CLUSTER.gateway, such as cluster2.pods)"
             )),
         }
     }
@@ -187,7 +167,6 @@ macro_rules! text_value {
 text_value!(Percent, "Percent", r"^[0-9]+(\.[0-9]+)? *%$", "75%");
 text_value!(Span, "Span", r"^[0-9].*[a-z]$", "250ms");
 text_value!(WorkloadRef, "WorkloadRef", r"^[^@]+@[^@]+$", "sleep@cluster1");
-text_value!(PodsOf, "PodsOf", r"^.+\.pods$", "cluster2.pods");
 text_value!(EndpointsOf, "EndpointsOf", r"^.+\.(pods|gateway)$", "cluster2.pods");
 
 #[cfg(test)]
@@ -216,10 +195,8 @@ mod tests {
 
         #[test]
         fn a_workload_survives_being_written(name in "[a-z][a-z0-9-]{0,20}", cluster in "[a-z][a-z0-9-]{0,20}") {
-            let workload = WorkloadRef { name, cluster: cluster.clone() };
+            let workload = WorkloadRef { name, cluster };
             prop_assert_eq!(again(&workload), workload);
-            let pods = PodsOf(cluster);
-            prop_assert_eq!(again(&pods), pods);
             for place in [EndpointsOf::Pods("a.b".into()), EndpointsOf::Gateway("c".into())] {
                 prop_assert_eq!(again(&place), place);
             }

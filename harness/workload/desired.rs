@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::echo::{self, ECHO};
 use super::{WorkloadError, WorkloadImages, WorkloadRole};
 use crate::apply::Manifest;
+use crate::expect::{COUNTERS, COUNTERS_ANNOTATION};
 use crate::istio::machine::Machine;
 use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
 
@@ -295,7 +296,8 @@ impl Builder<'_> {
         let mut template = json!({ "metadata": { "labels": labels }, "spec": spec });
         template["metadata"]["labels"][WORKLOAD_LABEL] = json!(name);
         if sidecar {
-            template["metadata"]["annotations"] = json!({ INJECTION_ANNOTATION: injection(self.options) });
+            template["metadata"]["annotations"] =
+                json!({ INJECTION_ANNOTATION: injection(self.options), COUNTERS_ANNOTATION: COUNTERS });
             if self.options.dns_capture {
                 let config = json!({ "proxyMetadata": { "ISTIO_META_DNS_CAPTURE": "true" } }).to_string();
                 template["metadata"]["annotations"]["proxy.istio.io/config"] = json!(config);

@@ -1,7 +1,5 @@
 //! `clusters: [cluster1, cluster2]`
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,17 +52,6 @@ impl Kind for Clusters {
     }
 
     fn check(&self, check: &mut Check<'_>) {
-        if self.0.is_empty() {
-            check.wrong("`clusters` names no cluster", "expected a list such as [cluster1, cluster2]");
-        }
-        let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
-        for cluster in &self.0 {
-            check.mistakes.cluster(cluster, cluster);
-            if let Some(first) = first.get(cluster.as_str()) {
-                let what = format!("cluster `{}` is listed twice", cluster.value);
-                check.mistakes.conflict(first, cluster, what, "remove one");
-            }
-            first.entry(cluster.as_str()).or_insert(cluster);
-        }
+        check.clusters("clusters", &self.0);
     }
 }

@@ -10,7 +10,7 @@ use crate::expect::{Protocol, USER};
 use crate::scenario::url::{self, Place};
 use crate::scenario::{
     Apply, Call, Clusters, Delete, FaultStep, Helloworld, Located, Method, Mtls, ObjectName, Restart, Scale, Span,
-    Step, WaitFor, WorkloadRef,
+    Step, Token, WaitFor, WorkloadRef,
 };
 use crate::source::{EndpointsOf, known};
 use crate::stats::MAX_CALLS;
@@ -194,6 +194,8 @@ fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     }
     let caller = Caller {
         sidecar: caller.is_none_or(|sidecar| sidecar),
+        cluster: call.from.cluster.clone(),
+        traced: checks.scenario().mesh.tracing.is_some(),
         mutual_tls: checks.scenario().mesh.mtls != Mtls::Disabled || checks.rules_about_mutual_tls(),
         timeout: call.timeout(),
         calls: call.calls.clone(),
@@ -265,6 +267,15 @@ fn check_request(checks: &mut Checks<'_>, call: &Call) {
     {
         let what = format!("a {} request has no body", method.value.word());
         checks.conflict(method, body, what, "remove `body`, or use `method: POST`");
+    }
+    if let Some(token) = &call.token {
+        if call.headers.keys().any(|name| name.eq_ignore_ascii_case("authorization")) {
+            checks.wrong(token, "the call has a header `Authorization` already", "remove the header, or `token`");
+        }
+        if let Some(own) = Token::OWN_CLAIMS.iter().find(|own| token.claims.contains_key(**own)) {
+            let help = "`issuer` sets iss; `expired: true` is a token whose time is over";
+            checks.wrong(token, format!("the claim `{own}` is set by the run"), help);
+        }
     }
     for (name, value) in &call.headers {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

@@ -132,6 +132,9 @@ fn a_sound_scenario_has_no_problems() {
             "status: { 200: 70, 503: 30 }",
             "headers: { a: b, c: true, d: 5 }",
             "attempts: 1",
+            "network: vpn",
+            "trust_domain: cluster.local, source_in: cluster1.pods",
+            "metrics: [client, server]",
             "latency: { at_least: 1ms, p50: 2ms, p99: 3ms, within: 4ms }"
         ])),
         ""
@@ -183,6 +186,11 @@ fn a_sound_scenario_has_no_problems() {
 #[case::numbers_of_attempts(expect(&["attempts: {}", "attempts: { at_least: 3, at_most: 2 }", "attempts: { at_least: 0 }"]))]
 #[case::latencies(with_steps("", &[call("expect: { latency: {} }"), call("expect: { latency: { at_least: 2s, within: 1s } }"), call("expect: { latency: { p50: 2s, p99: 1s } }"), call("expect: { latency: { p99: 5s } }"), call("calls: 500, expect: { latency: { p99: 1s } }")].concat()))]
 #[case::wrong_types_of_expectations(with_steps("", &[call("method: GTE, expect: { status: 200 }"), call("expect: { split: { by: planet, v1: 50%, v2: 50% } }"), call("expect: { sticky: { by: moon } }"), call("expect: { latency: { p42: 5s } }"), call("expect: { mirrored_to: { v2: 101% } }"), call("expect: { headers: { a: [b] } }"), call("expect: { attempts: -1 }"), call("expect: { attempts: { most: 1 } }"), call("expect: { status: { 200: many } }"), call("expect: { status: [ok] }")].concat()))]
+#[case::traces(with_steps("tracing: zipkin", &[call("expect: { traced: { clusters: [] } }"), call("expect: { traced: { clusters: [cluster2, cluster2] } }"), call("expect: { traced: { clusters: [cluster1, cluster3] } }")].concat()))]
+#[case::traces_of_a_mesh_without_a_collector(expect(&["traced: { clusters: [cluster1, cluster2] }"]))]
+#[case::sources_and_networks(expect(&["source_in: cluster2.gateway", "source_in: cluster3.pods", "network: nowhere", "trust_domain: nowhere.example"]))]
+#[case::counters(expect(&["metrics: []", "metrics: [client, client]", "metrics: [server], mirrored_to: v2"]))]
+#[case::tokens(with_steps("", &[call("token: { issuer: a, claims: { exp: 5 } }, expect: { status: 401 }"), call("headers: { authorization: x }, token: { issuer: a }, expect: { status: 401 }")].concat()))]
 fn mistakes_are_reported_all_at_once_with_their_places(#[case] scenario: String) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = problems_of(&scenario);

@@ -44,6 +44,9 @@ pub(super) fn step(scenario: &ScenarioReport, step: &StepReport, topology: Optio
             div class=[picture.map(|_| "columns")] {
                 div {
                     @for finding in step.all_findings() { (self::finding(scenario, finding)) }
+                    @if let Some(trace) = step.calls.as_ref().and_then(|calls| calls.trace.as_ref()) {
+                        p { "Trace: " a href=(trace.link) { (trace.id) } " (while the environment is running, after: " code { (trace.open) } ")" }
+                    }
                     (gate(&step.gate))
                     @for warning in &step.warnings { p { b { "warning: " } (warning) } }
                     (ladder(&step.ladder))
