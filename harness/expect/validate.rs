@@ -102,6 +102,7 @@ fn unseen(needs: &[Need], key: &str, protocol: Protocol) -> Option<(String, &'st
             "no proxy's log says which call a connection was: who answers is in the reply (only, reached, never, split, clusters)"
         }
         ("latency", Protocol::Tcp) => "the client does not report how long a TCP call took",
+        ("traced" | "metrics", _) => "spans and counters are compared with the calls of http:// and https:// only",
         ("headers", Protocol::Tcp | Protocol::WebSocket) => "the client reports no headers of its replies",
         _ => return None,
     };

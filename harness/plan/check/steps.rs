@@ -294,6 +294,7 @@ fn check_protocol(checks: &mut Checks<'_>, call: &Call) {
     let of_curl = only(http, "it is for http:// and https://");
     let written = [
         ("method", call.method.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        ("token", call.token.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("body", call.body.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("resolve", call.resolve.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("http2", call.http2.as_ref().map(|value| value.with(())).and_then(of_curl)),
