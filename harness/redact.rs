@@ -49,8 +49,10 @@ pub fn object(value: &mut Value) {
                 blank(value);
             }
             for (name, value) in fields.iter_mut() {
+                // A projected volume says for whom a token is, and where it is mounted; the token is not in it.
+                let says_where = name == "serviceAccountToken" && value.is_object();
                 if name == "kubectl.kubernetes.io/last-applied-configuration"
-                    || is_secret_name(name) && !value.is_null()
+                    || is_secret_name(name) && !value.is_null() && !says_where
                 {
                     blank(value);
                 } else {
@@ -335,6 +337,7 @@ mod tests {
             {"kind": "ConfigMap", "data": {"mesh": "kept"}},
             {"tls_certificate": {"private_key": {"inline_bytes": "short"}, "certificate_chain": {"inline_bytes": "kept"}}},
             {"env": [{"name": "DB_PASSWORD", "value": "short"}, {"name": "MODE", "value": "kept"}], "automountServiceAccountToken": true},
+            {"sources": [{"serviceAccountToken": {"audience": "istio-ca", "path": "istio-token"}}], "serviceAccountToken": "short"},
             {"users": [{"user": {"client-key-data": "short", "token": "short"}}]}]});
         object(&mut value);
         assert_eq!(
@@ -345,6 +348,7 @@ mod tests {
             {"kind": "ConfigMap", "data": {"mesh": "kept"}},
             {"tls_certificate": {"private_key": {"inline_bytes": "[redacted]"}, "certificate_chain": {"inline_bytes": "kept"}}},
             {"env": [{"name": "DB_PASSWORD", "value": "[redacted]"}, {"name": "MODE", "value": "kept"}], "automountServiceAccountToken": true},
+            {"sources": [{"serviceAccountToken": {"audience": "istio-ca", "path": "istio-token"}}], "serviceAccountToken": "[redacted]"},
             {"users": [{"user": {"client-key-data": "[redacted]", "token": "[redacted]"}}]}]})
         );
     }

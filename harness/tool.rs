@@ -606,7 +606,7 @@ mod tests {
         let pid = dir.path().join("pid");
         let script = format!("sleep 600 & echo $! > {}; echo half way; wait", pid.display());
         let log = logged(async {
-            let error = Tool::new("sh").args(["-c", &script]).timeout(Duration::from_millis(500)).run().await;
+            let error = Tool::new("sh").args(["-c", &script]).timeout(Duration::from_secs(3)).run().await;
             let error = error.unwrap_err().to_string();
             assert!(error.ends_with("and was ended; its last lines:\nhalf way"), "{error}");
         });
@@ -620,7 +620,7 @@ mod tests {
     async fn what_is_dropped_is_in_the_log() {
         let log = logged(async {
             let slow = Tool::new("sh").args(["-c", "echo begun; sleep 600"]).run();
-            let _ = tokio::time::timeout(Duration::from_millis(500), slow).await.unwrap_err();
+            let _ = tokio::time::timeout(Duration::from_secs(3), slow).await.unwrap_err();
         });
         let log = log.await;
         assert!(log.contains(r#""unfinished":true"#) && log.contains(r#""stdout":"begun""#), "{log}");
