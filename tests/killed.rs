@@ -16,10 +16,27 @@ fn variable(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().unwrap())
 }
 
+/// The scenario that whole runs are made of.
+const WHOLE: &str = "scenarios/vpn/both_versions.yaml";
+
+/// One scenario of each other topology.
+const OTHERS: &[&str] = &[
+    "scenarios/multi-primary/rule_per_primary.yaml",
+    "scenarios/multi-primary-multi-network/across_gateways.yaml",
+    "scenarios/primary-remote-multi-network/across_gateways.yaml",
+    "scenarios/mixed/flat_and_gateway.yaml",
+    "scenarios/locality/failover.yaml",
+    "scenarios/external-control-plane/rule_in_the_config_cluster.yaml",
+    "scenarios/federation/only_what_is_exported.yaml",
+    "scenarios/federation-one-root/only_what_is_exported.yaml",
+    "scenarios/virtual-machine/joins_by_itself.yaml",
+    "scenarios/vpn3/two_remotes.yaml",
+];
+
 /// A run of one scenario that keeps its state and its temporary files under `root`.
-fn run(root: &Path) -> Command {
+fn run(root: &Path, scenario: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshproof"));
-    command.args(["run", "--provider", "netns", "scenarios/vpn/both_versions.yaml"]);
+    command.args(["run", "--provider", "netns", scenario]);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     command.env("XDG_STATE_HOME", root.join("state")).env("TMPDIR", root.join("tmp"));
     command
@@ -28,7 +45,7 @@ fn run(root: &Path) -> Command {
 /// A whole run, which must pass: how long it took, and the environment that it made.
 fn green(root: &Path) -> (Duration, String) {
     let started = Instant::now();
-    let output = run(root).output().unwrap();
+    let output = run(root, WHOLE).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).unwrap();
     let id = printed.lines().find_map(|line| line.strip_prefix("environment ")?.split(' ').next()).unwrap();
@@ -76,6 +93,41 @@ fn traces(root: &Path, ids: &BTreeSet<String>) -> BTreeSet<String> {
     found
 }
 
+fn kill(mut run: Command, moment: Duration) {
+    let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(moment);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Each run removes what the one before left, in another topology; a last one removes what the last of them left.
+#[test]
+fn killed_in_each_topology_it_leaks_nothing_once_the_next_run_is_over() {
+    if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
+        eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("tmp")).unwrap();
+    let before = traces(root.path(), &BTreeSet::new());
+    let seed = variable("MESHPROOF_TEST_SEED").unwrap_or_else(|| rand::rng().random());
+    eprintln!("MESHPROOF_TEST_SEED={seed}");
+    let mut moments = StdRng::seed_from_u64(seed);
+    let mut ids = BTreeSet::new();
+    for scenario in OTHERS {
+        // From the first processes of a control plane to the calls of the scenario.
+        let moment = moments.random_range(Duration::from_secs(4)..Duration::from_secs(20));
+        kill(run(root.path(), scenario), moment);
+        let left = environments(root.path());
+        eprintln!("{scenario} killed after {moment:.1?}: {left:?}");
+        ids.extend(left);
+    }
+    assert!(ids.len() > 1, "no kill came while there was something to leak; seed {seed}");
+    ids.insert(green(root.path()).1);
+    let after: Vec<String> = traces(root.path(), &ids).difference(&before).cloned().collect();
+    assert_eq!(after, Vec::<String>::new(), "seed {seed}");
+}
+
 #[test]
 fn killed_at_any_moment_it_leaks_nothing_once_the_next_run_is_over() {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
@@ -93,10 +145,7 @@ fn killed_at_any_moment_it_leaks_nothing_once_the_next_run_is_over() {
     let mut left_something = 0;
     for _ in 0..variable("MESHPROOF_TEST_KILLS").unwrap_or(3) {
         let moment = moments.random_range(Duration::ZERO..whole);
-        let mut child = run(root.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(moment);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill(run(root.path(), WHOLE), moment);
         ids.extend(environments(root.path()));
         let left = traces(root.path(), &ids).difference(&before).count();
         eprintln!("killed after {moment:.1?}: {left} traces");

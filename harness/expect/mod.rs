@@ -32,6 +32,7 @@ pub use judge::judge;
 pub use judgement::Ranges;
 pub use kind::Need;
 pub use kinds::metrics::{CODES as COUNTERS, INCLUSION as COUNTERS_ANNOTATION};
+pub use kinds::split::By;
 pub use list::Expect;
 pub use seen::{CallSeen, Counted, Observations, Outcome, ProxyLine, Requests, Server, Side, Trace, TracedSpan, USER};
 pub use within::{Settled, Within};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -122,17 +122,19 @@ fn offer(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> OfferedS
 fn outside(offer: &mut OfferedService, service: &Service, entries: &[Entry]) {
     let spec = service.spec.as_ref();
     let Some(selector) = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()) else { return };
-    let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
-    // Of a port by its name, the entry has the number: it is the Service's own, if the entry does not say.
-    let ports: Vec<u16> = ports
-        .filter_map(|port| match &port.target_port {
+    let ports: Vec<&ServicePort> = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten().collect();
+    // The entry's own number for the port's name; else that of the target; else, of a target by its name, the Service's own.
+    let number = |entry: &Entry, port: &ServicePort| {
+        let own = port.name.as_ref().and_then(|name| entry.ports.get(name).copied());
+        own.or_else(|| match &port.target_port {
             Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
             _ => u16::try_from(port.port).ok(),
         })
-        .collect();
+    };
     for entry in entries.iter().filter(|e| e.healthy == Some(true) && selects(selector, &e.labels)) {
         let Some(address) = entry.address else { continue };
-        offer.ready.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
+        let numbers = ports.iter().filter_map(|port| number(entry, port));
+        offer.ready.extend(numbers.map(|number| SocketAddr::new(address, number)));
         offer.labels.insert(address, entry.labels.clone());
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub address: Option<IpAddr>,
     /// What Services select it by.
     pub labels: BTreeMap<String, String>,
+    /// Its own numbers of ports, by the ports' names in a Service.
+    pub ports: BTreeMap<String, u16>,
     /// The WorkloadGroup that it registered itself with; `None`: somebody wrote it.
     pub group: Option<String>,
     /// Whether istiod sends it to proxies; `None`: its machine has not reported its health yet.
@@ -36,10 +38,12 @@ impl Entry {
         let health = conditions.into_iter().flatten().find(|c| c["type"] == "Healthy");
         let is_checked = annotation("proxy.istio.io/health-checks-enabled") == Some("true");
         let labels = spec("/spec/labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
+        let ports = spec("/spec/ports").and_then(|ports| serde_json::from_value(ports.clone()).ok());
         Self {
             name: entry.name_any(),
             address: spec("/spec/address").and_then(Value::as_str).and_then(|text| text.parse().ok()),
             labels: labels.unwrap_or_default(),
+            ports: ports.unwrap_or_default(),
             group: annotation("istio.io/autoRegistrationGroup").map(str::to_owned),
             healthy: match health {
                 Some(condition) => Some(condition["status"] == "True"),
@@ -83,7 +87,7 @@ mod tests {
     fn entry(annotations: Value, status: Value) -> Entry {
         let entry = json!({ "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
             "metadata": { "name": "vm-10.0.0.1", "annotations": annotations },
-            "spec": { "address": "10.0.0.1", "labels": { "app": "a" } }, "status": status });
+            "spec": { "address": "10.0.0.1", "labels": { "app": "a" }, "ports": { "http": 15443 } }, "status": status });
         Entry::of(&serde_json::from_value(entry).unwrap())
     }
 
@@ -106,5 +110,6 @@ mod tests {
         assert_eq!(entry.unsettled().is_some(), unsettled.is_some());
         assert!(entry.unsettled().unwrap_or_default().contains(unsettled.unwrap_or_default()));
         assert_eq!(entry.address, Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(entry.ports, BTreeMap::from([("http".to_owned(), 15443)]));
     }
 }

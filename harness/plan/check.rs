@@ -1,5 +1,6 @@
 //! What can be known to be wrong with a scenario without a cluster: all of it at once.
 
+mod gateways;
 mod names;
 mod steps;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub(super) fn check(loaded: &LoadedScenario, topology: Option<&Topology>, faults
         versions: BTreeSet::new(),
         problems: Vec::new(),
     };
-    let mut checks = Checks { loaded, faults, files: Files::new(), mistakes };
+    let mut checks = Checks { loaded, topology, faults, files: Files::new(), mistakes };
     names::check(&mut checks);
     steps::check(&mut checks);
     (checks.mistakes.problems, checks.files)
@@ -44,6 +45,7 @@ pub(super) fn check(loaded: &LoadedScenario, topology: Option<&Topology>, faults
 /// What is checked, and what was found.
 struct Checks<'a> {
     loaded: &'a LoadedScenario,
+    topology: Option<&'a Topology>,
     faults: &'a [&'a str],
     /// The manifests of the files that the scenario names.
     files: Files,

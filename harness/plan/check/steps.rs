@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Checks;
+use super::{Checks, gateways};
 use crate::apply::Manifest;
 use crate::expect::Caller;
 use crate::expect::{Protocol, USER};
@@ -173,6 +173,7 @@ fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
 fn check_call(checks: &mut Checks<'_>, call: &Call, changed: bool) {
     let caller = check_caller(checks, call);
     check_request(checks, call);
+    gateways::check(checks, call);
     if let Some(already) = call.already.as_ref().filter(|already| already.value && !changed) {
         let help = "`already` waives the check that an expectation does not hold before a change: remove it";
         checks.wrong(already, "no step before this call changes anything", help);

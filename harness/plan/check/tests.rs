@@ -224,3 +224,31 @@ fn a_mistake_is_underlined_in_its_file() {
         .unwrap();
     insta::assert_snapshot!(text);
 }
+
+#[test]
+fn a_split_over_pods_behind_a_gateway_is_refused() {
+    let twice = "version: v2, replicas: 2, cluster: cluster2";
+    let split = "split: { by: instance, instances: 3 }";
+    let scenario = expect(&[split]).replace("version: v2, cluster: cluster2", twice);
+    assert_eq!(problems_of(&scenario), "", "on one network");
+    let gateways = "multi-primary-multi-network";
+    let root = tempfile::tempdir().unwrap();
+    for folder in [format!("kind-configs/{gateways}"), "fixtures/routing".into()] {
+        std::fs::create_dir_all(root.path().join(&folder)).unwrap();
+        for file in std::fs::read_dir(repository().join(&folder)).unwrap().flatten() {
+            std::fs::copy(file.path(), root.path().join(&folder).join(file.file_name())).unwrap();
+        }
+    }
+    let text = repository().join("scenarios").join(gateways).join("across_gateways.yaml");
+    let text = std::fs::read_to_string(text)
+        .unwrap()
+        .replace("reached: [v1, v2], endpoints_in", &format!("{split}, endpoints_in"));
+    let path = root.path().join("scenarios/x.yaml");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    let refused = |path: &Path| open(path).err().map(|problems| problems.to_string()).unwrap_or_default();
+    assert_eq!(refused(&path), "", "one pod behind the gateway");
+    std::fs::write(&path, text.replace("version: v2, cluster: cluster2", twice)).unwrap();
+    let refused = refused(&path);
+    assert!(refused.contains("2 pods are behind the gateway of network2"), "{refused}");
+}
