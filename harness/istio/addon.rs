@@ -1,4 +1,4 @@
-//! Add-ons: servers beside istiod that a scenario asks for. Each is one [`Server`], in a file of its own.
+//! Add-ons: servers beside istiod that a scenario asks for. Each is one `Server`, in a file of its own.
 
 use super::options::MeshOptions;
 use super::server::Server;
