@@ -70,7 +70,7 @@ impl Scene<'_> {
     /// The call itself: by curl, or by the client of Istio's echo server.
     pub fn call(&self, flags: &str) -> String {
         let to = self.question.to;
-        match Protocol::of(&to.url) {
+        match Protocol::of(&to.url, false) {
             Protocol::Http => curl(flags, self.question.headers, &to.url),
             _ => format!("/usr/local/bin/client {}", quote(&to.url)),
         }

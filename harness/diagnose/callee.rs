@@ -46,7 +46,7 @@ impl FromStr for Callee {
         }
         let host = parsed.host_str().ok_or_else(|| wrong(&"it has no host"))?.to_owned();
         let port = parsed.port_or_known_default().ok_or_else(|| wrong(&"it has no port"))?;
-        let path = match Protocol::of(&url) {
+        let path = match Protocol::of(&url, false) {
             Protocol::Grpc => GRPC_METHOD,
             _ => parsed.path(),
         };
@@ -57,7 +57,7 @@ impl FromStr for Callee {
 impl Callee {
     /// Whether no proxy reads it as HTTP: it is encrypted by the caller, or bare TCP.
     pub(super) fn is_opaque(&self) -> bool {
-        self.tls || Protocol::of(&self.url) == Protocol::Tcp
+        self.tls || Protocol::of(&self.url, false) == Protocol::Tcp
     }
 
     /// Name and namespace of the service that the host names to a caller in `namespace`; `None`: it names none of a cluster.

@@ -74,13 +74,15 @@ impl Mistakes {
     }
 }
 
-/// What calls speak, by their URL.
+/// What calls speak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP, with or without TLS. curl sends it; the rest is for the client of Istio's echo server, which opens a connection for
+    /// HTTP/1.1, with or without TLS. curl sends it; the rest is for the client of Istio's echo server, which opens a connection for
     /// every call.
     #[default]
     Http,
+    /// HTTP/2, with or without TLS.
+    Http2,
     /// gRPC.
     Grpc,
     /// WebSocket.
@@ -90,12 +92,13 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// That of a URL.
-    pub fn of(url: &str) -> Self {
+    /// That of calls to a URL; `http2`: whether HTTP is to be HTTP/2.
+    pub fn of(url: &str, http2: bool) -> Self {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("grpc") => Self::Grpc,
             Some("ws") => Self::WebSocket,
             Some("tcp") => Self::Tcp,
+            _ if http2 => Self::Http2,
             _ => Self::Http,
         }
     }
@@ -104,6 +107,7 @@ impl Protocol {
     pub fn in_words(self) -> &'static str {
         match self {
             Self::Http => "an HTTP request",
+            Self::Http2 => "an HTTP/2 request",
             Self::Grpc => "a gRPC call",
             Self::WebSocket => "a WebSocket call",
             Self::Tcp => "a TCP call",

@@ -104,19 +104,13 @@ fn options(request: &Request, words: &Words, user: Option<u32>) -> Vec<Flag> {
         "\\n{} %{{http_code}} %{{local_port}} %{{num_connects}} %{{time_total}} %{{exitcode}} %{{errormsg}}{headers}\\n",
         words.marker
     );
-    let http = match (request.http2, request.url.starts_with("https://")) {
-        (false, _) => "http1.1",
-        // Without TLS there is nothing that would agree on it.
-        (true, false) => "http2-prior-knowledge",
-        (true, true) => "http2",
-    };
     let mut options: Vec<Flag> = vec![
         ("noproxy", Some("*".into())),
         ("silent", None),
         ("show-error", None),
         // When time is over, the calls that were made are on the output.
         ("no-buffer", None),
-        (http, None),
+        ("http1.1", None),
         ("max-filesize", Some(BODY_LIMIT.to_string())),
         ("max-time", Some(format!("{:.3}", request.timeout.as_secs_f64()))),
         ("write-out", Some(write_out)),

@@ -83,6 +83,11 @@ impl Default for Request {
 pub const PACE: Duration = Duration::from_millis(250);
 
 impl Request {
+    /// What the calls speak.
+    fn protocol(&self) -> Protocol {
+        Protocol::of(&self.url, self.http2)
+    }
+
     /// Calls like these, so many, before these: for what the mesh learns from calls.
     pub fn warm_up(&self, calls: u32) -> Self {
         Self { calls, fail_early: false, ..self.clone() }
@@ -166,7 +171,7 @@ pub enum ProbeError {
 /// [`ProbeError`] when the client could not run. Calls that fail are no error: their outcome says so.
 pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Request) -> Result<Sent, ProbeError> {
     let words = curl::Words::new();
-    let by_curl = Protocol::of(&request.url) == Protocol::Http;
+    let by_curl = request.protocol() == Protocol::Http;
     let command = match by_curl {
         true => curl::command(request, &words, request.budget()),
         false => echo::command(request, &words, request.budget()),

@@ -138,7 +138,7 @@ impl Call {
 
     /// What the calls speak.
     pub fn protocol(&self) -> Protocol {
-        Protocol::of(&self.to)
+        Protocol::of(&self.to, self.http2.as_ref().is_some_and(|http2| http2.value))
     }
 
     /// Whether the expectation may hold already before the change that precedes it.

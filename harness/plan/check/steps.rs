@@ -292,13 +292,19 @@ fn check_protocol(checks: &mut Checks<'_>, call: &Call) {
     let protocol = call.protocol();
     let http = protocol == Protocol::Http;
     let only = |speaks: bool, what: &'static str| move |place: Located<()>| (!speaks).then_some((place, what));
-    let of_curl = only(http, "it is for http:// and https://");
+    let of_curl = only(http, "it is for HTTP/1.1: http:// and https:// without `http2`");
     let written = [
         ("method", call.method.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("token", call.token.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("body", call.body.as_ref().map(|value| value.with(())).and_then(of_curl)),
         ("resolve", call.resolve.as_ref().map(|value| value.with(())).and_then(of_curl)),
-        ("http2", call.http2.as_ref().map(|value| value.with(())).and_then(of_curl)),
+        (
+            "http2",
+            call.http2.as_ref().map(|value| value.with(())).and_then(only(
+                matches!(protocol, Protocol::Http | Protocol::Http2),
+                "it is for http:// and https://",
+            )),
+        ),
         (
             "server_first",
             call.server_first
