@@ -300,10 +300,10 @@ fn check_protocol(checks: &mut Checks<'_>, call: &Call) {
         ("resolve", call.resolve.as_ref().map(|value| value.with(())).and_then(of_curl)),
         (
             "http2",
-            call.http2.as_ref().map(|value| value.with(())).and_then(only(
-                matches!(protocol, Protocol::Http | Protocol::Http2),
-                "it is for http:// and https://",
-            )),
+            call.http2
+                .as_ref()
+                .map(|value| value.with(()))
+                .and_then(only(matches!(protocol, Protocol::Http | Protocol::Http2), "it is for http:// and https://")),
         ),
         (
             "server_first",

@@ -191,6 +191,14 @@ fn a_sound_scenario_has_no_problems() {
 #[case::sources_and_networks(expect(&["source_in: cluster2.gateway", "source_in: cluster3.pods", "network: nowhere", "trust_domain: nowhere.example"]))]
 #[case::counters(expect(&["metrics: []", "metrics: [client, client]", "metrics: [server], mirrored_to: v2"]))]
 #[case::tokens(with_steps("", &[call("token: { issuer: a, claims: { exp: 5 } }, expect: { status: 401 }"), call("headers: { authorization: x }, token: { issuer: a }, expect: { status: 401 }")].concat()))]
+#[case::protocols(with_steps("", &[
+    call("server_first: true, http2: true, method: GET, expect: { status: 200 }"),
+    call("method: GET, server_first: true, expect: { latency: 1s }").replace("http://helloworld.app1:5000/hello", "grpc://echo.app1:7070"),
+    call("headers: { a: b }, expect: { mtls: true, latency: 1s, headers: { a: true } }").replace("http://helloworld.app1:5000/hello", "tcp://echo.app1:9090"),
+    call("expect: { sticky: { by: cookie }, headers: { a: true } }").replace("http://helloworld.app1:5000/hello", "ws://echo.app1/"),
+    call("expect: { status: 200 }").replace("http://helloworld.app1:5000/hello", "tcp://echo.app1:9090/path"),
+    call("expect: { status: 200 }").replace("http://helloworld.app1:5000/hello", "tcp://echo.app1:9090").replace("from: sleep", "from: helloworld-v1"),
+].concat()))]
 fn mistakes_are_reported_all_at_once_with_their_places(#[case] scenario: String) {
     let name = std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap().to_owned();
     let problems = problems_of(&scenario);
@@ -200,6 +208,29 @@ fn mistakes_are_reported_all_at_once_with_their_places(#[case] scenario: String)
     insta::with_settings!({ description => scenario, omit_expression => true, filters => filters }, {
         insta::assert_snapshot!(name, problems);
     });
+}
+
+#[test]
+fn a_sound_scenario_of_echo_servers_has_no_problems() {
+    let to = |url: &str, rest: &str| call(rest).replace("http://helloworld.app1:5000/hello", url);
+    let scenario = with_steps(
+        "",
+        &[
+            to(
+                "grpc://echo.app1:7070",
+                "headers: { u: '{n}' }, expect: { sticky: { by: header }, mtls: true, latency: 1s }",
+            ),
+            to(
+                "tcp://echo.app1:9091",
+                "server_first: true, expect: { split: { by: cluster, cluster1: 50%, cluster2: 50% } }",
+            ),
+            to("http://echo.app1:8085/", "http2: true, expect: { reached: [v1, v2], endpoints_in: cluster1.pods }"),
+            to("ws://echo.app1:8080/", "expect: { clusters: [cluster1, cluster2] }")
+                .replace("from: sleep", "from: echo-v1"),
+        ]
+        .concat(),
+    );
+    assert_eq!(problems_of(&scenario.replace("helloworld:", "echo:")), "");
 }
 
 #[test]
