@@ -24,12 +24,30 @@ pub(super) async fn imported(scene: &Scene<'_>) -> Answer<Option<String>> {
     let entries = networking(config, "ServiceEntry", "serviceentries", None).await?;
     let hosts = |entry: &DynamicObject| entry.data.pointer("/spec/hosts").and_then(Value::as_array).cloned();
     if !entries.iter().any(|entry| hosts(entry).into_iter().flatten().any(|h| h == host.as_str())) {
-        return Ok(None);
+        return joined(scene, config).await;
     }
     let rules = networking(config, "DestinationRule", "destinationrules", None).await?;
     let rule = rules.iter().find(|rule| rule.data.pointer("/spec/host").is_some_and(|h| h == host.as_str()));
     let sni = rule.and_then(|rule| rule.data.pointer("/spec/trafficPolicy/tls/sni")).and_then(Value::as_str);
     Ok(Some(sni.map_or_else(|| format!("outbound_.{}_._.{host}", scene.question.to.port), str::to_owned)))
+}
+
+/// As [`imported`], of a service of the caller's mesh that a WorkloadEntry joins with one of another: its address is that mesh's
+/// gateway, and the service has the same name there.
+async fn joined(scene: &Scene<'_>, config: &Facts) -> Answer<Option<String>> {
+    let Some((name, namespace)) = &scene.service else { return Ok(None) };
+    let entries = networking(config, "WorkloadEntry", "workloadentries", Some(namespace)).await?;
+    let others = others(scene);
+    let gateways: Vec<String> =
+        others.iter().flat_map(|(_, facts)| &facts.cluster.nodes).map(|node| node.address.to_string()).collect();
+    let addresses = entries.iter().filter_map(|entry| entry.data.pointer("/spec/address")?.as_str());
+    let joined = addresses.into_iter().any(|address| gateways.iter().any(|gateway| gateway == address));
+    Ok(joined.then(|| sni(scene.question.to.port, name, namespace)))
+}
+
+/// What proxies of other networks ask a gateway for: the name of its Envoy cluster, too.
+pub(super) fn sni(port: u16, service: &str, namespace: &str) -> String {
+    format!("outbound_.{port}_._.{service}.{namespace}.svc.cluster.local")
 }
 
 /// Whether the meshes accept each other's identities and certificates, by the mesh configuration of their istiods.

@@ -26,7 +26,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     }
     let own = scene.network(home);
     let mut networks: BTreeMap<String, &Facts> = BTreeMap::new();
-    for server in scene.servers() {
+    let others: Vec<&str> = federation::others(scene).iter().map(|(spec, _)| spec.name.as_str()).collect();
+    for server in scene.servers().iter().filter(|server| !others.contains(&server.facts.name())) {
         networks.insert(scene.network(server.facts), server.facts);
     }
     networks.remove(&own);
@@ -51,7 +52,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             parts.push(unknown(scene, primary, facts, &network, &known, &command));
             continue;
         }
-        let sni = scene.service.as_ref().map(|(name, namespace)| sni(scene.question.to.port, name, namespace));
+        let sni =
+            scene.service.as_ref().map(|(name, namespace)| federation::sni(scene.question.to.port, name, namespace));
         parts.extend(pods(scene, facts, &network, sni).await);
         for gateway in own {
             parts.push(reach(scene, facts, gateway).await);
@@ -181,11 +183,6 @@ async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str, sni: Option<Strin
     checks
 }
 
-/// What proxies of other networks ask a gateway for: the name of its Envoy cluster, too.
-fn sni(port: u16, service: &str, namespace: &str) -> String {
-    format!("outbound_.{port}_._.{service}.{namespace}.svc.cluster.local")
-}
-
 /// Whether the caller's pod can connect to the gateway.
 async fn reach(scene: &Scene<'_>, facts: &Facts, gateway: &NetworkGateway) -> Check {
     let home = scene.home();
@@ -230,6 +227,6 @@ mod tests {
     #[test]
     fn the_sni_is_the_one_that_sidecars_send() {
         // istio/istio `pilot/pkg/model/service.go`, `BuildDNSSrvSubsetKey`.
-        assert_eq!(sni(5000, "helloworld", "app1"), "outbound_.5000_._.helloworld.app1.svc.cluster.local");
+        assert_eq!(federation::sni(5000, "helloworld", "app1"), "outbound_.5000_._.helloworld.app1.svc.cluster.local");
     }
 }
