@@ -583,6 +583,13 @@ mod tests {
     /// The log of what `work` does.
     async fn logged(work: impl Future<Output = ()>) -> String {
         use tracing::instrument::WithSubscriber;
+        // While there is but one subscriber, `tracing` asks only the thread that comes to an event first whether it is wanted, and
+        // keeps the answer: a thread of another test, without one, would turn the event off. These two live on.
+        static OTHERS: std::sync::LazyLock<[tracing::Dispatch; 2]> = std::sync::LazyLock::new(|| {
+            let debug = || tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::sink);
+            [debug().finish().into(), debug().finish().into()]
+        });
+        std::sync::LazyLock::force(&OTHERS);
         let log = Arc::new(Mutex::new(Vec::new()));
         struct To(Arc<Mutex<Vec<u8>>>);
         impl std::io::Write for To {

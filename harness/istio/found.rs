@@ -366,10 +366,14 @@ mod tests {
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": [
             { "name": "istio-proxy", "env": [{ "name": "ISTIO_META_CLUSTER_ID", "value": name }] },
             { "name": "istio-init", "args": ["istio-iptables", "-i", "*"] }] } });
+        let webhooks = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfigurationList",
+            "metadata": {}, "items": [] });
+        let webhooks_path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
         let json = |value: Value| move || async move { axum::Json(value) };
         let system = "/namespaces/istio-system";
         let deployments_path = "/apis/apps/v1/deployments";
         let router = axum::Router::new()
+            .route(webhooks_path, axum::routing::get(json(webhooks)))
             .route(deployments_path, axum::routing::get(json(deployments)))
             .route(
                 &format!("/apis/security.istio.io/v1{system}/peerauthentications"),
