@@ -107,9 +107,9 @@ const GATEWAYS: &[Row] = &[
 
 /// Those that need several meshes, or machines: `meshproof prove` tries them in a scenario.
 const PROVED: &[(&str, &[&str])] = &[
-    ("federation", &["trust-domain-alias-missing", "exported-host-missing"]),
+    ("federation/only_what_is_exported.yaml", &["trust-domain-alias-missing", "exported-host-missing"]),
     (
-        "virtual-machine",
+        "virtual-machine/joins_by_itself.yaml",
         &["workload-group-missing", "machine-agent-down", "machine-token-expired", "machine-unhealthy"],
     ),
 ];
@@ -130,10 +130,10 @@ fn faults_of_several_meshes_and_of_machines_are_caught() {
         eprintln!("skipped: needs root and MESHPROOF_TEST_CLUSTERS=1");
         return;
     }
-    for (topology, faults) in PROVED {
+    for (scenario, faults) in PROVED {
         let state = tempfile::tempdir().unwrap();
         let mut prove = std::process::Command::new(env!("CARGO_BIN_EXE_meshproof"));
-        prove.args(["prove", "--provider", "netns", &format!("scenarios/{topology}")]);
+        prove.args(["prove", "--provider", "netns", &format!("scenarios/{scenario}")]);
         prove.args(faults.iter().flat_map(|fault| ["--fault", fault]));
         let output =
             prove.current_dir(env!("CARGO_MANIFEST_DIR")).env("XDG_STATE_HOME", state.path()).output().unwrap();

@@ -55,17 +55,24 @@ pub(super) async fn trust(scene: &Scene<'_>) -> Vec<Check> {
     let Some(topology) = scene.question.topology else { return Vec::new() };
     let others = others(scene);
     let Some(home) = topology.cluster(scene.home().name()).filter(|_| !others.is_empty()) else { return Vec::new() };
+    // Of a service that a WorkloadEntry joins with another mesh's, the caller's proxy expects servers of its own mesh's trust
+    // domain and its aliases (istio/istio `pilot/pkg/model/push_context.go`, service accounts of a service).
+    let joins = match scene.config() {
+        Some(config) => joined(scene, config).await.is_ok_and(|sni| sni.is_some()),
+        None => false,
+    };
     let mut parts = Vec::new();
     for (other, _) in others.iter().filter(|(other, _)| other.mesh.trusts.contains(&home.mesh.id)) {
         // The server's side looks at the caller's trust domain and root, the caller's at the server's root.
-        parts.extend(accepts(scene, other, home, true).await);
-        parts.extend(accepts(scene, home, other, false).await);
+        parts.extend(accepts(scene, other, home, Some("callers")).await);
+        parts.extend(accepts(scene, home, other, joins.then_some("servers")).await);
     }
     parts
 }
 
-/// Whether the mesh of `of` accepts the workloads of `peer`; as callers, by their trust domain, too.
-async fn accepts(scene: &Scene<'_>, of: &ClusterSpec, peer: &ClusterSpec, callers: bool) -> Vec<Check> {
+/// Whether the mesh of `of` accepts the workloads of `peer`: by their trust domain, where `whose` says what they are to it
+/// (`callers`), and by their root.
+async fn accepts(scene: &Scene<'_>, of: &ClusterSpec, peer: &ClusterSpec, whose: Option<&str>) -> Vec<Check> {
     let planes = scene.running_planes().await;
     let Some(plane) = planes.iter().find(|p| Some(p.cluster.as_str()) == of.served_by()) else { return Vec::new() };
     let what = format!("the mesh configuration of istiod in {}", plane.cluster);
@@ -82,13 +89,13 @@ async fn accepts(scene: &Scene<'_>, of: &ClusterSpec, peer: &ClusterSpec, caller
     let (mesh, theirs) = (&of.mesh.id, &peer.mesh);
     let mut parts = Vec::new();
     let aliases = || config["trustDomainAliases"].as_array().into_iter().flatten();
-    if callers && theirs.trust_domain != of.mesh.trust_domain {
+    if let Some(whose) = whose.filter(|_| theirs.trust_domain != of.mesh.trust_domain) {
         parts.push(if aliases().any(|alias| *alias == theirs.trust_domain) {
             Check::Holds(format!("mesh {mesh} accepts trust domain {}", theirs.trust_domain))
         } else {
             let known: Vec<&str> = aliases().filter_map(Value::as_str).collect();
             Check::from(Broken {
-                expected: format!("mesh {mesh} accepts callers of trust domain {}", theirs.trust_domain),
+                expected: format!("mesh {mesh} accepts {whose} of trust domain {}", theirs.trust_domain),
                 observed: match known.as_slice() {
                     [] => "it has no `trustDomainAliases`".to_owned(),
                     known => format!("its `trustDomainAliases` are {}", known.join(", ")),
