@@ -100,15 +100,21 @@ fn kill(mut run: Command, moment: Duration) {
     child.wait().unwrap();
 }
 
-/// Each run removes what the one before left, in another topology; a last one removes what the last of them left.
-#[test]
-fn killed_in_each_topology_it_leaks_nothing_once_the_next_run_is_over() {
+/// The folder of a test's runs; `None`: the test is skipped.
+fn folder() -> Option<tempfile::TempDir> {
     if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
         eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
-        return;
+        return None;
     }
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("tmp")).unwrap();
+    Some(root)
+}
+
+/// Each run removes what the one before left, in another topology; a last one removes what the last of them left.
+#[test]
+fn killed_in_each_topology_it_leaks_nothing_once_the_next_run_is_over() {
+    let Some(root) = folder() else { return };
     let before = traces(root.path(), &BTreeSet::new());
     let seed = variable("MESHPROOF_TEST_SEED").unwrap_or_else(|| rand::rng().random());
     eprintln!("MESHPROOF_TEST_SEED={seed}");
@@ -130,12 +136,7 @@ fn killed_in_each_topology_it_leaks_nothing_once_the_next_run_is_over() {
 
 #[test]
 fn killed_at_any_moment_it_leaks_nothing_once_the_next_run_is_over() {
-    if std::env::var_os("CI").is_none() && std::env::var_os("MESHPROOF_TEST_CLUSTERS").is_none() {
-        eprintln!("skipped: it needs root and makes clusters (MESHPROOF_TEST_CLUSTERS=1 runs it, CI always does)");
-        return;
-    }
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("tmp")).unwrap();
+    let Some(root) = folder() else { return };
     let before = traces(root.path(), &BTreeSet::new());
     let (whole, first) = green(root.path());
     let mut ids = BTreeSet::from([first]);

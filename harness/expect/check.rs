@@ -74,6 +74,12 @@ impl Mistakes {
     }
 }
 
+/// The names that there are, if `name` is none of them and all are known.
+pub(super) fn unlisted(names: &Option<BTreeSet<String>>, what: &str, name: &str) -> Option<String> {
+    let names = names.as_ref().filter(|names| !names.contains(name))?;
+    Some(known(name, what, names.iter().map(String::as_str)))
+}
+
 /// What calls speak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -177,37 +183,33 @@ impl<'a> Check<'a> {
 
     /// A list of clusters: not empty, each known, none twice.
     pub fn clusters(&mut self, key: &str, list: &[Located<String>]) {
-        if list.is_empty() {
-            self.wrong(format!("`{key}` names no cluster"), "expected a list such as [cluster1, cluster2]");
-        }
-        let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
-        for cluster in list {
-            self.mistakes.cluster(cluster, cluster);
-            if let Some(first) = first.get(cluster.as_str()) {
-                let what = format!("cluster `{}` is listed twice", cluster.value);
-                self.mistakes.conflict(first, cluster, what, "remove one");
-            }
-            first.entry(cluster.as_str()).or_insert(cluster);
-        }
+        self.listed(key, list, "cluster", "[cluster1, cluster2]", Mistakes::cluster);
     }
 
-    /// A list of names: not empty, each known, none twice.
+    /// A list of versions: not empty, each known, none twice.
     pub fn versions(&mut self, key: &str, list: &[Located<String>]) {
+        self.listed(key, list, "version", "[v1, v2]", Mistakes::version);
+    }
+
+    fn listed(
+        &mut self,
+        key: &str,
+        list: &[Located<String>],
+        what: &str,
+        such: &str,
+        is_known: fn(&mut Mistakes, &Located<String>, &str),
+    ) {
         if list.is_empty() {
-            self.wrong(format!("`{key}` names no version"), "expected a list such as [v1, v2]");
+            self.wrong(format!("`{key}` names no {what}"), format!("expected a list such as {such}"));
         }
         let mut first: BTreeMap<&str, &Located<String>> = BTreeMap::new();
-        for version in list {
-            self.mistakes.version(version, version);
-            if let Some(first) = first.get(version.as_str()) {
-                self.mistakes.conflict(
-                    first,
-                    version,
-                    format!("version `{}` is listed twice", version.value),
-                    "remove one",
-                );
+        for name in list {
+            is_known(self.mistakes, name, name);
+            if let Some(first) = first.get(name.as_str()) {
+                let twice = format!("{what} `{}` is listed twice", name.value);
+                self.mistakes.conflict(first, name, twice, "remove one");
             }
-            first.entry(version.as_str()).or_insert(version);
+            first.entry(name.as_str()).or_insert(name);
         }
     }
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::stats::{PRESENCE_MISS, presence_calls};
 use crate::verdict::{Class, SplitTest};
 
-use super::seen::{CallSeen, Observations};
-use super::tally::{by_version, status};
+use super::seen::{CallSeen, Observations, ProxyLine};
+use super::tally::{by_version, count, list, of_calls, status};
 
 /// Where the endpoints of the clusters are.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +117,21 @@ impl Judge<'_> {
             found.observed = format!("no reply to judge by: {}", by_version(self.seen));
         }
         found
+    }
+
+    /// Passes if, of every reply, the server's proxy logged a value that fits; `what` names the value, which `of` takes from a line.
+    pub fn by_servers(
+        &self,
+        what: &str,
+        of: impl Fn(&ProxyLine) -> Option<&str>,
+        fits: impl Fn(Option<&str>) -> bool,
+    ) -> Judgement {
+        let replies = self.replies();
+        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
+        let values = count(lines.iter().map(|line| of(line).unwrap_or("none")));
+        let holds = lines.iter().all(|line| fits(of(line)));
+        let found = self.holds(holds, format!("{what} {} {}", list(&values), of_calls(self.seen)));
+        self.unless_missing(found, replies.len(), lines.len(), "server's")
     }
 
     /// A pass on the log lines that exist says nothing about the ones that are missing.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::super::check::Check;
 use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
-use super::super::tally::{count, list, of_calls};
 
 /// The cluster whose intermediate CA issued the caller's certificate, by the server's proxy log: that of the istiod which serves
 /// the caller's proxy. meshproof names each intermediate after its cluster, in the certificate's locality (`L=cluster2`).
@@ -21,12 +20,11 @@ impl Kind for IssuedBy {
     }
 
     fn judge(&self, judge: &Judge<'_>) -> Judgement {
-        let replies = judge.replies();
-        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
-        let issuers = count(lines.iter().map(|line| line.issuer.as_deref().unwrap_or("none")));
-        let holds = lines.iter().all(|line| line.issuer.as_deref().is_some_and(|issuer| names(issuer, &self.0)));
-        let found = judge.holds(holds, format!("issuer {} {}", list(&issuers), of_calls(judge.seen)));
-        judge.unless_missing(found, replies.len(), lines.len(), "server's")
+        judge.by_servers(
+            "issuer",
+            |line| line.issuer.as_deref(),
+            |issuer| issuer.is_some_and(|issuer| names(issuer, &self.0)),
+        )
     }
 
     fn needs(&self) -> &'static [Need] {

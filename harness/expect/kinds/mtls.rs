@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::super::check::Check;
 use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
-use super::super::tally::{count, list, of_calls};
 
 /// Whether the server's proxy saw the caller's identity (its SPIFFE name) in a mutual TLS handshake.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -23,12 +22,7 @@ impl Kind for MutualTls {
     }
 
     fn judge(&self, judge: &Judge<'_>) -> Judgement {
-        let replies = judge.replies();
-        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
-        let peers = count(lines.iter().map(|line| line.peer.as_deref().unwrap_or("none")));
-        let holds = lines.iter().all(|line| line.peer.is_some() == self.0);
-        let found = judge.holds(holds, format!("peer {} {}", list(&peers), of_calls(judge.seen)));
-        judge.unless_missing(found, replies.len(), lines.len(), "server's")
+        judge.by_servers("peer", |line| line.peer.as_deref(), |peer| peer.is_some() == self.0)
     }
 
     fn needs(&self) -> &'static [Need] {

@@ -3,11 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::check::Check;
+use super::super::check::{Check, unlisted};
 use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
 use super::super::tally::{count, list};
-use crate::source::known;
 
 /// The network that the endpoints are on, by the caller's proxy log: each is a pod, or the east-west gateway, of a cluster on it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -36,9 +35,7 @@ impl Kind for Network {
     }
 
     fn check(&self, check: &mut Check<'_>) {
-        let Some(networks) = check.mistakes.networks.clone() else { return };
-        if !networks.contains(&self.0) {
-            let help = known(&self.0, "networks", networks.iter().map(String::as_str));
+        if let Some(help) = unlisted(&check.mistakes.networks, "networks", &self.0) {
             check.wrong(format!("no cluster is on network `{}`", self.0), help);
         }
     }

@@ -3,11 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::check::Check;
+use super::super::check::{Check, unlisted};
 use super::super::judgement::{Judge, Judgement, Ranges};
 use super::super::kind::{Kind, Need};
-use super::super::tally::{count, list, of_calls};
-use crate::source::known;
 
 /// The trust domain of the caller's identity (its SPIFFE name), by the server's proxy log.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -21,12 +19,7 @@ impl Kind for TrustDomain {
     }
 
     fn judge(&self, judge: &Judge<'_>) -> Judgement {
-        let replies = judge.replies();
-        let lines: Vec<_> = replies.iter().filter_map(|call| call.server_proxy.as_ref()).collect();
-        let peers = count(lines.iter().map(|line| line.peer.as_deref().unwrap_or("none")));
-        let holds = lines.iter().all(|line| line.peer.as_deref().and_then(domain) == Some(self.0.as_str()));
-        let found = judge.holds(holds, format!("peer {} {}", list(&peers), of_calls(judge.seen)));
-        judge.unless_missing(found, replies.len(), lines.len(), "server's")
+        judge.by_servers("peer", |line| line.peer.as_deref(), |peer| peer.and_then(domain) == Some(self.0.as_str()))
     }
 
     fn needs(&self) -> &'static [Need] {
@@ -39,9 +32,7 @@ impl Kind for TrustDomain {
     }
 
     fn check(&self, check: &mut Check<'_>) {
-        let Some(domains) = check.mistakes.trust_domains.clone() else { return };
-        if !domains.contains(&self.0) {
-            let help = known(&self.0, "trust domains", domains.iter().map(String::as_str));
+        if let Some(help) = unlisted(&check.mistakes.trust_domains, "trust domains", &self.0) {
             check.wrong(format!("no mesh has the trust domain `{}`", self.0), help);
         }
     }
