@@ -66,8 +66,7 @@ async fn remove(at: At<'_>, groups: Vec<Value>) -> Result<(), FaultError> {
         let text = |key: &str| group["metadata"][key].as_str().unwrap_or_default();
         all(joined(at)?, text("namespace")).delete(text("name"), None).await?;
     }
-    settled(at, "no WorkloadEntry of a machine", |entries| entries.is_empty()).await?;
-    at.world.endpoints_settle().await
+    left(at).await
 }
 
 /// The agents are connected and register only when they connect: machines are started again.
@@ -77,6 +76,12 @@ async fn restore(at: At<'_>, groups: Vec<Value>) -> Result<(), FaultError> {
     apply::apply(joined(at)?, &manifests, None).await?;
     super::workloads::end_all(at.world, at.cluster, super::workloads::is_meshed).await?;
     registered(at).await
+}
+
+/// Waits until no machine is registered.
+pub(super) async fn left(at: At<'_>) -> Result<(), FaultError> {
+    settled(at, "no WorkloadEntry of a machine", |entries| entries.is_empty()).await?;
+    at.world.endpoints_settle().await
 }
 
 /// Waits until every machine runs and is registered.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::FaultError;
-use super::machine::{BASE, groups, registered, settled};
+use super::machine::{BASE, groups, left, registered, settled};
 use super::nodes::{Rule, can_be_entered, pod_rules};
 use super::record::{Fault, act, plan};
 use super::world::At;
@@ -100,8 +100,7 @@ async fn stop(at: At<'_>, agents: Vec<Agent>) -> Result<(), FaultError> {
         // The old pods must end first: the new ones do not become ready without a proxy.
         agent.run(at, json!(IDLE), json!({ "type": "Recreate" })).await?;
     }
-    settled(at, "no WorkloadEntry of a machine", |entries| entries.is_empty()).await?;
-    at.world.endpoints_settle().await
+    left(at).await
 }
 
 async fn start(at: At<'_>, agents: Vec<Agent>) -> Result<(), FaultError> {
@@ -150,8 +149,7 @@ async fn refuse(at: At<'_>, groups: Vec<Group>) -> Result<(), FaultError> {
         }
     }
     workloads::end_all(at.world, at.cluster, workloads::is_meshed).await?;
-    settled(at, "no WorkloadEntry of a machine", |entries| entries.is_empty()).await?;
-    at.world.endpoints_settle().await
+    left(at).await
 }
 
 async fn accept(at: At<'_>, groups: Vec<Group>) -> Result<(), FaultError> {

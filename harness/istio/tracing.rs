@@ -3,14 +3,11 @@
 //! <https://istio.io/latest/docs/tasks/observability/distributed-tracing/zipkin/>. Envoy's own Zipkin tracer sends them, so a
 //! stock Envoy is enough.
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::Api;
 use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{MeshError, NAMESPACE};
 use crate::apply::Manifest;
-use crate::provider::Cluster;
 use crate::supply::Program;
 
 /// Name of the Deployment and of the Service.
@@ -76,16 +73,6 @@ fn server(image: &str, meshed: bool) -> Result<Vec<Manifest>, MeshError> {
         "spec": { "selector": labels, "ports": [{ "name": "http", "port": PORT, "targetPort": PORT }] },
     });
     Ok(vec![Manifest::made("the Zipkin server", deployment)?, Manifest::made("the service of Zipkin", service)?])
-}
-
-/// Whether a collector runs in that cluster.
-///
-/// # Errors
-/// When the API server does not answer.
-pub async fn is_installed(cluster: &Cluster) -> Result<bool, MeshError> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let found = deployments.get_opt(NAME).await;
-    Ok(found.map_err(|e| MeshError::kube(cluster, "read the Zipkin server", e))?.is_some())
 }
 
 #[cfg(test)]
