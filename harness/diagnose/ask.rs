@@ -60,6 +60,7 @@ impl Scene<'_> {
             let pod = self.caller_pod().ok_or_else(|| "the caller has no pod".to_owned())?;
             let request = Request {
                 url: self.question.to.url.clone(),
+                server_first: self.question.to.server_first,
                 headers: self.question.headers.clone(),
                 calls: CALLS,
                 new_connections: true,

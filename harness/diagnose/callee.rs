@@ -18,6 +18,8 @@ pub struct Callee {
     pub path: String,
     /// Whether it asks for TLS by itself.
     pub tls: bool,
+    /// Whether its server speaks first, and the client waits for that.
+    pub server_first: bool,
 }
 
 /// What the client of Istio's echo server calls, as HTTP/2 has it.
@@ -26,7 +28,7 @@ const GRPC_METHOD: &str = "/proto.EchoTestService/Echo";
 impl Callee {
     /// Where nothing is called: a whole mesh is checked.
     pub(super) fn of_nothing() -> Self {
-        Self { url: String::new(), host: String::new(), port: 0, path: String::new(), tls: false }
+        Self { url: String::new(), host: String::new(), port: 0, path: String::new(), tls: false, server_first: false }
     }
 }
 
@@ -50,14 +52,24 @@ impl FromStr for Callee {
             Protocol::Grpc => GRPC_METHOD,
             _ => parsed.path(),
         };
-        Ok(Self { host, port, path: path.to_owned(), tls: parsed.scheme() == "https", url })
+        Ok(Self { host, port, path: path.to_owned(), tls: parsed.scheme() == "https", server_first: false, url })
     }
 }
 
 impl Callee {
     /// Whether no proxy reads it as HTTP: it is encrypted by the caller, or bare TCP.
     pub(super) fn is_opaque(&self) -> bool {
-        self.tls || Protocol::of(&self.url, false) == Protocol::Tcp
+        self.tls || self.is_tcp()
+    }
+
+    /// Whether it is bare TCP.
+    pub(super) fn is_tcp(&self) -> bool {
+        self.protocol() == Protocol::Tcp
+    }
+
+    /// What is spoken.
+    pub(super) fn protocol(&self) -> Protocol {
+        Protocol::of(&self.url, false)
     }
 
     /// Name and namespace of the service that the host names to a caller in `namespace`; `None`: it names none of a cluster.

@@ -7,10 +7,12 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
+use super::callee::Callee;
 use super::facts::Facts;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
+use crate::expect::Protocol;
 use crate::observe::snapshot::{Host, ProxySnapshot, list};
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
@@ -41,7 +43,10 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
                 expected: format!("{} has a route for {}", proxy.pod.name, target.url),
                 observed: why,
                 command,
-                fix: "add a route without a match at the end of the VirtualService, or call what one matches".into(),
+                fix: format!(
+                    "add a route without a match at the end of the {}, or call what one matches",
+                    kinds(target)
+                ),
             }));
             return climbed;
         }
@@ -63,6 +68,14 @@ const ROUTES: [Routes; 3] = [
 /// The hosts of a VirtualService, in full.
 fn hosts_of_rule(spec: &Value, namespace: &str) -> Vec<String> {
     list(spec, "hosts").iter().filter_map(Value::as_str).map(|host| in_full(host, namespace)).collect()
+}
+
+/// The kinds that route a call, in words.
+fn kinds(target: &Callee) -> &'static str {
+    match target.protocol() {
+        Protocol::Grpc => "VirtualService or GRPCRoute",
+        _ => "VirtualService or HTTPRoute",
+    }
 }
 
 /// The Services that are parents of a route of the Gateway API, in full.
@@ -144,7 +157,10 @@ fn astray(scene: &Scene<'_>, chosen: &Chosen, rules: &[Rule], command: &str) -> 
         expected: format!("{} {} is in force for {whole}", rule.kind, rule.name),
         observed,
         command: command.to_owned(),
-        fix: format!("move it to namespace {namespace} of {primary}, or write its host in full"),
+        fix: match rule.kind {
+            "VirtualService" => format!("move it to namespace {namespace} of {primary}, or write its host in full"),
+            _ => format!("move it to {primary}, and set `namespace: {namespace}` in the parentRefs that name {name}"),
+        },
     }))
 }
 
@@ -200,7 +216,8 @@ fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap
 }
 
 fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[Rule], command: &str) -> Check {
-    let rule = chosen.made_from.clone().unwrap_or_else(|| "no VirtualService or HTTPRoute is in force".to_owned());
+    let kinds = kinds(scene.question.to);
+    let rule = chosen.made_from.clone().unwrap_or_else(|| format!("no {kinds} is in force"));
     if let Some(answer) = &chosen.by_itself {
         return Check::Holds(format!("{rule}: the proxy itself responds {answer}"));
     }
@@ -221,9 +238,7 @@ fn compared(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen, rules: &[
         command: command.to_owned(),
         fix: match &chosen.made_from {
             Some(rule) => format!("correct the weights and subsets of {rule}"),
-            None => format!(
-                "apply a VirtualService or HTTPRoute for the service where its control plane reads it ({others})"
-            ),
+            None => format!("apply a {kinds} for the service where its control plane reads it ({others})"),
         },
     })
 }
@@ -247,6 +262,13 @@ mod tests {
         ] });
         let expected = ["helloworld.app1.svc.cluster.local", "other.app2.svc.cluster.local"];
         assert_eq!(hosts_of_route(&spec, "app1"), expected);
+    }
+
+    #[rstest::rstest]
+    #[case("grpc://echo.app1:7070", "VirtualService or GRPCRoute")]
+    #[case("http://echo.app1:8080/", "VirtualService or HTTPRoute")]
+    fn a_rule_to_apply_is_of_a_kind_that_routes_the_call(#[case] url: &str, #[case] expected: &str) {
+        assert_eq!(kinds(&url.parse().unwrap()), expected);
     }
 
     #[test]

@@ -188,8 +188,9 @@ pub async fn send(cluster: &Cluster, pod: &PodRef, container: &str, request: &Re
             .map_err(|what| ProbeError::Strange { pod: place.clone(), what })?,
         false => echo::parse(&output.stdout, request, &words),
     };
-    let gave_up =
-        request.fail_early && parsed.last().is_some_and(|last| !matches!(last.seen.outcome, Outcome::Reply { .. }));
+    // The echo client fails, too, where a proxy replied with an error in place of the server (gRPC's `Unavailable`, as 503).
+    let replied = |outcome: &Outcome| matches!(outcome, Outcome::Reply { status, .. } if by_curl || *status == 200);
+    let gave_up = request.fail_early && parsed.last().is_some_and(|last| !replied(&last.seen.outcome));
     let cut_short = parsed.len() < request.calls as usize && !gave_up;
     if parsed.is_empty() && request.calls > 0 || cut_short && started.elapsed() < request.budget() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();

@@ -81,9 +81,9 @@ fn in_force(expected: Option<RungId>, blind: Option<&str>, report: &ScenarioRepo
         };
     };
     match (report.class(), blind) {
-        (Class::Pass, Some(reason)) => (Outcome::Blind, reason.to_owned()),
+        (Class::Pass | Class::Inconclusive, Some(reason)) => (Outcome::Blind, reason.to_owned()),
         (Class::Pass, None) => (Outcome::Missed, "the scenario passed".to_owned()),
-        (Class::Inconclusive, _) => (Outcome::Inconclusive, report.headline()),
+        (Class::Inconclusive, None) => (Outcome::Inconclusive, report.headline()),
         (Class::Fail | Class::Broken, Some(reason)) => {
             (Outcome::Stale, format!("{} (`blind` says: {reason})", report.headline()))
         }

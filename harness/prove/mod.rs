@@ -113,7 +113,7 @@ pub enum Outcome {
     Caught,
     /// The scenario passed, as it must: the fault is one that the mesh has to survive.
     Survived,
-    /// The scenario passed, as it says that it would (`blind`).
+    /// The scenario passed or was inconclusive, as it says that it would (`blind`).
     Blind,
     /// The fault cannot happen here.
     DoesNotApply,

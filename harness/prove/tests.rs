@@ -51,7 +51,7 @@ const NAME: Option<RungId> = Some(RungId::Name);
 #[case::missed(Class::Pass, None, NAME, None, Outcome::Missed)]
 #[case::could_not_tell(Class::Inconclusive, NAME, NAME, None, Outcome::Inconclusive)]
 #[case::blind(Class::Pass, None, NAME, Some("it goes on"), Outcome::Blind)]
-#[case::blind_and_could_not_tell(Class::Inconclusive, None, NAME, Some("it goes on"), Outcome::Inconclusive)]
+#[case::blind_and_could_not_tell(Class::Inconclusive, None, NAME, Some("it goes on"), Outcome::Blind)]
 #[case::not_blind_after_all(Class::Fail, NAME, NAME, Some("it goes on"), Outcome::Stale)]
 #[case::survived(Class::Pass, None, None, None, Outcome::Survived)]
 #[case::not_survived(Class::Fail, NAME, None, None, Outcome::NotSurvived)]

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use super::call_log::CallLog;
 use super::environment::Environment;
 use super::{Patience, RunError};
-use crate::diagnose::{self, Question, Rung};
+use crate::diagnose::{self, Callee, Question, Rung};
 use crate::expect::{
     Counted, Headers, Latency, Need, Observations, Ranges, Requests, Settled, Side, Sticky, Trace, Within, judge,
 };
@@ -224,7 +224,8 @@ impl<'a> Calls<'a> {
     /// Why a call failed: the rungs between its two ends, looked at now. Empty when there is nothing to climb.
     pub async fn why(&self, call: &Call) -> Vec<Rung> {
         let Ok(to) = self.address(&call.to).await else { return Vec::new() };
-        let Ok(to) = to.parse() else { return Vec::new() };
+        let Ok(to) = to.parse::<Callee>() else { return Vec::new() };
+        let to = Callee { server_first: call.server_first.as_ref().is_some_and(|first| first.value), ..to };
         let caller = self.running.iter().find(|w| w.name == call.from.name && w.cluster == call.from.cluster);
         let question = Question {
             clusters: &self.environment.clusters,
