@@ -13,7 +13,7 @@ use crate::project::Project;
 use crate::provider::ProviderName;
 use crate::run::Selection;
 use crate::scenario;
-use crate::supply::Versions;
+use crate::supply::{Origin, Versions};
 
 /// Arguments of `meshproof list`.
 #[derive(Debug, Args)]
@@ -109,15 +109,13 @@ pub fn plan(project: &Project, args: &PlanArgs) -> Result<u8, Failure> {
 
 /// What a run would be made of; which of the two it would be is only known when it looks for a registry.
 fn parts(versions: &Versions) -> Result<Vec<PartVersion>, Failure> {
-    let (packages, registry) = (&versions.packages, &versions.registry);
-    let wrong = |e| miette::miette!("{e}");
-    let kubernetes = &versions.kubernetes_images(registry.kubernetes_minor).map_err(wrong)?.version;
-    let istio = &versions.istio_images(registry.istio_minor).map_err(wrong)?.version;
+    let built = versions.pair_of(Origin::Packages)?;
+    let published = versions.pair_of(Origin::Registry)?;
     let part = |name: &str, built: &str, published: &str| {
         let version = format!("{built} from packages, {published} from a registry");
         PartVersion { name: name.into(), version: if built == published { built.to_owned() } else { version } }
     };
-    Ok(vec![part("kubernetes", &packages.kubernetes, kubernetes), part("istio", &packages.istio.version, istio)])
+    Ok(vec![part("kubernetes", built.0, published.0), part("istio", built.1, published.1)])
 }
 
 /// Prints the pairs of the nightly run as JSON on one line.

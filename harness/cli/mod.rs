@@ -132,10 +132,10 @@ pub struct EnvOptions {
     /// Where programs and images come from.
     #[arg(long, env = "MESHPROOF_SOURCE", default_value = "auto", value_enum)]
     pub source: Source,
-    /// The Istio minor version (registry only; default: the first in versions.yaml).
+    /// The Istio minor version (default: as versions.yaml says).
     #[arg(long, env = "MESHPROOF_ISTIO", value_name = "MINOR", value_parser = str::parse::<Minor>)]
     pub istio: Option<Minor>,
-    /// The Kubernetes minor version (registry only; default: the first in versions.yaml).
+    /// The Kubernetes minor version (default: as versions.yaml says).
     #[arg(long, env = "MESHPROOF_KUBERNETES", value_name = "MINOR", value_parser = str::parse::<Minor>)]
     pub kubernetes: Option<Minor>,
     /// Run this istiod instead of the supplied one (netns only).

@@ -22,7 +22,7 @@ pub async fn examine(settings: &Settings, topology: &str) -> Result<Vec<Finding>
     let minor = |text: &str| text.parse::<Minor>().map_err(|e| miette::miette!("versions.yaml: {e}"));
     let (istio, kubernetes) = match settings.source {
         Source::Registry => (versions.registry.istio_minor, versions.registry.kubernetes_minor),
-        _ => (minor(&versions.packages.istio.version)?, minor(&versions.packages.kubernetes)?),
+        _ => (minor(&versions.packages.istio.version)?, versions.packages.kubernetes_minor),
     };
     if provider == ProviderName::Existing {
         let mut findings = existing::look(&settings.existing, std::slice::from_ref(&topology)).await;

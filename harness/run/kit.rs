@@ -225,7 +225,7 @@ impl Kit {
         }
         let versions = &self.supplied.versions;
         let kubernetes = match self.supplied.origin {
-            Origin::Packages => versions.packages.kubernetes.clone(),
+            Origin::Packages => self.supplied.kubernetes.clone(),
             Origin::Registry => versions.registry.kubernetes_minor.to_string(),
         };
         let own = self.supplied.own().map(|(program, hash)| (format!("own {program}"), format!("sha256:{hash}")));

@@ -19,7 +19,8 @@ pub(super) async fn origin(
     }
     for origin in [Origin::Registry, Origin::Packages] {
         // Steps that are not known (without Go, say) cannot be in the cache either.
-        if let Ok(steps) = plan::steps(versions, origin, &needed(origin)).await
+        if versions.pair_of(origin).is_ok()
+            && let Ok(steps) = plan::steps(versions, origin, &needed(origin)).await
             && all_here(cache, &steps).await?
         {
             tracing::debug!(%origin, "everything is in the cache");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::cache::{BoxError, Recipe, Workspace};
 use super::program::{Package, Program};
-use super::versions::Versions;
+use super::versions::{Minor, Versions};
 use super::{SupplyError, gocache};
 use crate::tool::{Tool, ToolError};
 
@@ -22,7 +22,14 @@ macro_rules! files {
     };
 }
 
-const KUBERNETES: Files = files!("modules/kubernetes": "go.mod", "go.sum");
+/// By minor version, which is the folder's name.
+const KUBERNETES: [(Minor, Files); 5] = [
+    (Minor(1, 36), files!("modules/kubernetes/1.36": "go.mod", "go.sum")),
+    (Minor(1, 35), files!("modules/kubernetes/1.35": "go.mod", "go.sum")),
+    (Minor(1, 34), files!("modules/kubernetes/1.34": "go.mod", "go.sum")),
+    (Minor(1, 33), files!("modules/kubernetes/1.33": "go.mod", "go.sum")),
+    (Minor(1, 32), files!("modules/kubernetes/1.32": "go.mod", "go.sum")),
+];
 const ETCD: Files = files!("modules/etcd": "go.mod", "go.sum");
 const COREDNS: Files = files!("modules/coredns": "go.mod", "go.sum", "main.go");
 const ISTIO: Files = files!("modules/istio": "go.mod", "go.sum");
@@ -35,7 +42,6 @@ const PAUSE: Files = files!("apps/pause": "go.mod", "main.go");
 struct Build {
     name: &'static str,
     title: &'static str,
-    files: Files,
     upstream: Upstream,
     tags: &'static str,
     /// Seconds that it takes on two cores, with empty caches, after the builds before it.
@@ -47,10 +53,10 @@ struct Build {
 enum Upstream {
     Kubernetes,
     Istio,
-    /// Upstream module, and its version in `versions.yaml`.
-    Plain(&'static str, fn(&Versions) -> &str),
+    /// The wrapper, the upstream module, and its version in `versions.yaml`.
+    Plain(Files, &'static str, fn(&Versions) -> &str),
     /// Our own.
-    Own,
+    Own(Files),
 }
 
 /// The builds, the longest first: what fails, fails before much time is spent. Programs of one build are linked while
@@ -59,7 +65,6 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "kubernetes-control",
         title: "Kubernetes' API server, controller manager and kube-proxy",
-        files: KUBERNETES,
         upstream: Upstream::Kubernetes,
         tags: "",
         usual: 480,
@@ -67,7 +72,6 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "istio-control",
         title: "Istio's control plane and istioctl",
-        files: ISTIO,
         upstream: Upstream::Istio,
         tags: "vtprotobuf,disable_pgv",
         usual: 420,
@@ -75,7 +79,6 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "istio-agent",
         title: "Istio's proxy agent",
-        files: ISTIO,
         upstream: Upstream::Istio,
         tags: "agent,disable_pgv,grpcnotrace,retrynotrace",
         usual: 16,
@@ -83,7 +86,6 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "echo",
         title: "Istio's echo server and client",
-        files: ISTIO,
         upstream: Upstream::Istio,
         tags: "vtprotobuf,disable_pgv",
         usual: 20,
@@ -91,23 +93,20 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "etcd",
         title: "etcd",
-        files: ETCD,
-        upstream: Upstream::Plain("go.etcd.io/etcd/server/v3", |v| &v.packages.etcd),
+        upstream: Upstream::Plain(ETCD, "go.etcd.io/etcd/server/v3", |v| &v.packages.etcd),
         tags: "",
         usual: 37,
     },
     Build {
         name: "coredns",
         title: "CoreDNS",
-        files: COREDNS,
-        upstream: Upstream::Plain("github.com/coredns/coredns", |v| &v.packages.coredns),
+        upstream: Upstream::Plain(COREDNS, "github.com/coredns/coredns", |v| &v.packages.coredns),
         tags: "",
         usual: 50,
     },
     Build {
         name: "kubernetes-node",
         title: "Kubernetes' scheduler, kubelet and command lines",
-        files: KUBERNETES,
         upstream: Upstream::Kubernetes,
         tags: "",
         usual: 150,
@@ -115,20 +114,18 @@ const BUILDS: [Build; 10] = [
     Build {
         name: "kind",
         title: "kind",
-        files: KIND,
-        upstream: Upstream::Plain("sigs.k8s.io/kind", |v| &v.kind),
+        upstream: Upstream::Plain(KIND, "sigs.k8s.io/kind", |v| &v.kind),
         tags: "",
         usual: 20,
     },
     Build {
         name: "helloworld",
         title: "the helloworld server",
-        files: HELLOWORLD,
-        upstream: Upstream::Own,
+        upstream: Upstream::Own(HELLOWORLD),
         tags: "",
         usual: 3,
     },
-    Build { name: "pause", title: "the pause program", files: PAUSE, upstream: Upstream::Own, tags: "", usual: 3 },
+    Build { name: "pause", title: "the pause program", upstream: Upstream::Own(PAUSE), tags: "", usual: 3 },
 ];
 
 /// Programs that one `go build` makes, in one version.
@@ -148,42 +145,59 @@ pub(super) struct GoBuild {
 }
 
 /// The builds that make `wanted`.
-pub(super) fn builds(versions: &Versions, wanted: &dyn Fn(Program) -> bool) -> Vec<GoBuild> {
-    all(versions).into_iter().filter(|b| b.packages.iter().any(|(_, p)| wanted(*p))).collect()
-}
-
-fn all(versions: &Versions) -> Vec<GoBuild> {
-    BUILDS.iter().map(|build| build.of(versions)).collect()
+///
+/// # Errors
+/// When a version that was asked for does not come from packages.
+pub(super) fn builds(versions: &Versions, wanted: &dyn Fn(Program) -> bool) -> Result<Vec<GoBuild>, SupplyError> {
+    let makes_some = |build: &&Build| build.packages().iter().any(|(_, program)| wanted(*program));
+    BUILDS.iter().filter(makes_some).map(|build| build.of(versions)).collect()
 }
 
 impl Build {
-    fn of(&self, versions: &Versions) -> GoBuild {
-        let packages = &versions.packages;
+    fn of(&self, versions: &Versions) -> Result<GoBuild, SupplyError> {
         let plain = || "-s -w".to_owned();
-        let (upstream, ldflags, reports) = match self.upstream {
+        let (files, upstream, ldflags, reports) = match self.upstream {
             Upstream::Kubernetes => {
-                let version = packages.kubernetes.clone();
-                (Some(("k8s.io/kubernetes", version.clone())), kubernetes_ldflags(&version), version)
+                let version = versions.kubernetes_package()?.to_owned();
+                let upstream = Some((KUBERNETES_MODULE, version.clone()));
+                (kubernetes_files(&version)?, upstream, kubernetes_ldflags(&version), version)
             }
             Upstream::Istio => {
-                let version = packages.istio.version.clone();
+                let version = versions.packages.istio.version.clone();
                 let set = format!("-s -w -X istio.io/istio/pkg/version.buildVersion={version}");
-                (Some(("istio.io/istio", packages.istio.module.clone())), set, version)
+                (ISTIO, Some(("istio.io/istio", versions.packages.istio.module.clone())), set, version)
             }
-            Upstream::Plain(module, version) => {
+            Upstream::Plain(files, module, version) => {
                 let version = version(versions).to_owned();
-                (Some((module, version.clone())), plain(), version.trim_start_matches('v').to_owned())
+                (files, Some((module, version.clone())), plain(), version.trim_start_matches('v').to_owned())
             }
-            Upstream::Own => (None, plain(), String::new()),
+            Upstream::Own(files) => (files, None, plain(), String::new()),
         };
+        let (packages, &Self { name, title, tags, usual, .. }) = (self.packages(), self);
+        Ok(GoBuild { name, title, files, upstream, packages, tags, ldflags, reports, usual })
+    }
+
+    /// Main packages, and the programs that they are.
+    fn packages(&self) -> Vec<(&'static str, Program)> {
         let package = |program: &Program| match program.record().package {
             Package::Go { build, package } if build == self.name => Some((package, *program)),
             _ => None,
         };
-        let packages = Program::ALL.iter().filter_map(package).collect();
-        let Self { name, title, files, tags, usual, .. } = *self;
-        GoBuild { name, title, files, upstream, packages, tags, ldflags, reports, usual }
+        Program::ALL.iter().filter_map(package).collect()
     }
+}
+
+const KUBERNETES_MODULE: &str = "k8s.io/kubernetes";
+
+/// The wrapper of a Kubernetes version, by its minor.
+fn kubernetes_files(version: &str) -> Result<Files, SupplyError> {
+    let minor: Minor = version.parse()?;
+    let found = KUBERNETES.iter().find(|(of, _)| *of == minor);
+    found.map(|(_, files)| *files).ok_or_else(|| {
+        let pinned = KUBERNETES.iter().filter_map(|(_, files)| required(files[0].1, KUBERNETES_MODULE));
+        let pinned = pinned.collect::<Vec<_>>().join(", ");
+        SupplyError::Unpinned { module: KUBERNETES_MODULE, version: version.to_owned(), pinned }
+    })
 }
 
 /// kubeadm refuses to work for a Kubernetes that does not know its own version.
@@ -368,17 +382,32 @@ mod tests {
 
     #[test]
     fn every_wrapper_requires_the_version_that_versions_yaml_names() {
-        for build in all(&Versions::built_in().unwrap()) {
-            build.check().unwrap();
+        let versions = Versions::built_in().unwrap();
+        for version in &versions.packages.kubernetes {
+            let chosen = versions.clone().with_pair(None, Some(version.parse().unwrap())).unwrap();
+            for build in builds(&chosen, &|_| true).unwrap() {
+                build.check().unwrap();
+            }
         }
     }
 
     #[test]
+    fn a_minor_version_without_a_wrapper_is_refused_with_those_that_there_are() {
+        let mut versions = Versions::built_in().unwrap();
+        versions.packages.kubernetes.push("v1.31.9".into());
+        versions.packages.kubernetes_minor = Minor(1, 31);
+        let error = builds(&versions, &|p| p == Program::KubeProxy).unwrap_err();
+        insta::assert_snapshot!(error.to_string(), @"versions.yaml asks for k8s.io/kubernetes v1.31.9 from packages, but harness/supply/modules pins v1.36.3, v1.35.4, v1.34.4, v1.33.13, v1.32.13 (hint: `docs/supply.md` shows how to change it; `--source registry` does not need it)");
+    }
+
+    #[test]
     fn coredns_shares_the_modules_of_the_kubernetes_that_is_supplied() {
-        let version = Versions::built_in().unwrap().packages.kubernetes.replacen("v1.", "v0.", 1);
+        let versions = Versions::built_in().unwrap();
+        let kubernetes = versions.kubernetes_package().unwrap();
+        let (files, version) = (kubernetes_files(kubernetes).unwrap(), kubernetes.replacen("v1.", "v0.", 1));
         for module in ["api", "apimachinery", "client-go"] {
             let line = format!("k8s.io/{module} => k8s.io/{module} {version}\n");
-            assert!(COREDNS[0].1.contains(&line) && KUBERNETES[0].1.contains(&line), "{line}");
+            assert!(COREDNS[0].1.contains(&line) && files[0].1.contains(&line), "{line}");
         }
     }
 
@@ -386,14 +415,14 @@ mod tests {
     fn another_version_than_the_wrappers_is_refused() {
         let mut versions = Versions::built_in().unwrap();
         versions.packages.etcd = "v3.6.9".into();
-        let builds = builds(&versions, &|p| p == Program::Etcd);
+        let builds = builds(&versions, &|p| p == Program::Etcd).unwrap();
         insta::assert_snapshot!(builds[0].check().unwrap_err().to_string(), @"versions.yaml asks for go.etcd.io/etcd/server/v3 v3.6.9 from packages, but harness/supply/modules pins v3.6.8 (hint: `docs/supply.md` shows how to change it; `--source registry` does not need it)");
     }
 
     #[test]
     fn a_recipe_depends_on_all_that_goes_into_the_build() {
         let versions = Versions::built_in().unwrap();
-        let build = |p| builds(&versions, &|q| q == p).remove(0);
+        let build = |p| builds(&versions, &|q| q == p).unwrap().remove(0);
         let key = |b: &GoBuild| b.recipe("go1.26.8", "amd64").key();
         let agent = build(Program::PilotAgent);
         assert_ne!(key(&agent), agent.recipe("go1.26.9", "amd64").key());
@@ -411,7 +440,7 @@ mod tests {
                 assert!(BUILDS.iter().any(|b| b.name == build), "{program}: no build is named {build}");
             }
         }
-        for build in all(&Versions::built_in().unwrap()) {
+        for build in builds(&Versions::built_in().unwrap(), &|_| true).unwrap() {
             assert!(!build.packages.is_empty(), "{}", build.name);
         }
     }
@@ -419,8 +448,11 @@ mod tests {
     #[test]
     fn only_what_is_wanted_is_built() {
         let versions = Versions::built_in().unwrap();
-        let names: Vec<_> =
-            builds(&versions, &|p| matches!(p, Program::Etcd | Program::Pause)).iter().map(|b| b.name).collect();
+        let names: Vec<_> = builds(&versions, &|p| matches!(p, Program::Etcd | Program::Pause))
+            .unwrap()
+            .iter()
+            .map(|b| b.name)
+            .collect();
         assert_eq!(names, ["etcd", "pause"]);
     }
 

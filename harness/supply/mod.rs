@@ -25,6 +25,7 @@ use crate::tool::ToolError;
 use gocache::GoCaches;
 use plan::{BuildStep, How};
 use program::Component;
+use progress::Progress;
 
 mod addon;
 mod announce;
@@ -44,6 +45,7 @@ mod maven;
 mod overrides;
 mod plan;
 pub mod program;
+mod progress;
 mod prune;
 mod recipe;
 mod registry;
@@ -249,8 +251,9 @@ async fn ensure_in(
         purpose.programs(origin).into_iter().filter(|p| !have(p)).collect()
     };
     let origin = choose::origin(cache, source, versions, &needed).await?;
-    let (kubernetes, istio) = origin_versions(versions, origin)?;
-    versions.check_pair(&istio, &kubernetes)?;
+    let (kubernetes, istio) = versions.pair_of(origin)?;
+    versions.check_pair(istio, kubernetes)?;
+    let (kubernetes, istio) = (kubernetes.to_owned(), istio.to_owned());
     let mut programs = BTreeMap::new();
     for (program, path) in overrides {
         let expected = expected_version(versions, *program, &kubernetes, &istio);
@@ -283,17 +286,6 @@ async fn kind_at_hand(purpose: Purpose, versions: &Versions) -> Option<Piece> {
     if purpose == Purpose::Kind { overrides::kind_on_path(&versions.kind).await } else { None }
 }
 
-/// Kubernetes and Istio as they come from there.
-fn origin_versions(versions: &Versions, origin: Origin) -> Result<(String, String), VersionsError> {
-    Ok(match origin {
-        Origin::Packages => (versions.packages.kubernetes.clone(), versions.packages.istio.version.clone()),
-        Origin::Registry => (
-            versions.kubernetes_images(versions.registry.kubernetes_minor)?.version.clone(),
-            versions.istio_images(versions.registry.istio_minor)?.version.clone(),
-        ),
-    })
-}
-
 /// What one's own build is compared with.
 fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'a str, istio: &'a str) -> &'a str {
     match program.record().part {
@@ -305,27 +297,38 @@ fn expected_version<'a>(versions: &'a Versions, program: Program, kubernetes: &'
 
 /// Makes what is missing: compiles one after the other (each uses every processor), downloads beside it.
 async fn make_all<'a>(cache: &Cache, steps: &'a [BuildStep]) -> Result<Vec<(&'a BuildStep, Item)>, SupplyError> {
-    announce::announce(cache, steps).await?;
+    let progress = Progress::new(announce::announce(cache, steps).await?);
     let go = match runs_go(cache, steps).await? {
         true => Some(GoCaches::open(cache)?),
         false => None,
     };
     let (compiled, fetched): (Vec<_>, Vec<_>) = steps.iter().partition(|s| s.how.compiles());
+    let shown = &progress;
     let lane = |steps: Vec<&'a BuildStep>| async move {
         let mut items = Vec::new();
         for step in steps {
             let item = cache.item(&step.recipe, |space| step.how.make(space)).await?;
+            shown.ready(step.recipe.what());
             items.push((step, item));
         }
         Ok::<_, SupplyError>(items)
     };
     let downloads = prefetch(cache, &compiled);
-    // `biased`: starts the first build before its modules' turn in the other lanes comes.
-    let (mut items, more, ()) = tokio::try_join!(biased; lane(compiled.clone()), lane(fetched), async {
-        downloads.await;
-        Ok(())
-    })?;
-    items.extend(more);
+    let everything = async {
+        // `biased`: starts the first build before its modules' turn in the other lanes comes.
+        let (mut items, more, ()) = tokio::try_join!(biased; lane(compiled.clone()), lane(fetched), async {
+            downloads.await;
+            Ok(())
+        })?;
+        items.extend(more);
+        Ok::<_, SupplyError>(items)
+    };
+    let items = tokio::select! {
+        biased;
+        items = everything => items?,
+        never = shown.show() => match never {},
+    };
+    progress.done();
     if let Some(go) = go {
         go.finish().await;
     }

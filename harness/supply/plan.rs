@@ -124,7 +124,7 @@ async fn from_packages(versions: &Versions, needed: &[Program]) -> Result<Vec<Bu
         let provides = BTreeMap::from([(*program, program.name().to_owned())]);
         steps.push(BuildStep { recipe, provides, how });
     }
-    steps.extend(from_go(gobuild::builds(versions, &|p| needed.contains(&p))).await?);
+    steps.extend(from_go(gobuild::builds(versions, &|p| needed.contains(&p))?).await?);
     Ok(steps)
 }
 
@@ -217,7 +217,7 @@ mod tests {
     fn netns_builds_nothing_that_it_does_not_need() {
         let versions = Versions::built_in().unwrap();
         let needed = Purpose::Netns.programs(Origin::Packages);
-        for build in gobuild::builds(&versions, &|p| needed.contains(&p)) {
+        for build in gobuild::builds(&versions, &|p| needed.contains(&p)).unwrap() {
             for program in build.provides().keys() {
                 assert!(needed.contains(program), "{program}");
             }

@@ -64,17 +64,16 @@ fn size(path: &Path) -> u64 {
 /// The folders of all items that are named.
 async fn named(cache: &Cache, versions: &Versions) -> Result<BTreeSet<String>, SupplyError> {
     let mut named = BTreeSet::new();
-    let mut pairs = vec![versions.clone()];
+    let mut pairs = vec![(Origin::Registry, versions.clone())];
     for pair in &versions.matrix {
-        pairs.push(versions.clone().with_pair(Some(pair.istio), Some(pair.kubernetes))?);
+        let chosen = versions.clone().with_pair(Some(pair.istio), Some(pair.kubernetes))?;
+        pairs.push((Origin::Registry, chosen));
     }
-    for (index, versions) in pairs.iter().enumerate() {
-        for origin in [Origin::Registry, Origin::Packages] {
-            // Packages have one pair.
-            if origin == Origin::Registry || index == 0 {
-                of_origin(cache, versions, origin, &mut named).await?;
-            }
-        }
+    for version in &versions.packages.kubernetes {
+        pairs.push((Origin::Packages, versions.clone().with_pair(None, Some(version.parse()?))?));
+    }
+    for (origin, versions) in pairs {
+        of_origin(cache, &versions, origin, &mut named).await?;
     }
     Ok(named)
 }
@@ -104,7 +103,8 @@ async fn of_origin(
             pieces.insert(*program, Piece { path: file.into(), identity });
         }
     }
-    let (kubernetes, istio) = super::origin_versions(versions, origin)?;
+    let (kubernetes, istio) = versions.pair_of(origin)?;
+    let (kubernetes, istio) = (kubernetes.to_owned(), istio.to_owned());
     let supplied = Supplied {
         origin,
         versions: versions.clone(),

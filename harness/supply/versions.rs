@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use super::Origin;
 use super::image::ImageRef;
 use super::program::Program;
 use crate::source::{self, Located, Problem, Problems, Source};
@@ -38,6 +39,14 @@ pub enum VersionsError {
         minor: Minor,
         /// What would do, parted by commas.
         known: String,
+    },
+    /// A pair that comes from nowhere.
+    #[error("{registry}; {packages}")]
+    Nowhere {
+        /// Why not from a registry.
+        registry: Box<VersionsError>,
+        /// Why not from packages.
+        packages: Box<VersionsError>,
     },
     /// A version that is none.
     #[error("{0}")]
@@ -95,14 +104,20 @@ pub struct Versions {
     pub matrix: Vec<Located<Pair>>,
     /// What each image holds.
     pub images: Vec<Located<Image>>,
+    /// The Istio that was asked for; packages have one only.
+    #[serde(skip)]
+    asked_istio: Option<Minor>,
 }
 
 /// Versions of what is built from packages.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// Kubernetes, with `v`.
-    pub kubernetes: String,
+    /// The Kubernetes that is used unless another is asked for.
+    #[serde(rename = "kubernetes-minor")]
+    pub kubernetes_minor: Minor,
+    /// Kubernetes, with `v`: one per minor version.
+    pub kubernetes: Vec<String>,
     /// etcd, with `v`.
     pub etcd: String,
     /// CoreDNS, with `v`.
@@ -244,7 +259,8 @@ struct Defaults {
 
 #[derive(Debug, Deserialize)]
 struct DefaultPackages {
-    kubernetes: Located<String>,
+    #[serde(rename = "kubernetes-minor")]
+    kubernetes_minor: Located<Minor>,
     istio: DefaultIstio,
 }
 
@@ -263,17 +279,19 @@ struct DefaultImages {
 impl Defaults {
     fn check(&self, versions: &Versions, file: &Arc<Source>) -> Vec<Problem> {
         let Self { packages, registry } = self;
-        let (istio, kubernetes) = (registry.istio_minor.to_string(), registry.kubernetes_minor.to_string());
+        let minor = |minor: &Located<Minor>| minor.with(minor.to_string());
         let pairs = [
-            (packages.istio.version.clone(), packages.kubernetes.clone()),
-            (registry.istio_minor.with(istio), registry.kubernetes_minor.with(kubernetes)),
+            (packages.istio.version.clone(), minor(&packages.kubernetes_minor)),
+            (minor(&registry.istio_minor), minor(&registry.kubernetes_minor)),
         ];
         let wrong = pairs.into_iter().filter_map(|(istio, kubernetes)| {
             let error = versions.check_pair(&istio, &kubernetes).err()?;
             let at = if matches!(error, VersionsError::Unknown { .. }) { &istio } else { &kubernetes };
             Some(Problem::with(file, at, error.to_string()).help("`support` in this file lists the supported pairs"))
         });
-        wrong.collect()
+        let unlisted = versions.kubernetes_package().err();
+        let unlisted = unlisted.map(|error| Problem::with(file, &packages.kubernetes_minor, error.to_string()));
+        wrong.chain(unlisted).collect()
     }
 }
 
@@ -376,17 +394,59 @@ impl Versions {
         Err(VersionsError::Unsupported { istio, kubernetes, supported: list(supported) })
     }
 
-    /// The same versions with another pair for the registry, if one is given.
+    /// The same versions with another pair, if one is given: of the registry, of packages, or of both.
     ///
     /// # Errors
-    /// When it is not in the file, or Istio does not support it.
+    /// When neither has it, or Istio does not support it.
     pub fn with_pair(mut self, istio: Option<Minor>, kubernetes: Option<Minor>) -> Result<Self, VersionsError> {
         self.registry.istio_minor = istio.unwrap_or(self.registry.istio_minor);
         self.registry.kubernetes_minor = kubernetes.unwrap_or(self.registry.kubernetes_minor);
-        self.istio_images(self.registry.istio_minor)?;
-        self.kubernetes_images(self.registry.kubernetes_minor)?;
-        self.check_pair(&self.registry.istio_minor.to_string(), &self.registry.kubernetes_minor.to_string())?;
-        Ok(self)
+        self.packages.kubernetes_minor = kubernetes.unwrap_or(self.packages.kubernetes_minor);
+        self.asked_istio = istio;
+        let pair = |origin| {
+            let (kubernetes, istio) = self.pair_of(origin)?;
+            self.check_pair(istio, kubernetes)
+        };
+        match (pair(Origin::Registry), pair(Origin::Packages)) {
+            (Err(registry), Err(packages)) => {
+                let (registry, packages) = (Box::new(registry), Box::new(packages));
+                Err(VersionsError::Nowhere { registry, packages })
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Kubernetes and Istio as they come from there.
+    ///
+    /// # Errors
+    /// [`VersionsError::Unknown`] when what was asked for does not come from there.
+    pub fn pair_of(&self, origin: Origin) -> Result<(&str, &str), VersionsError> {
+        Ok(match origin {
+            Origin::Packages => (self.kubernetes_package()?, self.istio_package()?),
+            Origin::Registry => (
+                &self.kubernetes_images(self.registry.kubernetes_minor)?.version,
+                &self.istio_images(self.registry.istio_minor)?.version,
+            ),
+        })
+    }
+
+    /// The Kubernetes version that packages give, with `v`.
+    ///
+    /// # Errors
+    /// [`VersionsError::Unknown`] when what was asked for does not come from packages.
+    pub(super) fn kubernetes_package(&self) -> Result<&str, VersionsError> {
+        let packages = &self.packages;
+        of_minor("Kubernetes from packages:", packages.kubernetes_minor, &packages.kubernetes, |v| v)
+            .map(String::as_str)
+    }
+
+    /// The Istio version that packages give.
+    fn istio_package(&self) -> Result<&str, VersionsError> {
+        let version = &self.packages.istio.version;
+        let only = std::slice::from_ref(version);
+        self.asked_istio
+            .map_or(Ok(version), |minor| of_minor("Istio from packages:", minor, only, |v| v))
+            .map(String::as_str)
     }
 
     /// Istio's images of a minor version.
@@ -439,9 +499,13 @@ mod tests {
     #[test]
     fn the_file_of_this_repository_is_sound() {
         let versions = Versions::built_in().unwrap();
-        let p = &versions.packages;
-        versions.check_pair(&p.istio.version, &p.kubernetes).unwrap();
-        versions.clone().with_pair(None, None).unwrap();
+        for version in &versions.packages.kubernetes {
+            let minor = version.parse().unwrap();
+            let chosen = versions.clone().with_pair(None, Some(minor)).unwrap();
+            let (kubernetes, istio) = chosen.pair_of(Origin::Packages).unwrap();
+            assert_eq!(kubernetes, version);
+            versions.check_pair(istio, kubernetes).unwrap();
+        }
         assert!(!versions.matrix.is_empty());
     }
 
@@ -471,14 +535,19 @@ mod tests {
         "Istio 1.30 does not support Kubernetes 1.37"
     )]
     #[case::unsupported_default(
-        "kubernetes-minor: \"1.34\"",
-        "kubernetes-minor: \"1.37\"",
+        "kubernetes-minor: \"1.34\"\n  kubernetes:\n",
+        "kubernetes-minor: \"1.37\"\n  kubernetes:\n",
         "Istio 1.30 does not support Kubernetes 1.37"
     )]
     #[case::unsupported_packages(
-        "  kubernetes: v1.34.4",
-        "  kubernetes: v1.37.0",
+        "kubernetes-minor: \"1.34\"\n  kubernetes: [",
+        "kubernetes-minor: \"1.37\"\n  kubernetes: [v1.37.0, ",
         "Istio 1.31 does not support Kubernetes 1.37"
+    )]
+    #[case::unlisted_packages(
+        "kubernetes-minor: \"1.34\"\n  kubernetes: [",
+        "kubernetes-minor: \"1.31\"\n  kubernetes: [",
+        "Kubernetes from packages: 1.31 is not in versions.yaml (known: v1.36.3, v1.35.4"
     )]
     #[case::unknown_istio("istio-minor: \"1.30\"", "istio-minor: \"1.12\"", "Istio 1.12 is not in versions.yaml")]
     #[case::no_program("{ /pause: pause }", "{ /pause: break }", "break")]
@@ -496,10 +565,48 @@ mod tests {
     fn a_pair_is_chosen_by_minor() {
         let versions = Versions::built_in().unwrap();
         let chosen = versions.clone().with_pair(None, Some(Minor(1, 36))).unwrap();
-        assert_eq!(chosen.registry.kubernetes_minor, Minor(1, 36));
-        let error = versions.clone().with_pair(None, Some(Minor(1, 20))).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"Kubernetes from a registry: 1.20 is not in versions.yaml (known: v1.37.0, v1.36.4, v1.35.8, v1.34.11)");
-        assert!(matches!(versions.with_pair(None, Some(Minor(1, 37))), Err(VersionsError::Unsupported { .. })));
+        assert_eq!(chosen.pair_of(Origin::Registry).unwrap(), ("v1.36.4", "1.30.4"));
+        assert_eq!(chosen.pair_of(Origin::Packages).unwrap(), ("v1.36.3", "1.31-dev"));
+    }
+
+    #[rstest]
+    #[case::packages_only(
+        None,
+        Some(Minor(1, 32)),
+        Err("Kubernetes from a registry: 1.32 is not in versions.yaml (known: v1.37.0, v1.36.4, v1.35.8, v1.34.11)"),
+        Ok("v1.32.13")
+    )]
+    #[case::registry_only(
+        Some(Minor(1, 30)),
+        None,
+        Ok("v1.34.11"),
+        Err("Istio from packages: 1.30 is not in versions.yaml (known: 1.31-dev)")
+    )]
+    fn what_comes_from_one_source_only_is_refused_by_the_other(
+        #[case] istio: Option<Minor>,
+        #[case] kubernetes: Option<Minor>,
+        #[case] registry: Result<&str, &str>,
+        #[case] packages: Result<&str, &str>,
+    ) {
+        let versions = Versions::built_in().unwrap().with_pair(istio, kubernetes).unwrap();
+        for (origin, expected) in [(Origin::Registry, registry), (Origin::Packages, packages)] {
+            let found = versions.pair_of(origin).map(|(kubernetes, _)| kubernetes).map_err(|e| e.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned));
+        }
+    }
+
+    #[rstest]
+    #[case(
+        Minor(1, 20),
+        "Kubernetes from a registry: 1.20 is not in versions.yaml (known: v1.37.0, v1.36.4, v1.35.8, v1.34.11); Kubernetes from packages: 1.20 is not in versions.yaml (known: v1.36.3, v1.35.4, v1.34.4, v1.33.13, v1.32.13)"
+    )]
+    #[case(
+        Minor(1, 37),
+        "Istio 1.30 does not support Kubernetes 1.37 (supported with Istio 1.30: 1.32, 1.33, 1.34, 1.35, 1.36); Kubernetes from packages: 1.37 is not in versions.yaml (known: v1.36.3, v1.35.4, v1.34.4, v1.33.13, v1.32.13)"
+    )]
+    fn what_comes_from_nowhere_is_refused_with_all_that_would_do(#[case] minor: Minor, #[case] message: &str) {
+        let error = Versions::built_in().unwrap().with_pair(None, Some(minor)).unwrap_err();
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -58,7 +58,7 @@ const ISTIO: [(&str, &str); 5] = [
 
 pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyError> {
     let packages = &supplied.versions.packages;
-    let what = format!("the node image with Kubernetes {} and Istio {}", packages.kubernetes, packages.istio.version);
+    let what = format!("the node image with Kubernetes {} and Istio {}", supplied.kubernetes, packages.istio.version);
     let mut recipe = Recipe::new("node-image", what)
         .with("debian", debian().key())
         .with("kind", &supplied.versions.kind)
@@ -71,7 +71,7 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
     let image = |name: &str| format!("{hub}/{name}:{}", packages.istio.version);
     let images = Images {
         node: String::new(),
-        kubernetes: packages.kubernetes.clone(),
+        kubernetes: supplied.kubernetes.clone(),
         istio_tag: packages.istio.version.clone(),
         helloworld: BTreeMap::from(["v1", "v2"].map(|v| (v.to_owned(), image(&format!("examples-helloworld-{v}"))))),
         echo: image("app"),
@@ -246,7 +246,7 @@ fn node_files(supplied: &Supplied, base: &Path) -> Result<Tree, BoxError> {
         let copy = Content::Copy(supplied.program(program)?.to_owned());
         tree.insert(format!("usr/bin/{program}"), (0o755, copy));
     }
-    let version = Content::Text(supplied.versions.packages.kubernetes.clone());
+    let version = Content::Text(supplied.kubernetes.clone());
     tree.insert("kind/version".to_owned(), (0o644, version));
     tree.insert("kind/manifests/default-cni.yaml".to_owned(), (0o644, Content::Text(DEFAULT_CNI.to_owned())));
     Ok(tree)
