@@ -1,7 +1,8 @@
 //! Wrong input is wrong input: files of the kinds that people bring, each with its right verdict.
 //!
 //! `tests/cases/` holds scenarios that must be refused without a cluster (`offline/`), by the clusters of an environment
-//! (`online/`), and those beside them that must pass (`passes/`). `tests/fails/` holds scenarios whose expectation must fail.
+//! (`online/`), those beside them that must pass (`passes/`), those that must fail (`fails/`), and those that
+//! must be inconclusive (`inconclusive/`). `tests/fails/` holds scenarios whose expectation must fail.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
@@ -23,7 +24,7 @@ fn project() -> tempfile::TempDir {
     let copy = |from: PathBuf, to: PathBuf| {
         assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
     };
-    for name in ["offline", "online", "passes", "settings", "kind-configs"] {
+    for name in ["offline", "online", "passes", "fails", "inconclusive", "settings", "kind-configs"] {
         copy(root().join("tests/cases").join(name), folder.path().join(name));
     }
     copy(root().join("kind-configs/vpn"), folder.path().join("kind-configs/vpn"));
@@ -161,6 +162,30 @@ fn what_clusters_accept_passes() {
     let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "passes"]);
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}");
+}
+
+#[test]
+fn what_held_before_the_change_is_inconclusive() {
+    if netns_is_missing() {
+        return;
+    }
+    let (project, state) = (project(), tempfile::tempdir().unwrap());
+    let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "inconclusive"]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{printed}");
+    assert!(printed.contains("the expectations already held before the change"), "{printed}");
+}
+
+#[test]
+fn without_the_mesh_config_of_their_topology_they_fail() {
+    if netns_is_missing() {
+        return;
+    }
+    let (project, state) = (project(), tempfile::tempdir().unwrap());
+    let output = meshproof(project.path(), state.path(), &["run", "--provider", "netns", "fails"]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("✗ fail ") && printed.contains("refused"), "{printed}");
 }
 
 /// `tests/fails/`: an expectation each, in a mesh that is healthy and does something else.

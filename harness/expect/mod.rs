@@ -24,6 +24,8 @@ mod judge_tests;
 #[cfg(test)]
 mod power_tests;
 #[cfg(test)]
+mod rates_of_all_tests;
+#[cfg(test)]
 mod rates_tests;
 
 pub use check::{Caller, Mistakes, Protocol};

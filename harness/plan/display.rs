@@ -50,8 +50,8 @@ impl fmt::Display for View {
                     let timeout = Span(*timeout);
                     writeln!(f, "  {n}. wait for {object} in {cluster}: {until}, at most {timeout} {at}")?;
                 }
-                ActionView::Scale { version, cluster, replicas } => {
-                    writeln!(f, "  {n}. scale helloworld {version} in {cluster} to {} {at}", pods(*replicas))?;
+                ActionView::Scale { service, version, cluster, replicas } => {
+                    writeln!(f, "  {n}. scale {service} {version} in {cluster} to {} {at}", pods(*replicas))?;
                 }
                 ActionView::Fault { name, cluster } => writeln!(f, "  {n}. break {cluster}: {name} {at}")?,
                 ActionView::Clear { name, cluster } => writeln!(f, "  {n}. clear {cluster}: {name} {at}")?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::apply::Manifest;
-use crate::scenario::{Call, LoadedScenario, Manifests, Step, Workload};
+use crate::scenario::{Call, LoadedScenario, Manifests, Step};
 use crate::topology::Topology;
 
 use super::{Action, Change, Plan, PlannedCall, PlannedChange, PlannedStep, PlannedWait, Restarted};
@@ -91,12 +91,16 @@ fn change(step: &Step, loaded: &LoadedScenario, topology: &Topology, files: &Fil
                 (None, pods) => Restarted::Pods(pods.as_ref().map(|pods| pods.to_string()).unwrap_or_default()),
             },
         },
-        Step::Scale(scale) => Change::Scale {
-            version: scale.version.value.clone(),
-            cluster: scale.cluster.value.clone(),
-            namespace: namespace_of(loaded, &scale.version, &scale.cluster),
-            replicas: scale.replicas.value,
-        },
+        Step::Scale(scale) => {
+            let (service, namespace) = server_of(loaded, &scale.version, &scale.cluster);
+            Change::Scale {
+                service,
+                version: scale.version.value.clone(),
+                cluster: scale.cluster.value.clone(),
+                namespace,
+                replicas: scale.replicas.value,
+            }
+        }
         Step::Fault(fault) => Change::Fault { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
         Step::Clear(fault) => Change::Clear { name: fault.name.value.clone(), cluster: fault.cluster.value.clone() },
     })
@@ -107,10 +111,8 @@ fn of_file(files: &Files, named: Manifests<'_>) -> Vec<Manifest> {
 }
 
 /// The namespace of a `helloworld`; the scenario was checked, so there is exactly one.
-fn namespace_of(loaded: &LoadedScenario, version: &str, cluster: &str) -> String {
-    let mut found = loaded.scenario.workloads.iter().filter_map(|workload| match &workload.value {
-        Workload::Helloworld(h) if *h.version == version && *h.cluster == cluster => Some(h.namespace.value.clone()),
-        _ => None,
-    });
-    found.next().unwrap_or_default()
+fn server_of(loaded: &LoadedScenario, version: &str, cluster: &str) -> (String, String) {
+    let servers = loaded.scenario.workloads.iter().filter_map(|workload| workload.value.server());
+    let mut found = servers.filter(|(_, server)| *server.version == version && *server.cluster == cluster);
+    found.next().map(|(service, server)| (service.to_owned(), server.namespace.value.clone())).unwrap_or_default()
 }

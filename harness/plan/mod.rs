@@ -127,6 +127,8 @@ pub enum Change {
     },
     /// A `helloworld` gets another number of pods.
     Scale {
+        /// What it is a version of: `helloworld`, `echo`.
+        service: String,
         /// Its version.
         version: String,
         /// Where it runs.

@@ -175,9 +175,11 @@ pub enum ActionView {
         #[serde(serialize_with = "as_people_write_it")]
         timeout: Duration,
     },
-    /// Changes how many pods a `helloworld` has.
+    /// Changes how many pods a server has.
     Scale {
-        /// Which.
+        /// What it is a version of: `helloworld`, `echo`.
+        service: String,
+        /// Which version.
         version: String,
         /// Where.
         cluster: String,
@@ -348,9 +350,12 @@ fn step(step: &PlannedStep, ranges: &Ranges) -> StepView {
                     Restarted::Pods(selector) => format!("pods {selector} of {namespace}"),
                 },
             },
-            Change::Scale { version, cluster, replicas, .. } => {
-                ActionView::Scale { version: version.clone(), cluster: cluster.clone(), replicas: *replicas }
-            }
+            Change::Scale { service, version, cluster, replicas, .. } => ActionView::Scale {
+                service: service.clone(),
+                version: version.clone(),
+                cluster: cluster.clone(),
+                replicas: *replicas,
+            },
             Change::Fault { name, cluster } => ActionView::Fault { name: name.clone(), cluster: cluster.clone() },
             Change::Clear { name, cluster } => ActionView::Clear { name: name.clone(), cluster: cluster.clone() },
         },

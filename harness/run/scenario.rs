@@ -334,12 +334,12 @@ impl<'a> ScenarioRun<'a> {
                     }
                 }
             }
-            plan::Change::Scale { version, cluster, namespace, replicas } => {
+            plan::Change::Scale { service, version, cluster, namespace, replicas } => {
                 before = gate::before(&clusters, Change::endpoints(namespaces)).await?;
                 let cluster = self.environment.cluster(cluster)?;
                 let joined = self.environment.topology.joined_by(&cluster.name).map(|c| c.name.clone());
                 let joined = joined.map(|name| self.environment.cluster(&name)).transpose()?;
-                workload::scale(cluster, namespace, version, *replicas, joined).await?;
+                workload::scale(cluster, namespace, &format!("{service}-{version}"), *replicas, joined).await?;
             }
             plan::Change::Fault { name, cluster } => {
                 // A fault comes back when its effect is there: it has a gate of its own.

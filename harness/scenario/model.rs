@@ -219,11 +219,11 @@ impl Step {
     }
 }
 
-/// Change how many pods a `helloworld` has.
+/// Change how many pods a `helloworld` or an `echo` has.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
-    /// The version of the `helloworld` to change.
+    /// The version of the `helloworld` or `echo` to change.
     pub version: Located<String>,
     /// Where it runs.
     pub cluster: Located<String>,

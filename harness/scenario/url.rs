@@ -70,6 +70,10 @@ pub fn mistake(url: &str) -> Option<(String, &'static str)> {
         return Some((format!("`{url}` contains a space"), "write %20"));
     }
     match reqwest::Url::parse(&plain) {
+        Ok(parsed) if parsed.scheme() == "wss" => Some((
+            "unsupported scheme `wss`".to_owned(),
+            "expected ws://: the client of Istio's echo server cannot speak TLS for WebSocket; between sidecars ws:// is encrypted too",
+        )),
         Ok(parsed) if !matches!(parsed.scheme(), "http" | "https" | "grpc" | "tcp" | "ws") => {
             let expected = "expected http://, https://, grpc://, tcp:// or ws://";
             Some((format!("unsupported scheme `{}`", parsed.scheme()), expected))
@@ -147,6 +151,7 @@ mod tests {
     #[case::tcp_without_a_port("tcp://h", Some("`tcp://h` is more or less than a host and a port"))]
     #[case::grpc_with_a_path("grpc://h:1/x", Some("`grpc://h:1/x` is more or less than a host and a port"))]
     #[case::websocket("ws://h/x", None)]
+    #[case::websocket_over_tls("wss://h:8443/x", Some("unsupported scheme `wss`"))]
     #[case::brace("http://{cluster2}/", Some("`{cluster2}/` is not a placeholder"))]
     #[case::range("http://h/[1-9]", Some("`[1-9]` is not a placeholder"))]
     #[case::space("http://h/a b", Some("`http://h/a b` contains a space"))]

@@ -350,18 +350,17 @@ pub async fn namespaces(clusters: &[Cluster], owner: &str) -> Result<BTreeSet<St
 pub async fn scale(
     cluster: &Cluster,
     namespace: &str,
-    version: &str,
+    name: &str,
     replicas: u32,
     joined: Option<&Cluster>,
 ) -> Result<Vec<PodInfo>, WorkloadError> {
-    let name = desired::deployment_of(version);
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let params = PatchParams { field_manager: Some(apply::MANAGER.into()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-    api.patch(&name, &params, &patch).await.map_err(|e| WorkloadError::kube(cluster, "scale helloworld", e))?;
-    let pods = ready::scaled(cluster, namespace, &name).await?;
+    api.patch(name, &params, &patch).await.map_err(|e| WorkloadError::kube(cluster, "scale a Deployment", e))?;
+    let pods = ready::scaled(cluster, namespace, name).await?;
     if let Some(joined) = joined {
-        machines::entries(joined, namespace, &name, &pods).await?;
+        machines::entries(joined, namespace, name, &pods).await?;
     }
     Ok(pods)
 }

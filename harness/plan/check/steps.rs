@@ -152,20 +152,18 @@ fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
 
 fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
     checks.cluster(&scale.cluster);
-    let here: Vec<_> = checks.helloworlds().filter(|hello| hello.cluster.value == scale.cluster.value).collect();
-    match here.iter().filter(|hello| hello.version.value == scale.version.value).count() {
+    let servers = checks.scenario().workloads.iter().filter_map(|workload| workload.value.server());
+    let here: Vec<_> = servers.filter(|(_, server)| server.cluster.value == scale.cluster.value).collect();
+    match here.iter().filter(|(_, server)| server.version.value == scale.version.value).count() {
         1 => {}
         0 => {
-            let what = format!("no `helloworld` {} runs in {}", scale.version.value, scale.cluster.value);
-            let help = known(&scale.version, "versions there", here.iter().map(|hello| hello.version.as_str()));
+            let what = format!("no `helloworld` or `echo` {} runs in {}", scale.version.value, scale.cluster.value);
+            let help = known(&scale.version, "versions there", here.iter().map(|(_, server)| server.version.as_str()));
             checks.wrong(&scale.version, what, help);
         }
         _ => {
-            let what = format!(
-                "several `helloworld`s {} run in {}, in different namespaces",
-                scale.version.value, scale.cluster.value
-            );
-            checks.wrong(&scale.version, what, "`scale` is ambiguous");
+            let what = format!("several servers {} run in {}", scale.version.value, scale.cluster.value);
+            checks.wrong(&scale.version, what, "`scale` is ambiguous: give them different versions");
         }
     }
 }
