@@ -8,6 +8,11 @@
 //! curl has no switch for "a new connection per request"; the header `Connection: close` has that effect, because
 //! the server side (or the sidecar, which does not pass the header on) closes the connection after the reply.
 //!
+//! Each connection has a local port that is chosen here, from a range in which the kernel chooses none. Calls to a host that the
+//! sidecar does not know leave the pod from the sidecar, with a port that the kernel chose. When the server resets such a
+//! connection, the kernel's connection tracking keeps its entry for 10 s (`nf_conntrack_tcp_timeout_close`), and a connection from
+//! the same port to the same address goes the same way: past the sidecar. One call in ten was reset for that reason alone.
+//!
 //! Needs curl 7.75 (2021-02) for `exitcode` and `errormsg`.
 
 use std::time::Duration;
@@ -22,6 +27,16 @@ const BODY_LIMIT: usize = 16 * 1024;
 /// Between the values of headers in a line of `--write-out`: no header's value may hold it.
 const SEPARATOR: char = '\u{1f}';
 
+/// The local ports of connections: above those of the sidecar (15000 to 15090), below those that the kernel chooses
+/// (`net.ipv4.ip_local_port_range`: 32768 and up).
+const PORTS: std::ops::Range<u32> = 16384..32768;
+
+/// From one connection's first port to the next one's.
+const STEP: u32 = 4;
+
+/// Where a port is in use, curl tries the next ones, so many.
+const WINDOW: u32 = 16;
+
 /// The random words of one series of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Words {
@@ -29,12 +44,20 @@ pub(super) struct Words {
     pub nonce: String,
     /// At the start of each line of `--write-out`.
     pub marker: String,
+    /// Which of the [`PORTS`] the first connection has.
+    pub port: u32,
 }
 
 impl Words {
     pub fn new() -> Self {
         let word = || hex::encode(rand::random::<[u8; 8]>());
-        Self { nonce: word(), marker: format!("@{}", word()) }
+        Self { nonce: word(), marker: format!("@{}", word()), port: rand::random::<u16>().into() }
+    }
+
+    /// The local ports for the connection of that number, from 0.
+    fn ports(&self, connection: u32) -> String {
+        let first = PORTS.start + (self.port + connection * STEP) % (PORTS.end - PORTS.start - WINDOW);
+        format!("{first}-{}", first + WINDOW)
     }
 }
 
@@ -47,8 +70,9 @@ pub(super) struct Command {
 
 /// The command that sends all calls of `request`, ended after `budget`.
 ///
-/// Calls that differ by more than their number (headers with the user's number) are written to curl's standard input, as a
-/// configuration with one part for each user. A user with cookies of its own is a process of its own.
+/// Calls that differ by more than their number (the user's number in headers, the local port of a connection of their own) are
+/// written to curl's standard input, as a configuration with one part for each. A user with cookies of its own is a process of
+/// its own.
 pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Command {
     let timeout = ["timeout".to_owned(), budget.as_secs().max(1).to_string()];
     // Neither a curlrc file nor the environment may send the calls elsewhere.
@@ -56,24 +80,32 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Com
     let fail_early = request.fail_early.then(|| "--fail-early".to_owned());
     let flags = |options: Vec<Flag>| options.into_iter().flat_map(|(name, value)| [Some(format!("--{name}")), value]);
     let start = url(request, &words.nonce);
+    let per_user = request.calls_per_user.max(1);
     if request.cookies {
         let script = format!(
             "i=1; while [ $i -le {calls} ]; do j=$((i+{more})); [ $j -gt {calls} ] && j={calls}; \
-             \"$@\" \"$0[$i-$j]\" {stop}; i=$((j+1)); done",
+             p=$(({first}+({offset}+i*{STEP})%{count})); \"$@\" --local-port $p-$((p+{WINDOW})) --url \"$0[$i-$j]\" {stop}; i=$((j+1)); done",
             calls = request.calls,
-            more = request.calls_per_user.max(1) - 1,
+            more = per_user - 1,
+            first = PORTS.start,
+            offset = words.port,
+            count = PORTS.end - PORTS.start - WINDOW,
             stop = if request.fail_early { "|| exit" } else { "|| :" },
         );
         let shell = ["sh".to_owned(), "-c".to_owned(), script, start];
         let flags = flags(options(request, words, None)).flatten();
         let argv = timeout.into_iter().chain(shell).chain(curl).chain(fail_early).chain(flags);
-        return Command { argv: argv.chain(["--url".to_owned()]).collect(), stdin: String::new() };
+        return Command { argv: argv.collect(), stdin: String::new() };
     }
-    if request.headers.values().any(|value| value.contains(USER)) {
-        let part = |user: u32| {
-            let first = user * request.calls_per_user + 1;
-            let last = (first + request.calls_per_user - 1).min(request.calls);
-            let mut options = options(request, words, Some(user + 1));
+    let by_user = request.headers.values().any(|value| value.contains(USER));
+    if by_user || request.new_connections {
+        let each = if request.new_connections { 1 } else { per_user };
+        let part = |first: u32| {
+            let last = (first + each - 1).min(request.calls);
+            let mut options = options(request, words, Some((first - 1) / per_user + 1));
+            // One connection for all is found again by its port.
+            let connection = if request.new_connections { first } else { 0 };
+            options.push(("local-port", Some(words.ports(connection))));
             options.push(("url", Some(format!("{start}[{first}-{last}]"))));
             let line = |(name, value): Flag| match value {
                 Some(value) => format!("{name} = {}\n", quoted(&value)),
@@ -81,16 +113,17 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Com
             };
             options.into_iter().map(line).collect::<String>()
         };
-        let users = request.calls.div_ceil(request.calls_per_user.max(1));
         let config = ["--config", "-"].map(str::to_owned);
+        let parts: Vec<String> = (1..=request.calls).step_by(each as usize).map(part).collect();
         return Command {
             argv: timeout.into_iter().chain(curl).chain(fail_early).chain(config).collect(),
-            stdin: (0..users).map(part).collect::<Vec<_>>().join("next\n"),
+            stdin: parts.join("next\n"),
         };
     }
+    let port = ["--local-port".to_owned(), words.ports(0)];
     let end = ["--".to_owned(), format!("{start}[1-{}]", request.calls)];
     let flags = flags(options(request, words, None)).flatten();
-    let argv = timeout.into_iter().chain(curl).chain(flags).chain(fail_early).chain(end).collect();
+    let argv = timeout.into_iter().chain(curl).chain(flags).chain(port).chain(fail_early).chain(end).collect();
     Command { argv, stdin: String::new() }
 }
 
@@ -269,7 +302,7 @@ mod tests {
     use rstest::rstest;
 
     fn words() -> Words {
-        Words { nonce: "n0".into(), marker: "@m0".into() }
+        Words { nonce: "n0".into(), marker: "@m0".into(), port: 0 }
     }
 
     fn hello(version: &str, instance: &str) -> Outcome {
@@ -291,19 +324,73 @@ mod tests {
         assert_eq!(command(&request, &words(), Duration::ZERO).argv.last().unwrap(), expected);
     }
 
+    fn argv(command: &Command) -> String {
+        command.argv.iter().map(|a| crate::tool::quote(a)).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn one_command_sends_all_calls() {
         let request = Request {
             url: "https://10.0.0.1:6443/version".into(),
             headers: [("end-user".into(), "jason".into()), ("x-empty".into(), String::new())].into(),
             calls: 50,
-            new_connections: true,
+            new_connections: false,
             timeout: Duration::from_millis(1500),
             ..Request::default()
         };
         let command = command(&request, &words(), Duration::from_secs(60));
         assert_eq!(command.stdin, "");
-        insta::assert_snapshot!(command.argv.iter().map(|a| crate::tool::quote(a)).collect::<Vec<_>>().join(" "), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'Connection: close' --header 'end-user: jason' --header 'x-empty;' -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
+        insta::assert_snapshot!(argv(&command), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'end-user: jason' --header 'x-empty;' --local-port 16384-16400 -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
+    }
+
+    /// A sidecar's threads share connections by their ports, so no two calls have the same one.
+    #[test]
+    fn connections_have_ports_of_their_own() {
+        let request = Request { url: "http://a/b".into(), calls: 2, new_connections: true, ..Request::default() };
+        let command = command(&request, &words(), Duration::from_secs(60));
+        assert_eq!(argv(&command), "timeout 60 curl --disable --config -");
+        insta::assert_snapshot!(command.stdin, @r#"
+        noproxy = "*"
+        silent
+        show-error
+        no-buffer
+        http1.1
+        max-filesize = "16384"
+        max-time = "5.000"
+        write-out = "\\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\\n"
+        header = "Connection: close"
+        local-port = "16388-16404"
+        url = "http://a/b?call=n0-[1-1]"
+        next
+        noproxy = "*"
+        silent
+        show-error
+        no-buffer
+        http1.1
+        max-filesize = "16384"
+        max-time = "5.000"
+        write-out = "\\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\\n"
+        header = "Connection: close"
+        local-port = "16392-16408"
+        url = "http://a/b?call=n0-[2-2]"
+        "#);
+    }
+
+    #[rstest]
+    #[case(0, 0, "16384-16400")]
+    #[case(0, 1, "16388-16404")]
+    #[case(65535, 7, "16475-16491")]
+    fn ports_stay_below_those_that_the_kernel_chooses(
+        #[case] port: u32,
+        #[case] connection: u32,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(Words { port, ..words() }.ports(connection), expected);
+        for connection in 0..20_000 {
+            let ports = Words { port, ..words() }.ports(connection);
+            let (first, last) = ports.split_once('-').unwrap();
+            assert!(PORTS.contains(&first.parse().unwrap()) && PORTS.contains(&last.parse().unwrap()), "{ports}");
+        }
     }
 
     #[rstest]

@@ -176,7 +176,7 @@ mod tests {
     use rstest::rstest;
 
     fn words() -> Words {
-        Words { nonce: "n0".into(), marker: "@m0".into() }
+        Words { nonce: "n0".into(), marker: "@m0".into(), port: 0 }
     }
 
     fn request(url: &str) -> Request {
