@@ -1,9 +1,9 @@
-//! What was made, written down before it exists.
+//! What a run creates, recorded before it exists.
 //!
 //! Every environment has a folder under `$XDG_STATE_HOME/meshproof/<id>/`. Its `journal.jsonl`
-//! holds one line per thing that the harness is about to make; clean-up ends the processes first, so
-//! that nothing more comes into being, then walks the other lines backwards and removes each thing,
-//! whether it came to exist or not. A thing that is not in a journal is
+//! holds one line per thing that the harness is about to create. Clean-up ends the processes first, so
+//! that nothing more is created, then goes through the other lines backwards and removes each thing,
+//! whether it was created or not. A thing that is not in a journal is
 //! never touched. The folder's `lock` is held (flock) by the process that works on the
 //! environment; a folder whose lock is free and that was not kept on purpose belongs to a dead run.
 
@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Something that exists outside the environment's folder because the harness made it.
+/// Something that the harness created outside the environment's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owned {
@@ -25,7 +25,7 @@ pub enum Owned {
         /// Its name.
         name: String,
     },
-    /// A cluster made by kind.
+    /// A cluster created by kind.
     KindCluster {
         /// Its name, as kind knows it.
         name: String,
@@ -39,7 +39,7 @@ pub enum Owned {
     Process {
         /// Its process ID.
         pid: u32,
-        /// Field 22 of `/proc/<pid>/stat`, so that another process with the same ID stays alone.
+        /// Field 22 of `/proc/<pid>/stat`, so that another process with the same ID is not ended.
         start_time: u64,
         /// What it is.
         what: String,
@@ -49,7 +49,7 @@ pub enum Owned {
         /// Where it is.
         path: PathBuf,
     },
-    /// An object in a cluster that was not made here.
+    /// An object in an existing cluster.
     Object {
         /// How to reach the cluster.
         cluster: External,
@@ -62,10 +62,10 @@ pub enum Owned {
         namespace: Option<String>,
         /// Its name.
         name: String,
-        /// The label (`KEY=VALUE`) that it carries. One without is somebody else's, and stays.
+        /// The label (`KEY=VALUE`) that it carries. One without it is somebody else's, and is kept.
         label: String,
     },
-    /// What a program that was installed in a cluster that was not made here writes there by itself: every object of one
+    /// What a program that was installed in an existing cluster writes there by itself: every object of one
     /// kind with one label, in any namespace. Before the installation there was none.
     Labelled {
         /// How to reach the cluster.
@@ -79,7 +79,7 @@ pub enum Owned {
     },
 }
 
-/// How to reach a cluster that was not made here.
+/// How to reach an existing cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct External {
     /// A kubeconfig.
@@ -88,17 +88,17 @@ pub struct External {
     pub context: String,
 }
 
-/// Why state could not be kept.
+/// Why state could not be written or read.
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// A file.
     #[error("{what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// What failed: `cannot write`.
         what: &'static str,
         /// Where.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A line of a journal that this version does not understand.
@@ -311,7 +311,7 @@ pub fn ids(root: &Path) -> Result<Vec<String>, JournalError> {
     Ok(ids)
 }
 
-/// Removes what processes left that ended while they created or removed an environment's folder. It names nothing that exists.
+/// Removes folders that processes left half created or half removed. They name nothing that exists.
 ///
 /// # Errors
 /// When the folder exists but cannot be read.
@@ -327,7 +327,7 @@ pub fn sweep(root: &Path) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Appends a line as a whole: what a full disk left of an earlier one is cut off, and so is what it leaves of this one.
+/// Appends a whole line or nothing: what a full disk left of an earlier line is cut off first, and so is a part of this one.
 fn append(journal: &mut File, line: &[u8]) -> std::io::Result<()> {
     // Other processes of the environment write into it, too.
     journal.lock()?;
@@ -339,7 +339,7 @@ fn append(journal: &mut File, line: &[u8]) -> std::io::Result<()> {
     appended
 }
 
-/// Cuts off what is behind the last line break. Answers the length that is left, in bytes.
+/// Cuts off what comes after the last line break. Returns the length that is left, in bytes.
 fn whole_lines(journal: &File) -> std::io::Result<u64> {
     let length = journal.metadata()?.len();
     let mut last = [b'\n'];
@@ -362,7 +362,7 @@ fn whole_lines(journal: &File) -> std::io::Result<u64> {
 /// When it cannot be written.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), JournalError> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    // Temporary files are made with mode 0600; the rename makes the write atomic.
+    // Temporary files are created with mode 0600; the rename makes the write atomic.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io("cannot write", path))?;
     file.write_all(content).map_err(io("cannot write", path))?;
     file.persist(path).map_err(|e| JournalError::Io {
@@ -381,117 +381,5 @@ pub fn process_start_time(pid: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn network(name: &str) -> Owned {
-        Owned::DockerNetwork { name: name.into() }
-    }
-
-    #[test]
-    fn removal_order_is_newest_first_and_survives_reopening() {
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "a1").unwrap();
-        env.own(&network("one")).unwrap();
-        env.own(&network("two")).unwrap();
-        drop(env);
-        let env = EnvDir::open(root.path(), "a1").unwrap().unwrap();
-        assert_eq!(env.owned().unwrap(), [network("two"), network("one")]);
-    }
-
-    #[test]
-    fn a_member_of_the_environment_writes_while_another_holds_it_and_processes_go_first() {
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "a1").unwrap();
-        let process = Owned::Process { pid: 1, start_time: 2, what: "supervisor".into() };
-        env.own(&process).unwrap();
-        let member = EnvDir::join(env.path()).unwrap();
-        assert_eq!(member.id(), "a1");
-        member.own(&network("made by the member")).unwrap();
-        assert_eq!(env.owned().unwrap(), [process, network("made by the member")]);
-        assert!(EnvDir::join(&root.path().join("a2")).is_err());
-    }
-
-    #[test]
-    fn a_line_cut_off_by_a_crash_is_ignored_but_a_strange_one_is_not() {
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "a1").unwrap();
-        env.own(&network("one")).unwrap();
-        let path = env.path().join("journal.jsonl");
-        let whole = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{whole}{{\"docker-net")).unwrap();
-        assert_eq!(env.owned().unwrap(), [network("one")]);
-        std::fs::write(&path, format!("{{\"moon\":{{}}}}\n{whole}")).unwrap();
-        assert!(env.owned().unwrap_err().to_string().contains("line 1"));
-    }
-
-    #[test]
-    fn a_line_after_one_that_was_cut_off_is_a_line_of_its_own() {
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "a1").unwrap();
-        let path = env.path().join("journal.jsonl");
-        for torn in ["{\"docker-net", "{\"docker-network\":{\"name\":\"never made"] {
-            let whole = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(&path, format!("{whole}{torn}")).unwrap();
-            env.own(&network("behind")).unwrap();
-            env.own(&network("last")).unwrap();
-        }
-        assert_eq!(env.owned().unwrap(), ["last", "behind", "last", "behind"].map(network));
-    }
-
-    #[test]
-    fn an_environment_that_is_removed_meanwhile_is_gone_and_nothing_is_created_in_its_name() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("a1");
-        std::fs::create_dir(&folder).unwrap();
-        assert!(EnvDir::open(root.path(), "a1").unwrap().is_none());
-        assert!(EnvDir::open_when_free(root.path(), "a1").unwrap().is_none());
-        assert!(EnvDir::join(&folder).is_err());
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-        let env = EnvDir::create(root.path(), "a2").unwrap();
-        let (path, waiting) = (root.path().to_owned(), EnvDir::there("a2", env.path()).unwrap().unwrap());
-        let waiter = std::thread::spawn(move || EnvDir::open_when_free(&path, "a2").unwrap().is_none());
-        env.forget().unwrap();
-        assert!(waiter.join().unwrap() && waiting.still_there().is_none());
-        assert_eq!(ids(root.path()).unwrap(), ["a1"]);
-    }
-
-    #[test]
-    fn what_ended_processes_left_half_done_is_swept() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = |name: String| std::fs::create_dir(root.path().join(name)).unwrap();
-        folder("a1".into());
-        folder(format!(".unfinished-b1-{}", u32::MAX));
-        folder(format!(".unfinished-c1-{}", std::process::id()));
-        sweep(root.path()).unwrap();
-        let mut left: Vec<String> =
-            std::fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        left.sort();
-        assert_eq!(left, [format!(".unfinished-c1-{}", std::process::id()), "a1".into()]);
-        sweep(&root.path().join("nothing")).unwrap();
-    }
-
-    #[test]
-    fn a_folder_in_use_is_not_opened_twice() {
-        let root = tempfile::tempdir().unwrap();
-        let _env = EnvDir::create(root.path(), "a1").unwrap();
-        assert!(EnvDir::open(root.path(), "a1").unwrap().is_none());
-        assert!(EnvDir::create(root.path(), "a1").is_err());
-    }
-
-    #[test]
-    fn private_files_are_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let root = tempfile::tempdir().unwrap();
-        let env = EnvDir::create(root.path(), "a1").unwrap();
-        let path = env.write_private("key.pem", b"secret").unwrap();
-        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(env.path()).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn this_process_started_once() {
-        assert!(process_start_time(std::process::id()).is_some_and(|t| t > 0));
-        assert_eq!(process_start_time(u32::MAX), None);
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

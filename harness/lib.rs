@@ -19,7 +19,6 @@ pub mod gate;
 pub mod istio;
 pub mod journal;
 pub mod logging;
-
 pub mod observe;
 pub mod plan;
 pub mod probe;
@@ -40,3 +39,4 @@ pub mod ui;
 pub mod verdict;
 pub mod wait;
 pub mod workload;
+pub mod workload_kind;

@@ -20,12 +20,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+pub use output::{Output, ToolError};
+use output::{last_lines, lossy};
+pub use process::{Apart, Piped, Started};
 
 use crate::redact;
 
-/// A program to run: prepared, not yet started.
+mod output;
+mod process;
+
+/// A program to run, not started yet.
 #[derive(Debug, Clone)]
 pub struct Tool {
     program: OsString,
@@ -39,80 +43,7 @@ pub struct Tool {
     prints_a_secret: bool,
 }
 
-/// What a finished program left.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// Standard output, byte for byte.
-    pub stdout: Vec<u8>,
-    /// Standard error, byte for byte.
-    pub stderr: Vec<u8>,
-    /// Wall-clock time from start to exit.
-    pub duration: Duration,
-}
-
-impl Output {
-    /// Standard output as text, without the final line break.
-    pub fn text(&self) -> String {
-        lossy(&self.stdout)
-    }
-
-    /// Standard error as text, without the final line break.
-    pub fn error_text(&self) -> String {
-        lossy(&self.stderr)
-    }
-
-    /// The last `lines` lines of standard error, or of standard output when that is empty.
-    pub fn last_lines(&self, lines: usize) -> String {
-        last_lines(&self.text(), &self.error_text(), lines)
-    }
-}
-
-/// Why a program did not do its work.
-#[derive(Debug, Error)]
-pub enum ToolError {
-    /// The program could not be started at all.
-    #[error("`{command}` could not be started: {source} (hint: is `{program}` installed and on PATH?)")]
-    NotStarted {
-        /// The command as a person would type it.
-        command: String,
-        /// The program's name.
-        program: String,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// It ran and ended with a failure.
-    #[error("`{command}` ended with {status} after {duration:.1?}:\n{tail}")]
-    Failed {
-        /// The command as a person would type it.
-        command: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// How long it ran.
-        duration: Duration,
-        /// The last lines that it printed.
-        tail: String,
-        /// All that it printed.
-        output: Box<Output>,
-    },
-    /// It was still running after its time limit, and was ended.
-    #[error("`{command}` was still running after {limit:.0?} and was ended{}", printed(tail))]
-    TimedOut {
-        /// The command as a person would type it.
-        command: String,
-        /// The time that it had.
-        limit: Duration,
-        /// The last lines that it printed until then.
-        tail: String,
-    },
-}
-
-fn printed(tail: &str) -> String {
-    if tail.is_empty() { "; it printed nothing".to_owned() } else { format!("; its last lines:\n{tail}") }
-}
-
-/// How long a program that was killed may take to be gone, with all that it started, before its output is given up.
+/// How long to wait for a killed program and its children to end; after that, its output is not read.
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// A program that is waited for. Dropped before its end (Ctrl-C, a failed sibling), it is killed with all that it started,
@@ -172,17 +103,6 @@ fn record(command: &str, duration: Duration, status: Option<ExitStatus>, stdout:
         stderr = redact::text(stderr),
         "ran"
     );
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end().to_owned()
-}
-
-/// The last `lines` lines of standard error, or of standard output when that is empty.
-fn last_lines(stdout: &str, stderr: &str, lines: usize) -> String {
-    let text = if stderr.trim().is_empty() { stdout } else { stderr };
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 impl Tool {
@@ -438,72 +358,6 @@ impl Tool {
     }
 }
 
-/// A program that runs under the harness's eyes. Dropped, it is killed.
-#[derive(Debug)]
-pub struct Started {
-    pid: u32,
-    child: tokio::process::Child,
-}
-
-impl Started {
-    /// Its process ID.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// When the operating system does not know.
-    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.child.wait().await
-    }
-
-    /// Kills it and waits for its end.
-    ///
-    /// # Errors
-    /// When it could not be killed.
-    pub async fn kill(&mut self) -> std::io::Result<()> {
-        self.child.kill().await
-    }
-}
-
-/// A program that runs under the harness's eyes, and the ends of its output.
-#[derive(Debug)]
-pub struct Piped {
-    /// The program.
-    pub process: Started,
-    /// What it prints to its standard output.
-    pub stdout: tokio::process::ChildStdout,
-    /// What it prints to its standard error.
-    pub stderr: tokio::process::ChildStderr,
-}
-
-/// A program that outlives the harness and still waits for its go-ahead.
-#[derive(Debug)]
-pub struct Apart {
-    pid: u32,
-    gate: Option<tokio::process::ChildStdin>,
-}
-
-impl Apart {
-    /// Its process ID: to be written into the journal before [`Apart::go`].
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Lets it begin. Dropped without this, it reads the end of its standard input and goes away.
-    ///
-    /// # Errors
-    /// When it is gone already.
-    pub async fn go(mut self) -> std::io::Result<()> {
-        match self.gate.take() {
-            Some(mut gate) => gate.write_all(b"go\n").await,
-            None => Err(std::io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-}
-
 /// Where the kernel offers it, ties the program's life to that of the thread that starts it.
 ///
 /// The signal is tied to the thread that forks: a worker of the runtime, which lives as long as the harness.
@@ -540,193 +394,5 @@ pub fn quote(word: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-    use rstest::rstest;
-
-    #[tokio::test]
-    async fn an_empty_environment_holds_what_is_set_and_nothing_else() {
-        let tool = Tool::new("/usr/bin/env").clear_env().env("GREETING", "hi");
-        assert_eq!(tool.run().await.unwrap().text(), "GREETING=hi");
-    }
-
-    #[tokio::test]
-    async fn answers_output_and_status() {
-        let output =
-            Tool::new("sh").args(["-c", "cat; echo oops >&2; exit 3"]).stdin("hello").run_unchecked().await.unwrap();
-        assert_eq!(
-            (output.text().as_str(), output.error_text().as_str(), output.status.code()),
-            ("hello", "oops", Some(3))
-        );
-    }
-
-    #[tokio::test]
-    async fn a_failure_names_the_command_and_its_last_words() {
-        let error = Tool::new("sh").args(["-c", "echo no such thing >&2; exit 1"]).run().await.unwrap_err().to_string();
-        assert!(error.contains("sh -c 'echo no such thing >&2; exit 1'") && error.contains("no such thing"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_missing_program_is_named() {
-        let error = Tool::new("no-such-program").run().await.unwrap_err();
-        assert!(matches!(&error, ToolError::NotStarted { program, .. } if program == "no-such-program"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_program_that_outlives_its_time_is_ended() {
-        let error = Tool::new("sleep").arg("30").timeout(Duration::from_millis(50)).run().await.unwrap_err();
-        assert!(matches!(error, ToolError::TimedOut { .. }), "{error}");
-    }
-
-    /// The log of what `work` does.
-    async fn logged(work: impl Future<Output = ()>) -> String {
-        use tracing::instrument::WithSubscriber;
-        // While there is but one subscriber, `tracing` asks only the thread that comes to an event first whether it is wanted, and
-        // keeps the answer: a thread of another test, without one, would turn the event off. These two live on.
-        static OTHERS: std::sync::LazyLock<[tracing::Dispatch; 2]> = std::sync::LazyLock::new(|| {
-            let debug = || tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::sink);
-            [debug().finish().into(), debug().finish().into()]
-        });
-        std::sync::LazyLock::force(&OTHERS);
-        let log = Arc::new(Mutex::new(Vec::new()));
-        struct To(Arc<Mutex<Vec<u8>>>);
-        impl std::io::Write for To {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let to = log.clone();
-        let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::DEBUG);
-        work.with_subscriber(subscriber.with_writer(move || To(to.clone())).finish()).await;
-        String::from_utf8(log.lock().unwrap().clone()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_program_that_exceeds_its_time_is_in_the_log_with_what_it_printed_and_its_children_end_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid = dir.path().join("pid");
-        let script = format!("sleep 600 & echo $! > {}; echo half way; wait", pid.display());
-        let log = logged(async {
-            let error = Tool::new("sh").args(["-c", &script]).timeout(Duration::from_secs(3)).run().await;
-            let error = error.unwrap_err().to_string();
-            assert!(error.ends_with("and was ended; its last lines:\nhalf way"), "{error}");
-        });
-        let log = log.await;
-        assert!(log.contains(r#""unfinished":true"#) && log.contains(r#""stdout":"half way""#), "{log}");
-        let child: u32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
-        ended(child).await;
-    }
-
-    #[tokio::test]
-    async fn what_is_dropped_is_in_the_log() {
-        let log = logged(async {
-            let slow = Tool::new("sh").args(["-c", "echo begun; sleep 600"]).run();
-            let _ = tokio::time::timeout(Duration::from_secs(3), slow).await.unwrap_err();
-        });
-        let log = log.await;
-        assert!(log.contains(r#""unfinished":true"#) && log.contains(r#""stdout":"begun""#), "{log}");
-    }
-
-    #[tokio::test]
-    async fn secrets_enter_neither_log_nor_error() {
-        let key = "-----BEGIN EC PRIVATE KEY-----MHcCAQEEIJkV0vC0aQz1yq0u4T3b8Q9x7WmT5cJrXk2sP6nLh4Gd";
-        let log = logged(async {
-            let script = "echo \"$1\"; echo \"$1\" >&2; exit 1";
-            let tool = Tool::new("sh").args(["-c", script, "sh", key]);
-            assert!(!tool.command_line().contains("MHcCAQ"));
-            let error = tool.run().await.unwrap_err();
-            assert!(!error.to_string().contains("MHcCAQ"), "{error}");
-            let ToolError::Failed { output, .. } = error else { panic!("{error}") };
-            assert_eq!(output.text(), key, "who ran it gets all of it");
-        });
-        let log = log.await;
-        assert!(log.contains("[redacted]") && !log.contains("MHcCAQ"), "{log}");
-    }
-
-    /// Waits for the end of a process.
-    async fn ended(pid: u32) {
-        let gone = || async move {
-            match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-                Ok(stat) if !stat.contains(") Z ") => {
-                    crate::wait::Poll::<_, std::io::Error>::NotYet("still running".into())
-                }
-                _ => crate::wait::Poll::Ready(()),
-            }
-        };
-        crate::wait::until("its end", Duration::from_secs(10), Duration::from_millis(5), gone).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_started_program_logs_and_dies_with_its_handle() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        let mut ends = Tool::new("sh").args(["-c", "echo out; echo err >&2; exit 4"]).start(&log).unwrap();
-        assert_eq!(ends.wait().await.unwrap().code(), Some(4));
-        assert_eq!(std::fs::read_to_string(&log).unwrap(), "out\nerr\n");
-        let stays = Tool::new("sleep").arg("600").start(&log).unwrap();
-        let pid = stays.pid();
-        assert!(crate::journal::process_start_time(pid).is_some());
-        drop(stays);
-        ended(pid).await;
-    }
-
-    #[tokio::test]
-    async fn a_piped_program_is_spoken_to_and_listened_to() {
-        use std::io::Write;
-        use tokio::io::AsyncReadExt;
-        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut piped =
-            Tool::new("sh").args(["-c", "read l; echo \"got $l\"; echo no >&2"]).start_piped(theirs.into()).unwrap();
-        ours.write_all(b"word\n").unwrap();
-        let (mut out, mut err) = (String::new(), String::new());
-        piped.stdout.read_to_string(&mut out).await.unwrap();
-        piped.stderr.read_to_string(&mut err).await.unwrap();
-        assert_eq!((out.as_str(), err.as_str()), ("got word\n", "no\n"));
-        assert!(piped.process.wait().await.unwrap().success());
-    }
-
-    #[rstest]
-    #[case::let_go(true, "began\n")]
-    #[case::dropped(false, "none\n")]
-    #[tokio::test]
-    async fn a_program_apart_begins_only_when_let_go(#[case] go: bool, #[case] expected: &str) {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        let apart = Tool::new("sh").args(["-c", "if read l; then echo began; else echo none; fi"]);
-        let apart = apart.start_apart(&log).unwrap();
-        if go {
-            apart.go().await.unwrap()
-        } else {
-            drop(apart)
-        }
-        let said = || async {
-            match std::fs::read_to_string(&log) {
-                Ok(text) if !text.is_empty() => crate::wait::Poll::<_, std::io::Error>::Ready(text),
-                _ => crate::wait::Poll::NotYet("a line".into()),
-            }
-        };
-        let text = crate::wait::until("a line", Duration::from_secs(10), Duration::from_millis(5), said).await.unwrap();
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn the_way_into_a_namespace_is_part_of_the_command() {
-        let tool = Tool::new("ss").arg("-ltn").in_netns("mp-a1-node");
-        assert_eq!(tool.command_line(), "nsenter --net=/run/netns/mp-a1-node -- ss -ltn");
-    }
-
-    #[rstest]
-    #[case("plain-word", "plain-word")]
-    #[case("two words", "'two words'")]
-    #[case("it's", r"'it'\''s'")]
-    #[case("", "''")]
-    fn quoting(#[case] word: &str, #[case] expected: &str) {
-        assert_eq!(quote(word), expected);
-    }
-}
+#[path = "tool_tests.rs"]
+mod tests;

@@ -13,8 +13,8 @@ use super::facts::Facts;
 use super::live::Plane;
 use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
-use crate::observe::istiod::Shards;
 use crate::observe::pods::{is_ready, proxy_id};
+use crate::observe::registry::Shards;
 use crate::observe::snapshot::Host;
 
 /// Envoy's name for a service's port, or one subset of it.

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use super::facts::{Facts, label, networking};
 use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
-use crate::observe::entries::{self, Entry};
+use crate::observe::entries::{self, RegisteredMachine};
 use crate::observe::pods::is_ending;
 use crate::workload::PodInfo;
 
@@ -46,11 +46,11 @@ async fn groups(joined: &Facts, namespace: &str) -> Answer<Vec<String>> {
     Ok(groups.iter().map(ResourceExt::name_any).collect())
 }
 
-async fn entries_of(joined: &Facts, namespace: &str) -> Answer<Vec<Entry>> {
+async fn entries_of(joined: &Facts, namespace: &str) -> Answer<Vec<RegisteredMachine>> {
     within(format!("WorkloadEntries of {}", joined.name()), entries::of_namespace(&joined.cluster, namespace)).await
 }
 
-fn registered(scene: &Scene<'_>, joined: &Facts, groups: &[String], entries: &[Entry], pod: &Pod) -> Check {
+fn registered(scene: &Scene<'_>, joined: &Facts, groups: &[String], entries: &[RegisteredMachine], pod: &Pod) -> Check {
     let info = PodInfo::of(pod);
     let (cluster, namespace) = (joined.name(), &info.namespace);
     let group = label(pod, crate::workload::WORKLOAD_LABEL).unwrap_or_default();

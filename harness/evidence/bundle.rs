@@ -49,14 +49,14 @@ impl File {
 pub struct Collected {
     /// Files for the bundle.
     pub files: Vec<File>,
-    /// What could not be had, and why: one line each.
+    /// What is missing, and why: one line each.
     pub missing: Vec<String>,
     /// What belongs on the time line.
     pub moments: Vec<Moment>,
 }
 
 impl Collected {
-    /// Something that could not be had.
+    /// Something that is missing.
     pub fn missing(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
         let line = redact::text(&format!("{what}: {why}")).replace('\n', " ");
         Self { missing: vec![line], ..Self::default() }

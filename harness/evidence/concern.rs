@@ -1,5 +1,5 @@
-//! What of a proxy's configuration concerns a call: one line per cluster, endpoint, route and listener, made so that two
-//! looks can be compared line by line.
+//! What of a proxy's configuration concerns a call: one line per cluster, endpoint, route and listener, so that two
+//! snapshots can be compared line by line.
 //!
 //! Envoy writes its own names (`route_config`), istiod protobuf's JSON names (`routeConfig`); both are read.
 
@@ -54,7 +54,7 @@ impl Target {
 pub struct Concern {
     /// One line each, for people and for comparing.
     pub lines: Vec<String>,
-    /// The resources that the lines are made of, as they were dumped.
+    /// The resources that the lines were derived from, as they were dumped.
     pub resources: Vec<Value>,
 }
 

@@ -173,7 +173,7 @@ async fn proxy_log(cluster: &Cluster, pod: &PodRef, asked: Asked<'_>) -> Collect
             format!("access log of the proxy: {} calls", calls.len()),
             &access,
         ),
-        File::text(format!("{folder}/log.txt"), "what else the proxy and its agent said", &rest),
+        File::text(format!("{folder}/log.txt"), "the other lines that the proxy and its agent logged", &rest),
     ];
     Collected { files, moments, ..Collected::default() }
 }

@@ -43,7 +43,7 @@ pub struct Keeping {
     pub run: PathBuf,
     /// Also of scenarios that pass.
     pub always: bool,
-    /// What the run is made of: `provider`, `istio`, `kubernetes`, …
+    /// The versions of the run's parts: `provider`, `istio`, `kubernetes`, …
     pub versions: BTreeMap<String, String>,
 }
 
@@ -61,7 +61,7 @@ pub struct Witness {
     snapshots: Vec<Snapshot>,
     moments: Vec<Moment>,
     manifests: Vec<File>,
-    /// Per step: when its change was made.
+    /// Per step: when its change was applied.
     changed: BTreeMap<usize, Timestamp>,
 }
 
@@ -101,7 +101,7 @@ impl Witness {
         }
     }
 
-    /// The change of the step at `index` has been made; the gate's times count from here.
+    /// The change of the step at `index` has been applied; the gate's times count from here.
     pub fn changed(&mut self, index: usize) {
         self.changed.insert(index, Timestamp::now());
     }
@@ -152,7 +152,7 @@ pub struct Scene<'a> {
     pub running: &'a [RunningWorkload],
     /// The namespaces that they are in.
     pub namespaces: &'a BTreeSet<String>,
-    /// The calls of the scenario, whether they were made or not.
+    /// The calls of the scenario, sent or not.
     pub calls: Vec<Planned>,
     /// The folder of an environment that never became ready: its programs' logs show why.
     pub folder: Option<&'a Path>,

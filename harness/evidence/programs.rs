@@ -1,4 +1,4 @@
-//! Logs of the programs of an environment that did not come up, from its folder.
+//! Logs of the programs of an environment that could not be created, from its folder.
 
 use std::fs::File as Opened;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! One line of time over all clusters: what the harness did, what Kubernetes and the control plane said, and what the proxies saw.
+//! One timeline of all clusters: what the harness did, Kubernetes' events, and the logs of the control plane and the proxies.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

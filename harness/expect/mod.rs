@@ -37,4 +37,4 @@ pub use kinds::metrics::{CODES as COUNTERS, INCLUSION as COUNTERS_ANNOTATION};
 pub use kinds::split::By;
 pub use list::Expect;
 pub use seen::{CallSeen, Counted, Observations, Outcome, ProxyLine, Requests, Server, Side, Trace, TracedSpan, USER};
-pub use within::{Settled, Within};
+pub use within::{STAYS, Settled, Within};

@@ -10,7 +10,7 @@ use super::record::{Fault, act, plan};
 use super::world::{At, World};
 use crate::apply::{self, Manifest};
 use crate::diagnose::RungId;
-use crate::observe::entries::{self, Entry};
+use crate::observe::entries::{self, RegisteredMachine};
 use crate::provider::Cluster;
 use crate::wait::Poll;
 
@@ -93,7 +93,11 @@ pub(super) async fn registered(at: At<'_>) -> Result<(), FaultError> {
 }
 
 /// Waits until the entries that machines registered are as wanted.
-pub(super) async fn settled(at: At<'_>, what: &str, wanted: impl Fn(&[Entry]) -> bool) -> Result<(), FaultError> {
+pub(super) async fn settled(
+    at: At<'_>,
+    what: &str,
+    wanted: impl Fn(&[RegisteredMachine]) -> bool,
+) -> Result<(), FaultError> {
     let (joined, wanted) = (joined(at)?, &wanted);
     until(format!("{what} in {}", joined.name), || async move {
         let mut registered = Vec::new();

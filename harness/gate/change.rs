@@ -153,7 +153,7 @@ pub(super) struct Object {
     pub page: DebugPage,
     before: Option<Stamp>,
     now: Option<Stamp>,
-    /// The object as it is now.
+    /// The object in the API server now.
     pub object: Option<DynamicObject>,
 }
 
@@ -170,7 +170,7 @@ impl Object {
         Ok(Self { cluster: cluster.clone(), reference, page, before, now: None, object: None })
     }
 
-    /// Reads it as it is after the change.
+    /// Reads it again after the change.
     pub async fn changed(&mut self) -> Result<(), GateError> {
         self.object = read(&self.cluster, &self.reference).await?;
         self.now = self.object.as_ref().map(Stamp::of);

@@ -32,7 +32,7 @@ pub(super) struct Wanted<'a> {
     pub read: Instant,
     /// The newest push that any of its proxies was part of before the change.
     pub newest: Option<Version>,
-    /// When the change was made.
+    /// When the change was applied.
     pub started: Instant,
 }
 

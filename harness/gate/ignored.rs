@@ -56,7 +56,7 @@ async fn log(plane: &ControlPlane, started: Instant) -> Vec<String> {
     let since = started.elapsed() + std::time::Duration::from_secs(1);
     let mut lines = Vec::new();
     for pod in &plane.pods {
-        // A log that cannot be read says nothing about the object.
+        // Without the log nothing is known about the object.
         let log = plane.cluster.logs(&pod.pod, DISCOVERY, Some(since)).await.unwrap_or_default();
         lines.extend(log.lines().map(str::to_owned));
     }

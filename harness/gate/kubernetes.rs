@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use super::GateError;
-use crate::observe::entries::{self, Entry};
+use crate::observe::entries::{self, RegisteredMachine};
 use crate::observe::kube_error;
 use crate::observe::pods::{is_ending, is_ready, selects};
 use crate::observe::readiness::unsettled;
@@ -85,7 +85,7 @@ async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<(Vec<Offered
         outside(&mut offer, service, &entries);
         offered.push(offer);
     }
-    unsettled.extend(entries.iter().filter_map(Entry::unsettled));
+    unsettled.extend(entries.iter().filter_map(RegisteredMachine::unsettled));
     Ok((offered, unsettled))
 }
 
@@ -119,12 +119,12 @@ fn offer(service: &Service, slices: &[&EndpointSlice], pods: &[Pod]) -> OfferedS
 }
 
 /// Adds the endpoints outside Kubernetes: a Service selects healthy WorkloadEntries as it selects ready pods.
-fn outside(offer: &mut OfferedService, service: &Service, entries: &[Entry]) {
+fn outside(offer: &mut OfferedService, service: &Service, entries: &[RegisteredMachine]) {
     let spec = service.spec.as_ref();
     let Some(selector) = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()) else { return };
     let ports: Vec<&ServicePort> = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten().collect();
     // The entry's own number for the port's name; else that of the target; else, of a target by its name, the Service's own.
-    let number = |entry: &Entry, port: &ServicePort| {
+    let number = |entry: &RegisteredMachine, port: &ServicePort| {
         let own = port.name.as_ref().and_then(|name| entry.ports.get(name).copied());
         own.or_else(|| match &port.target_port {
             Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),

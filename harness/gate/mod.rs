@@ -58,9 +58,9 @@ pub struct Before {
 pub struct GateReport {
     /// Each proxy.
     pub proxies: Vec<ProxyReady>,
-    /// What a person should know: an object that changed nothing at any proxy, and why as far as it is known.
+    /// Notes for the reader: an object that changed nothing at any proxy, and why, if that is known.
     pub warnings: Vec<String>,
-    /// Proxies that the change does not concern, because their istiod does not read the cluster that it was made in, as
+    /// Proxies that the change does not concern, because their istiod does not read the changed cluster, as
     /// `CLUSTER/NAMESPACE/POD`.
     pub not_concerned: Vec<String>,
     /// How long all of them took, counted from the call of [`after`].
@@ -94,7 +94,7 @@ pub struct ProxyReady {
 /// Why the gate does not open.
 #[derive(Debug, Error)]
 pub enum GateError {
-    /// Time is over.
+    /// The time limit was reached.
     #[error("after {waited:.1?} the change has not reached every proxy:\n{missing}")]
     TimedOut {
         /// For how long the gate waited.
@@ -172,7 +172,7 @@ pub async fn before(clusters: &[Cluster], change: Change) -> Result<Before, Gate
     Ok(Before { clusters: clusters.to_vec(), snapshot })
 }
 
-/// Waits until every proxy concerned has the change that was made since [`before`].
+/// Waits until every affected proxy has what changed since [`before`].
 ///
 /// # Errors
 /// [`GateError::Rejected`] as soon as a proxy rejects it, [`GateError::Ignored`] when istiod reports an error about an object of

@@ -271,7 +271,7 @@ async fn plane(cluster: &Cluster, old: Option<Plane>) -> Result<(Plane, Vec<(usi
     Ok((Plane { reader, proxies, newest, read }, connected))
 }
 
-/// What the proxies of one istiod are missing. One that had everything is checked again only together with the last one.
+/// What the proxies of one istiod are missing. One that has everything is checked again only together with the last one.
 async fn held(
     plane: &mut Plane,
     objects: &[Object],

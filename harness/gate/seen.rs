@@ -7,8 +7,9 @@ use super::GateError;
 use super::change::{DebugPage, Fate, Object};
 use super::kubernetes::{Offered, OfferedService};
 use crate::observe::AdminError;
-use crate::observe::istiod::{ControlPlane, ReadCluster, RegisteredService, Shards};
+use crate::observe::istiod::{ControlPlane, ReadCluster};
 use crate::observe::mesh_config::not_in_force;
+use crate::observe::registry::{RegisteredService, Shards};
 
 /// A Service that istiod does not list within this time is one that it does not read (`discoverySelectors`); a field of MeshConfig
 /// that was removed and is still in force then has that value by default.

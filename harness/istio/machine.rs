@@ -128,7 +128,7 @@ impl Machine {
             "args": ["proxy", "sidecar"],
             "envFrom": from,
             "env": [
-                // The cluster that its proxy belongs to, as it is in the file, for those who read the pod.
+                // The cluster that its proxy belongs to, as in the file, for those who read the pod.
                 meta("ISTIO_META_CLUSTER_ID", &self.joins),
                 meta("CA_ADDR", &format!("{istiod_name}:15012")),
                 field("POD_NAME", "metadata.name"),

@@ -90,7 +90,7 @@ pub enum MeshError {
     /// The provider could not reach a pod.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// Certificates could not be made.
+    /// Certificates could not be created.
     #[error("certificates of the mesh: {0}")]
     Trust(#[from] rcgen::Error),
     /// A file of definitions could not be read.
@@ -109,9 +109,9 @@ pub enum MeshError {
     Kube {
         /// The cluster.
         cluster: String,
-        /// What was asked.
+        /// The request.
         what: &'static str,
-        /// What came back.
+        /// The error.
         source: Box<kube::Error>,
     },
     /// The files for a machine could not be written or read.
@@ -119,7 +119,7 @@ pub enum MeshError {
     Files {
         /// The machine's workload.
         name: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The topology names a cluster that is not among the running ones.
@@ -130,7 +130,7 @@ pub enum MeshError {
         /// Those that run.
         running: String,
     },
-    /// No mesh where one was to be used as it is.
+    /// There is no mesh in existing clusters that must have one.
     #[error("cluster {cluster}: {why} (hint: `--install-mesh` installs one for this run and removes it afterwards)")]
     NotFound {
         /// The cluster.

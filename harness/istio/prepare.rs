@@ -1,4 +1,4 @@
-//! What can be made before the clusters run: certificates, and manifests from the charts inside istioctl.
+//! What can be created before the clusters run: certificates, and manifests from the charts inside istioctl.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

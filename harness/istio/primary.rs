@@ -32,7 +32,7 @@ pub fn istiod(revision: Option<&str>) -> String {
 ///   `PILOT_DEBOUNCE_MAX` keeps its default. A test mesh has few events, and each push is small;
 /// - where machines join, `PILOT_WORKLOAD_ENTRY_GRACE_PERIOD` is 2 s instead of 10 s: how long the entry of one that left stays;
 /// - `defaultRevision`, as `istioctl install` sets it: istiod validates objects of every namespace, and wrong ones are refused;
-/// - readiness is looked at every second from the start, not every three seconds after one;
+/// - readiness is probed every second from the start, not every three seconds after one;
 /// - proxies write their access log as JSON, and ten times a second (Istio releases without that setting ignore it);
 /// - with a stock Envoy: no filter of Istio's own, in exactly three places (see the project's notes on stock Envoy).
 pub fn operator(topology: &Topology, spec: &ClusterSpec, options: &MeshOptions, inputs: &MeshInputs) -> Value {

@@ -91,7 +91,7 @@ async fn injector_values(mesh: &Mesh, cluster: &Cluster) -> Result<Value, MeshEr
     serde_json::from_str(&values).map_err(|e| unreadable(format!("`values`: {e}")))
 }
 
-/// A merge, not an apply: `values` is one text inside a map whose other key, the template, stays as it is.
+/// A merge, not an apply: `values` is one text inside a map whose other key, the template, is not changed.
 async fn set_outbound(mesh: &Mesh, primary: &Cluster, ranges: &str) -> Result<(), MeshError> {
     let mut values = injector_values(mesh, primary).await?;
     values["global"]["proxy"]["includeIPRanges"] = json!(ranges);

@@ -145,11 +145,11 @@ pub async fn restore(watcher: &Cluster, watched: &Cluster, owner: &str) -> Resul
 pub enum Flaw {
     /// Its token is not the account's: the API server answers 401, as it does to an expired one.
     Token,
-    /// Its server is the loopback address, as in a kubeconfig that was made on a node for the host.
+    /// Its server is the loopback address, as in a kubeconfig that was created on a node for the host.
     Server,
 }
 
-/// As [`restore`], but with one thing wrong. An istiod that read the cluster before keeps what it had until it has
+/// As [`restore`], but with one thing wrong. An istiod that read the cluster before keeps what it read until it has
 /// synced again: [`remove`] comes first.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ async fn write(watcher: &Cluster, watched: &Cluster, owner: &str, flaw: Option<F
     Ok(())
 }
 
-/// The same claims under a signature that nobody made.
+/// The same claims with an invalid signature.
 fn forged(token: &str) -> String {
     let claims = token.rsplit_once('.').map_or(token, |(claims, _)| claims);
     format!("{claims}.meshproof")

@@ -97,7 +97,7 @@ impl Trust {
         Ok(Self { intermediates })
     }
 
-    /// The secret `cacerts` of `cluster`; `None` when no intermediate was made for it.
+    /// The secret `cacerts` of `cluster`; `None` when it has no intermediate.
     ///
     /// # Errors
     /// Never for the names that a topology can hold.

@@ -50,7 +50,7 @@ pub const BYTES_SENT: &str = "bytes_sent";
 pub const ATTEMPTS: &str = "attempts";
 /// Key of why Envoy ended the connection.
 pub const TERMINATION: &str = "termination";
-/// Key of why no connection to the endpoint could be made (a certificate that does not verify, a reset).
+/// Key of why no connection to the endpoint was established (a certificate that does not verify, a reset).
 pub const UPSTREAM_FAILURE: &str = "upstream_failure";
 
 /// Each key and the Envoy command operator that fills it

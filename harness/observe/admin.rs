@@ -24,7 +24,7 @@ pub enum AdminError {
     /// The connection broke.
     #[error("{path}: {source}")]
     Http {
-        /// What was asked.
+        /// The request.
         path: String,
         /// What went wrong.
         source: hyper::Error,
@@ -32,7 +32,7 @@ pub enum AdminError {
     /// The answer was not 200.
     #[error("{path} responded {status}: {body}")]
     Status {
-        /// What was asked.
+        /// The request.
         path: String,
         /// The status.
         status: StatusCode,
@@ -42,13 +42,13 @@ pub enum AdminError {
     /// No answer in time.
     #[error("{path}: no response within {LIMIT:?}")]
     TimedOut {
-        /// What was asked.
+        /// The request.
         path: String,
     },
     /// The answer was not understood.
     #[error("{path}: {what}")]
     Strange {
-        /// What was asked.
+        /// The request.
         path: String,
         /// What is wrong with the answer.
         what: String,

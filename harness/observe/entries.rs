@@ -12,7 +12,7 @@ use crate::provider::Cluster;
 
 /// One WorkloadEntry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct RegisteredMachine {
     /// Its name.
     pub name: String,
     /// Its address, if that is one.
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
     pub left: bool,
 }
 
-impl Entry {
+impl RegisteredMachine {
     /// From the object (annotations: istio/istio `pilot/pkg/autoregistration`).
     fn of(entry: &DynamicObject) -> Self {
         let annotation = |key: &str| entry.annotations().get(key).map(String::as_str);
@@ -67,12 +67,12 @@ impl Entry {
 }
 
 /// The entries of a namespace; none where there is no such kind.
-pub(crate) async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<Vec<Entry>, ObserveError> {
+pub(crate) async fn of_namespace(cluster: &Cluster, namespace: &str) -> Result<Vec<RegisteredMachine>, ObserveError> {
     let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "WorkloadEntry");
     let kind = ApiResource::from_gvk_with_plural(&kind, "workloadentries");
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &kind);
     match api.list(&ListParams::default()).await {
-        Ok(list) => Ok(list.items.iter().map(Entry::of).collect()),
+        Ok(list) => Ok(list.items.iter().map(RegisteredMachine::of).collect()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         Err(error) => Err(kube_error(cluster, "list WorkloadEntries")(error)),
     }
@@ -84,11 +84,11 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    fn entry(annotations: Value, status: Value) -> Entry {
+    fn entry(annotations: Value, status: Value) -> RegisteredMachine {
         let entry = json!({ "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
             "metadata": { "name": "vm-10.0.0.1", "annotations": annotations },
             "spec": { "address": "10.0.0.1", "labels": { "app": "a" }, "ports": { "http": 15443 } }, "status": status });
-        Entry::of(&serde_json::from_value(entry).unwrap())
+        RegisteredMachine::of(&serde_json::from_value(entry).unwrap())
     }
 
     #[rstest]

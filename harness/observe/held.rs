@@ -205,7 +205,7 @@ fn endpoint_difference(intended: &str, held: &str) -> String {
     found.join(", ")
 }
 
-/// `10.20.0.5:5000`, or the address as it is where it is of another form.
+/// `10.20.0.5:5000`, or the address unchanged if it has another form.
 fn short_address(address: &str) -> String {
     let value: Value = serde_json::from_str(address).unwrap_or_default();
     let socket = value.get("socketaddress");

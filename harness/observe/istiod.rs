@@ -1,18 +1,21 @@
 //! istiod, by its debug endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Resource;
 use kube::api::{Api, ListParams};
+use kube::core::NamespaceResourceScope;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::admin::{Admin, AdminError};
 use super::held::{Intended, Version, by_istiod};
-use super::{NAMESPACE, ObjectRef, ObserveError, kube_error};
+use super::registry::{Configs, RegisteredService, Shards};
+use super::{NAMESPACE, ObserveError, kube_error};
 use crate::provider::{Cluster, PodRef};
 
 /// istiod's HTTP port; its debug pages ask for no token on the pod's own loopback address.
@@ -36,28 +39,6 @@ pub struct ReadCluster {
     pub sync_status: String,
 }
 
-/// The clusters that the istiod in `cluster` reads.
-///
-/// # Errors
-/// When it has no ready pod, or does not respond.
-pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, ObserveError> {
-    let plane = ControlPlane::of(cluster).await?;
-    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
-    let istiod = &plane.pods[0];
-    istiod.json("/debug/clusterz").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
-}
-
-/// The mesh configuration that the istiod in `cluster` uses.
-///
-/// # Errors
-/// When it has no ready pod, or does not respond.
-pub(crate) async fn mesh_config(cluster: &Cluster) -> Result<Value, ObserveError> {
-    let plane = ControlPlane::of(cluster).await?;
-    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
-    let istiod = &plane.pods[0];
-    istiod.json("/debug/mesh").await.map_err(|source| ObserveError::Admin { place: istiod.place(), source })
-}
-
 /// A gateway of a network, by an istiod's own account (`/debug/networkz`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -70,14 +51,46 @@ pub struct NetworkGateway {
     pub port: u16,
 }
 
+/// The clusters that the istiod in `cluster` reads.
+///
+/// # Errors
+/// When it has no ready pod, or does not respond.
+pub(crate) async fn reads(cluster: &Cluster) -> Result<Vec<ReadCluster>, ObserveError> {
+    let plane = ControlPlane::running(cluster).await?;
+    plane.reads(0).await.map_err(|source| plane.error(source))
+}
+
+/// The mesh configuration that the istiod in `cluster` uses.
+///
+/// # Errors
+/// When it has no ready pod, or does not respond.
+pub(crate) async fn mesh_config(cluster: &Cluster) -> Result<Value, ObserveError> {
+    let plane = ControlPlane::running(cluster).await?;
+    plane.mesh_config(0).await.map_err(|source| plane.error(source))
+}
+
 /// The gateways that the istiod in `cluster` knows, of any network.
 ///
 /// # Errors
 /// When it has no ready pod, or does not respond.
 pub(crate) async fn gateways(cluster: &Cluster) -> Result<Vec<NetworkGateway>, ObserveError> {
-    let plane = ControlPlane::of(cluster).await?;
-    let plane = plane.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })?;
+    let plane = ControlPlane::running(cluster).await?;
     plane.gateways().await.map_err(|source| plane.error(source))
+}
+
+/// What has the label `app=istiod`, in every namespace; in `istio-system` for a user who may not list all namespaces.
+pub(crate) async fn labelled<K>(cluster: &Cluster) -> kube::Result<Vec<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let labelled = ListParams::default().labels("app=istiod");
+    let list = match Api::<K>::all(cluster.client.clone()).list(&labelled).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            Api::<K>::namespaced(cluster.client.clone(), NAMESPACE).list(&labelled).await
+        }
+        list => list,
+    };
+    Ok(list?.items)
 }
 
 /// The running istiod pods of one cluster.
@@ -212,16 +225,8 @@ impl Connections {
 impl ControlPlane {
     /// The control plane of that cluster; `None`: it runs none.
     pub async fn of(cluster: &Cluster) -> Result<Option<Self>, ObserveError> {
-        let labelled = ListParams::default().labels("app=istiod");
-        let list = match Api::<Pod>::all(cluster.client.clone()).list(&labelled).await {
-            // This user may see some namespaces only.
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                Api::<Pod>::namespaced(cluster.client.clone(), NAMESPACE).list(&labelled).await
-            }
-            list => list,
-        };
-        let list = list.map_err(kube_error(cluster, "list istiod's pods"))?;
-        let ready: Vec<Pod> = list.items.into_iter().filter(super::pods::is_ready).collect();
+        let pods: Vec<Pod> = labelled(cluster).await.map_err(kube_error(cluster, "list istiod's pods"))?;
+        let ready: Vec<Pod> = pods.into_iter().filter(super::pods::is_ready).collect();
         let debounce = ready.iter().filter_map(debounce).max().unwrap_or(DEBOUNCE);
         let place = |pod: Pod| {
             let namespace = pod.metadata.namespace.unwrap_or_else(|| NAMESPACE.to_owned());
@@ -231,11 +236,15 @@ impl ControlPlane {
         Ok((!pods.is_empty()).then(|| Self { cluster: cluster.clone(), pods, debounce }))
     }
 
+    /// The control plane of that cluster, which must have a ready pod.
+    async fn running(cluster: &Cluster) -> Result<Self, ObserveError> {
+        Self::of(cluster).await?.ok_or_else(|| ObserveError::NoIstiod { cluster: cluster.name.clone() })
+    }
+
     /// Whether the cluster is to run istiod, be its pods ready or not; `None`: it has no Deployment of one.
     pub async fn is_wanted(cluster: &Cluster) -> Result<Option<bool>, ObserveError> {
-        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-        let list = deployments.list(&ListParams::default().labels("app=istiod")).await;
-        let list = list.map_err(kube_error(cluster, "list istiod's Deployments"))?.items;
+        let list: Vec<Deployment> =
+            labelled(cluster).await.map_err(kube_error(cluster, "list istiod's Deployments"))?;
         Ok((!list.is_empty()).then(|| list.iter().any(|d| d.spec.replicas != Some(0))))
     }
 
@@ -319,174 +328,6 @@ impl ControlPlane {
     }
 }
 
-/// The objects of an istiod's configuration.
-pub(crate) struct Configs(Vec<Value>);
-
-impl Configs {
-    /// Whether it holds the object at that resource version (`None`: does not hold it at all).
-    pub fn has(&self, object: &ObjectRef, version: Option<&str>) -> bool {
-        let text = |config: &Value, path: &str| config.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        let found = self.0.iter().find(|config| {
-            let group = text(config, "/apiVersion").unwrap_or_default();
-            text(config, "/kind").as_deref() == Some(object.kind.as_str())
-                && group.split('/').next() == object.api_version.split('/').next()
-                && text(config, "/metadata/name").as_deref() == Some(object.name.as_str())
-                && text(config, "/metadata/namespace").unwrap_or_default() == object.namespace
-        });
-        match (found, version) {
-            (None, None) => true,
-            (Some(config), Some(version)) => text(config, "/metadata/resourceVersion").as_deref() == Some(version),
-            _ => false,
-        }
-    }
-}
-
-/// A service as istiod knows it.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct RegisteredService {
-    pub hostname: String,
-    #[serde(rename = "Attributes")]
-    pub attributes: ServiceAttributes,
-    #[serde(rename = "clusterVIPs")]
-    pub addresses: ClusterAddresses,
-    /// Of the first cluster's Service where several are merged.
-    #[serde(rename = "ResourceVersion")]
-    pub resource_version: String,
-}
-
-/// What is known of a service beside its ports.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct ServiceAttributes {
-    /// `Kubernetes`, or `External` for one of a ServiceEntry.
-    pub service_registry: String,
-    pub name: String,
-    pub namespace: String,
-    export_to: Option<BTreeMap<String, Value>>,
-}
-
-/// The service's addresses, by cluster.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct ClusterAddresses {
-    addresses: Option<BTreeMap<String, Value>>,
-}
-
-impl RegisteredService {
-    /// Whether it is a Kubernetes Service.
-    pub fn is_kubernetes(&self) -> bool {
-        self.attributes.service_registry == "Kubernetes"
-    }
-
-    /// Whether it is the Kubernetes Service of that name.
-    pub fn is(&self, namespace: &str, name: &str) -> bool {
-        self.is_kubernetes() && self.attributes.namespace == namespace && self.attributes.name == name
-    }
-
-    /// Whether it is exported to no namespace at all: istiod then reads no endpoints of it.
-    pub fn is_exported_to_nobody(&self) -> bool {
-        self.attributes.export_to.iter().flatten().any(|(to, _)| to == "~")
-    }
-
-    /// The clusters that have it.
-    pub fn clusters(&self) -> BTreeSet<&str> {
-        self.addresses.addresses.iter().flatten().map(|(cluster, _)| cluster.as_str()).collect()
-    }
-}
-
-/// Endpoints by host name, namespace and registry (`Kubernetes/cluster1`).
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(crate) struct Shards(BTreeMap<String, BTreeMap<String, ServiceShards>>);
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct ServiceShards {
-    shards: Option<BTreeMap<String, Option<Vec<ShardEndpoint>>>>,
-}
-
-/// One endpoint that istiod has read.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct ShardEndpoint {
-    pub labels: Option<BTreeMap<String, String>>,
-    addresses: Option<Vec<String>>,
-    endpoint_port: u16,
-    health_status: i32,
-}
-
-/// `HealthStatus` of an endpoint that is ready (`pilot/pkg/model/service.go`); that of a WorkloadEntry is not set at all.
-const HEALTHY: [i32; 2] = [1, 0];
-
-impl Shards {
-    /// The healthy endpoints of a Kubernetes Service in one cluster, by address.
-    pub fn healthy(&self, host: &str, namespace: &str, cluster: &str) -> BTreeMap<SocketAddr, &ShardEndpoint> {
-        let shards =
-            self.0.get(host).and_then(|by_namespace| by_namespace.get(namespace)).and_then(|s| s.shards.as_ref());
-        let shard = shards.and_then(|shards| shards.get(&format!("Kubernetes/{cluster}")));
-        let healthy = shard.into_iter().flatten().flatten().filter(|e| HEALTHY.contains(&e.health_status));
-        let addresses = healthy.flat_map(|endpoint| {
-            let addresses = endpoint.addresses.iter().flatten().filter_map(|a| a.parse().ok());
-            addresses.map(move |ip| (SocketAddr::new(ip, endpoint.endpoint_port), endpoint))
-        });
-        addresses.collect()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-    use serde_json::json;
-
-    #[test]
-    fn syncz_tells_who_has_not_acknowledged_and_who_rejects() {
-        let cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
-        let listener = "type.googleapis.com/envoy.config.listener.v3.Listener";
-        let synced: Synced = serde_json::from_value(json!({
-            "cluster_id": "cluster1", "proxy": "sleep-1.app1", "cluster_sent": "ignored", "resources": {
-                cluster: {"sent": "2026-11-23T05:22:50Z/18ce9ffbb4-369e-4b07-a2ee-02ea22e44389", "acked": "older",
-                          "lastError": "no such filter"},
-                listener: {"sent": "2026-11-23T05:22:50Z/17ce9ffbb4-369e-4b07-a2ee-02ea22e44389",
-                           "acked": "2026-11-23T05:22:50Z/17ce9ffbb4-369e-4b07-a2ee-02ea22e44389"}}}))
-        .unwrap();
-        let connected = Connected::from(synced);
-        assert_eq!((connected.id.as_str(), connected.cluster.as_str()), ("sleep-1.app1", "cluster1"));
-        assert_eq!(connected.waiting(), ["Cluster"]);
-        assert_eq!(connected.sync[cluster].last_error, "no such filter");
-        assert_eq!(connected.newest(), Version::parse("2026-11-23T05:22:50Z/18"));
-    }
-
-    #[test]
-    fn an_older_istiod_tells_less() {
-        let synced: Synced = serde_json::from_value(
-            json!({"proxy": "sleep-1.app1", "cluster_sent": "a", "cluster_acked": "a", "route_sent": "b"}),
-        )
-        .unwrap();
-        assert_eq!(Connected::from(synced).waiting(), ["route"]);
-    }
-
-    #[rstest]
-    #[case::as_applied("app1", "helloworld", Some("7"), true)]
-    #[case::an_older_version("app1", "helloworld", Some("8"), false)]
-    #[case::not_yet_removed("app1", "helloworld", None, false)]
-    #[case::another_namespace("app2", "helloworld", Some("7"), false)]
-    #[case::removed("app2", "helloworld", None, true)]
-    fn what_istiod_s_store_holds(
-        #[case] namespace: &str,
-        #[case] name: &str,
-        #[case] version: Option<&str>,
-        #[case] expected: bool,
-    ) {
-        let configs = Configs(vec![json!({"kind": "VirtualService", "apiVersion": "networking.istio.io/v1",
-            "metadata": {"name": "helloworld", "namespace": "app1", "resourceVersion": "7"}})]);
-        let object = ObjectRef {
-            // istiod shows the version that it reads, whatever version was applied.
-            api_version: "networking.istio.io/v1beta1".into(),
-            kind: "VirtualService".into(),
-            namespace: namespace.into(),
-            name: name.into(),
-        };
-        assert_eq!(configs.has(&object, version), expected);
-    }
-}
+#[path = "istiod_tests.rs"]
+mod tests;

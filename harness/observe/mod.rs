@@ -12,6 +12,7 @@
 //! | `object` | Kubernetes objects by kind and name |
 //! | `pods` | pods, and whether they have a proxy |
 //! | `readiness` | how far Deployments are |
+//! | `registry` | what istiod has read: objects, services, endpoints |
 //! | `traces` | what proxies reported to the mesh's Zipkin server |
 //!
 //! **Never**: decide what istiod or a proxy ought to hold.
@@ -27,6 +28,7 @@ pub mod mesh_config;
 mod object;
 pub mod pods;
 pub mod readiness;
+pub(crate) mod registry;
 pub(crate) mod snapshot;
 pub mod traces;
 

@@ -52,7 +52,7 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
     }
     let mut reasons = Vec::new();
     for condition in status.conditions.iter().flatten() {
-        // Why no pod could be made at all: a webhook that failed, a quota, a missing account.
+        // Why no pod could be created at all: a webhook that failed, a quota, a missing account.
         if condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True") {
             reasons.push(condition.message.clone().unwrap_or_default());
         }
@@ -60,7 +60,7 @@ pub fn readiness(deployment: &Deployment, pods: &[Pod]) -> Readiness {
     unready(format!("{label}: {available} of {wanted} available, {all} pods in total"), &label, reasons, &living)
 }
 
-/// How far something is that has no status of its own to ask: all its pods ready, and as many as it is to have.
+/// The progress of something without a status of its own: whether all its pods are ready, and as many as it needs.
 pub(crate) fn pods_ready(label: &str, wanted: Option<usize>, pods: &[Pod]) -> Readiness {
     let ready = pods.iter().filter(|p| is_ready(p)).count();
     if ready == pods.len() && wanted.map_or(ready > 0, |wanted| ready == wanted) {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::make::Files;
 use crate::apply::Manifest;
 use crate::expect::Mistakes;
-use crate::scenario::{Helloworld, LoadedScenario, Located, Manifests, Scenario, Sleep, Workload, WorkloadRef, owned};
+use crate::scenario::{LoadedScenario, Located, Manifests, Scenario, Sleep, Workload, WorkloadRef, owned};
 use crate::source::{Problem, Problems};
 use crate::topology::Topology;
 
@@ -107,10 +107,7 @@ impl<'a> Checks<'a> {
         };
         let of_workload = |workload: &Located<Workload>| match &workload.value {
             Workload::Sleep(_) => Vec::new(),
-            Workload::Helloworld(server) | Workload::Echo(server) => {
-                let service = workload.value.server().map_or("", |(service, _)| service);
-                vec![at(&format!("{service}-{}", server.version.value), &server.cluster)]
-            }
+            Workload::Server(kind, server) => vec![at(&kind.deployment(&server.version), &server.cluster)],
             Workload::Manifest(manifest) => {
                 let objects = self.files.get(&manifest.manifests().in_words()).into_iter().flatten();
                 let pods = objects.filter(|object| KINDS.contains(&object.kind()));
@@ -118,11 +115,6 @@ impl<'a> Checks<'a> {
             }
         };
         self.scenario().workloads.iter().flat_map(of_workload).collect()
-    }
-
-    fn helloworlds(&self) -> impl Iterator<Item = &'a Helloworld> + use<'a> {
-        let workloads = self.scenario().workloads.iter();
-        workloads.filter_map(|w| if let Workload::Helloworld(hello) = &w.value { Some(hello) } else { None })
     }
 }
 

@@ -110,9 +110,8 @@ fn of_file(files: &Files, named: Manifests<'_>) -> Vec<Manifest> {
     files.get(&named.in_words()).cloned().unwrap_or_default()
 }
 
-/// The namespace of a `helloworld`; the scenario was checked, so there is exactly one.
+/// The service and namespace of a server; the scenario was checked, so there is exactly one.
 fn server_of(loaded: &LoadedScenario, version: &str, cluster: &str) -> (String, String) {
-    let servers = loaded.scenario.workloads.iter().filter_map(|workload| workload.value.server());
-    let mut found = servers.filter(|(_, server)| *server.version == version && *server.cluster == cluster);
-    found.next().map(|(service, server)| (service.to_owned(), server.namespace.value.clone())).unwrap_or_default()
+    let found = loaded.scenario.servers().find(|(_, server)| *server.version == version && *server.cluster == cluster);
+    found.map(|(kind, server)| (kind.name.to_owned(), server.namespace.value.clone())).unwrap_or_default()
 }

@@ -298,13 +298,12 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
             sidecar: sleep.sidecar,
             stubs_in: Vec::new(),
         },
-        Workload::Helloworld(hello) | Workload::Echo(hello) => {
-            let service = workload.server().map_or("", |(service, _)| service);
+        Workload::Server(kind, hello) => {
             let others = topology.clusters.iter().map(|c| &c.name).filter(|name| **name != hello.cluster.value);
             WorkloadView {
                 cluster: hello.cluster.value.clone(),
                 namespace: Some(hello.namespace.value.clone()),
-                what: format!("{service} {}", hello.version.value),
+                what: format!("{} {}", kind.name, hello.version.value),
                 pods: Some(hello.replicas.value),
                 sidecar: true,
                 stubs_in: if hello.stubs { others.cloned().collect() } else { Vec::new() },

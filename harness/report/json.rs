@@ -1,4 +1,4 @@
-//! `report.json`: the model as it is, with what follows from it written out for readers that are no Rust.
+//! `report.json`: the model, with derived values written out for readers that are not this program.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The reports of a run: terminal, JUnit, JSON, Markdown, annotations for GitHub, HTML.
 //!
-//! All of them are made of one [`RunReport`], which knows nothing of how a run is carried out.
+//! All of them show one [`RunReport`], which knows nothing of how a run is carried out.
 
 mod annotations;
 mod html;
@@ -51,7 +51,7 @@ pub enum ReportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The format's library refused it.
@@ -59,12 +59,12 @@ pub enum ReportError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What the library said.
+        /// The library's error.
         why: String,
     },
 }
 
-/// Writes `junit.xml`, `report.json`, `summary.md` and `report.html` into `dir`, which is made if it does not exist. Each
+/// Writes `junit.xml`, `report.json`, `summary.md` and `report.html` into `dir`, which is created if it does not exist. Each
 /// file appears whole or not at all.
 ///
 /// # Errors

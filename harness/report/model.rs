@@ -23,13 +23,13 @@ pub const SCHEMA: u32 = 1;
 pub struct RunReport {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The run's id: also part of the names of everything it made.
+    /// The run's id, which is part of the names of everything that it created.
     pub run: String,
     /// When it began (RFC 3339, UTC).
     pub started: Timestamp,
     /// From start to end, in seconds.
     pub seconds: f64,
-    /// What made the clusters: `kind`, `netns`, `existing`.
+    /// The provider: `kind`, `netns`, `existing`.
     pub provider: String,
     /// Where binaries and images came from: `registry`, `packages`.
     pub source: String,
@@ -135,7 +135,7 @@ pub struct ScenarioReport {
     /// How its mesh was set up for it, in words: `mtls strict, outbound any`; empty for a mesh that was there.
     #[serde(default)]
     pub mesh: String,
-    /// What expectations about proxies were judged by, in a mesh that is used as it is; empty: the mesh's access log.
+    /// What expectations about proxies were judged by, in an existing mesh; empty: the mesh's access log.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub calls_read_from: String,
     /// From when its environment was ready to the end of its last step; without an environment, until that failed.
@@ -172,7 +172,7 @@ pub struct StepReport {
     /// For a change: an object that changed nothing at any proxy, say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// For a change: proxies that it does not concern, because their istiod does not read the cluster that it was made in.
+    /// For a change: proxies that it does not concern, because their istiod does not read the changed cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_concerned: Vec<String>,
     /// After a failed call: the rungs between the two workloads, first to last.

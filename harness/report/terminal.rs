@@ -63,12 +63,12 @@ pub(crate) fn place(file: &str, line: usize, column: usize) -> String {
 pub fn environment(environment: &EnvironmentReport) -> String {
     let clusters: Vec<&str> = environment.topology.clusters.iter().map(|c| c.name.as_str()).collect();
     let phases: Vec<String> = environment.phases.iter().map(|p| format!("{} {}", p.name, seconds(p.seconds))).collect();
-    let made = if environment.reused { "kept from an earlier run" } else { "made" };
+    let created = if environment.reused { "kept from an earlier run" } else { "created" };
     let phases = if phases.is_empty() { String::new() } else { format!(": {}", phases.join(", ")) };
     let head = format!("environment {}", environment.id);
     let topology = &environment.topology.name;
     let mut text = format!(
-        "{} ({topology}: {}; {}), {made}{phases}\n",
+        "{} ({topology}: {}; {}), {created}{phases}\n",
         painted(BOLD, head),
         clusters.join(", "),
         environment.mesh
@@ -132,7 +132,7 @@ fn step(scenario: &ScenarioReport, step: &StepReport) -> String {
         let shown = format!("not concerned (their istiod reads another cluster): {}", step.not_concerned.join(", "));
         let _ = writeln!(text, "      {}", painted(DIM, shown));
     }
-    // Findings that passed on the same numbers share a line. That every reply had its status goes without saying.
+    // Findings that passed on the same numbers share a line. That every reply had its status is left out.
     let mut passed: Vec<(&str, Vec<&str>)> = Vec::new();
     let is_shown = |f: &&Finding| f.class == Class::Pass && (f.expectation != "status" || step.findings.len() == 1);
     for finding in step.findings.iter().filter(is_shown) {

@@ -1,4 +1,4 @@
-//! Where the proxies' part in the calls of a scenario is read from, in a mesh that is used as it is.
+//! What the proxies logged or counted of a scenario's calls is read from here, in a mesh that meshproof did not install.
 //!
 //! Its access log says enough, or the run adds a log of its own to the namespaces that it creates, or (where this user may not
 //! create EnvoyFilters) the counters of the caller's proxy are used instead.

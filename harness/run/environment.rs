@@ -1,4 +1,4 @@
-//! An environment: running clusters with a mesh, made or found again.
+//! An environment: running clusters with a mesh, created or reused.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub struct Environment {
     pub phases: Vec<(String, Duration)>,
 }
 
-/// An environment that did not come up, as far as it got.
+/// An environment that could not be created completely.
 pub struct HalfMade {
     /// Its folder and journal; the lock is held as long as this lives.
     pub dir: EnvDir,
@@ -72,7 +72,7 @@ impl<E: Into<RunError>> From<E> for NotMade {
     }
 }
 
-/// What the phases have made.
+/// What the phases have created.
 struct Made {
     clusters: Vec<Cluster>,
     mesh: Mesh,
@@ -154,7 +154,7 @@ impl Environment {
         Ok(HalfMade { dir, record, found: false })
     }
 
-    /// An environment that is kept, for work on it as it is; `None` when another process works on it.
+    /// A kept environment, to work on without changing it first; `None` when another process works on it.
     ///
     /// # Errors
     /// When its clusters do not answer.
@@ -180,7 +180,7 @@ impl Environment {
             record.forget_from(phase);
         }
         let mut phases = Vec::new();
-        // Manifests and certificates need no cluster: they are made while the clusters start.
+        // Manifests and certificates need no cluster: they are created while the clusters start.
         let prepared = async {
             if kit.finds_mesh() {
                 return Ok(None);
@@ -240,7 +240,7 @@ impl Environment {
         })
     }
 
-    /// The mesh's options for workloads: in a mesh that is used as it is, of its revision.
+    /// The mesh's options for workloads; in an existing mesh, with its revision.
     pub fn mesh_of(&self, wanted: &MeshOptions) -> MeshOptions {
         let mut options = wanted.clone();
         if let Some(found) = &self.record.found_mesh {
@@ -273,7 +273,7 @@ impl Environment {
     /// # Errors
     /// When the mesh cannot be changed.
     pub async fn reconcile_mesh(&mut self, kit: &Kit, options: &MeshOptions) -> Result<(), RunError> {
-        // Whether it is as a scenario wants it was checked when its namespaces were created.
+        // Whether it fits the scenario was checked when its namespaces were created.
         if self.record.found_mesh.is_some() {
             return Ok(());
         }

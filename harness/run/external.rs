@@ -1,7 +1,7 @@
-//! Clusters that were not made here: what a run may put there, and how that is owned.
+//! Existing clusters: what a run may create there, and how that is recorded.
 //!
 //! Namespaces that the run makes itself, labelled with its identifier, and whatever is inside them; with `--install-mesh`
-//! also the mesh. All of it is in the journal before it exists. Everything else is refused by name, before anything is made.
+//! also the mesh. All of it is in the journal before it exists. Everything else is refused by name, before anything is created.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,7 @@ pub(super) async fn claim(environment: &Environment, kit: &Kit, chosen: &Chosen)
     Ok(Claimed { log, namespaces: everywhere })
 }
 
-/// What a scenario's workloads are made of, by cluster.
+/// The objects of a scenario's workloads, by cluster.
 ///
 /// # Errors
 /// When a manifest of the user's cannot be read.
@@ -127,7 +127,7 @@ fn strays(objects: &BTreeMap<String, Vec<Manifest>>, namespaces: &BTreeMap<Strin
     strays
 }
 
-/// Why a scenario cannot be judged on a mesh that is used as it is.
+/// Why a scenario cannot be judged on an existing mesh.
 fn unfit(
     found: &FoundMesh,
     scenario: &Scenario,

@@ -1,4 +1,4 @@
-//! The mesh of clusters that meshproof did not create: one that is used as it is, and one that is installed for a run.
+//! The mesh in existing clusters: one that was there already, or one that is installed for a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::topology::Topology;
 /// `istio-ca-root-cert`, and `istio-ca-crl` since 1.27).
 const OF_ISTIOD: &str = "istio.io/config=true";
 
-/// The options that a scenario writes under `mesh:`. In a mesh that is used as it is, the others are as they are.
+/// The options that a scenario writes under `mesh:`. In an existing mesh, the others keep their values.
 pub(super) fn written(scenario: &str) -> BTreeSet<String> {
     let read: serde_json::Value = serde_saphyr::from_str(scenario).unwrap_or_default();
     let mesh = read.get("mesh").and_then(serde_json::Value::as_object);

@@ -1,4 +1,4 @@
-//! Everything that an environment is made of, for one provider: programs, images, and what the mesh is installed with.
+//! Everything that an environment needs, for one provider: programs, images, and what the mesh is installed with.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use crate::provider::{Cluster, ProviderName, existing, kind, netns};
 use crate::supply::containers::{ContainerImageError, Store, StoreSettings};
 use crate::supply::{self, AddOn, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
-use crate::workload::WorkloadImages;
+use crate::workload_kind::WorkloadImages;
 
-/// Everything that an environment is made of.
+/// Everything that an environment needs.
 #[derive(Debug, Clone)]
 pub struct Kit {
-    /// Who makes the clusters.
+    /// What creates the clusters.
     pub provider: ProviderName,
     /// Binaries, and where they came from.
     pub supplied: Supplied,
@@ -32,11 +32,11 @@ pub struct Kit {
 /// What else a provider needs.
 #[derive(Debug, Clone)]
 enum Making {
-    /// What kind makes nodes of.
+    /// The node image of kind.
     Kind(kind::NodeImage),
-    /// The `meshproof` program, which keeps the processes.
+    /// The `meshproof` program, which supervises the processes.
     Netns(PathBuf),
-    /// The clusters that there are.
+    /// Existing clusters.
     Existing(Existing),
 }
 
@@ -73,8 +73,8 @@ pub async fn attach(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, Ru
 
 /// The registry that images of the netns provider seem to come from. They are maps to programs of
 /// the supply, never pulled, so nobody shall take one for the published image.
+const LOCAL: &str = "meshproof.local";
 const LOCAL_HUB: &str = "meshproof.local/istio";
-const LOCAL_CURL: &str = "meshproof.local/curl";
 
 impl Kit {
     /// Gets everything; builds or fetches what is not there.
@@ -105,9 +105,15 @@ impl Kit {
             archives: Vec::new(),
             kubernetes_minor: minor.1,
         };
-        let workloads = WorkloadImages { helloworld: images.helloworld, curl: images.curl, echo: images.echo };
         let (hub, tag) = (images.istio_hub, images.istio_tag);
-        Ok(Self { provider: ProviderName::Kind, supplied, workloads, hub, tag, making: Making::Kind(node) })
+        Ok(Self {
+            provider: ProviderName::Kind,
+            supplied,
+            workloads: images.workloads,
+            hub,
+            tag,
+            making: Making::Kind(node),
+        })
     }
 
     fn for_netns(supplied: Supplied, program: PathBuf) -> Result<Self, RunError> {
@@ -123,7 +129,7 @@ impl Kit {
         })
     }
 
-    /// Nothing but images, which the clusters pull; with a mesh to install, istioctl for its charts.
+    /// Only images, which the clusters pull; with a mesh to install, also istioctl for its charts.
     async fn for_existing(settings: &Settings, versions: &Versions) -> Result<Self, RunError> {
         let (on_netns, existing) = (settings.existing.given.on_netns()?, settings.existing.clone());
         let purpose = if existing.install_mesh { Purpose::Mesh } else { Purpose::Workloads };
@@ -140,14 +146,9 @@ impl Kit {
         let (workloads, hub) = if on_netns {
             (local_images(&tag), LOCAL_HUB.to_owned())
         } else {
-            let apps = &versions.registry.apps;
-            let hello = [("v1", &apps.helloworld_v1), ("v2", &apps.helloworld_v2)];
-            let helloworld = hello.map(|(version, image)| (version.to_owned(), image.to_string())).into();
             let istio = versions.istio_images(versions.registry.istio_minor).map_err(SupplyError::from)?;
-            (
-                WorkloadImages { helloworld, curl: apps.sleep.to_string(), echo: apps.echo.to_string() },
-                istio.hub.clone(),
-            )
+            let published = |image| versions.registry.app(image).map(ToString::to_string);
+            (WorkloadImages::of(published), istio.hub.clone())
         };
         let (provider, making) = (ProviderName::Existing, Making::Existing(existing));
         Ok(Self { provider, supplied, workloads, hub, tag, making })
@@ -262,10 +263,10 @@ impl Kit {
         Ok(Joining { istioctl, image: format!("{}/proxyv2:{}", self.hub, self.tag), topology: topology.clone() })
     }
 
-    /// Makes the clusters of a topology.
+    /// Creates the clusters of a topology.
     ///
     /// # Errors
-    /// When they do not come up. What was made until then is in the journal.
+    /// When they do not become ready. What was created until then is in the journal.
     pub async fn create(&self, env: &EnvDir, topology: &Topology) -> Result<Vec<Cluster>, RunError> {
         match &self.making {
             Making::Kind(node) => Ok(kind::create(topology, env, node).await?),
@@ -308,10 +309,5 @@ fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {
 
 /// Images that only the nodes of the netns provider know.
 fn local_images(tag: &str) -> WorkloadImages {
-    let app = |version: &str| (version.to_owned(), format!("{LOCAL_HUB}/examples-helloworld-{version}:{tag}"));
-    WorkloadImages {
-        helloworld: BTreeMap::from([app("v1"), app("v2")]),
-        curl: format!("{LOCAL_CURL}:{tag}"),
-        echo: format!("{LOCAL_HUB}/app:{tag}"),
-    }
+    WorkloadImages::of(|image| Some(format!("{LOCAL}/{}:{tag}", image.local)))
 }

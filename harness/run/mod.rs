@@ -95,13 +95,13 @@ impl Patience {
 /// of it is `broken`.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// State could not be kept.
+    /// The environment's state could not be written or read.
     #[error(transparent)]
     Journal(#[from] crate::journal::JournalError),
-    /// Clusters could not be made or reached.
+    /// Clusters could not be created or reached.
     #[error(transparent)]
     Provider(#[from] crate::provider::ProviderError),
-    /// Binaries or images could not be had.
+    /// Programs or images are not available.
     #[error(transparent)]
     Supply(#[from] crate::supply::SupplyError),
     /// What a step is to delete does not exist.
@@ -117,7 +117,7 @@ pub enum RunError {
     /// The mesh could not be installed or changed.
     #[error(transparent)]
     Mesh(#[from] crate::istio::MeshError),
-    /// A workload did not come up.
+    /// A workload did not become ready.
     #[error(transparent)]
     Workload(#[from] crate::workload::WorkloadError),
     /// Calls could not be sent.
@@ -132,10 +132,10 @@ pub enum RunError {
     /// A fault could not be injected or cleared.
     #[error(transparent)]
     Fault(#[from] crate::fault::FaultError),
-    /// Several things went wrong.
+    /// Several errors.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<RunError>),
-    /// More than may be touched on clusters that were not made here.
+    /// The scenario changes more than it may in existing clusters.
     #[error("{}", .0.join("\n"))]
     NotOurs(Vec<String>),
     /// The list of changes to undo cannot be read.
@@ -190,7 +190,7 @@ pub enum RunError {
     /// A name that nothing in the environment has.
     #[error("no {what} `{name}` (known: {})", if known.is_empty() { "none".into() } else { known.join(", ") })]
     Unknown {
-        /// What was looked for.
+        /// What was expected to exist.
         what: &'static str,
         /// The name.
         name: String,

@@ -54,7 +54,7 @@ pub async fn reap(root: &Path) -> Result<usize, JournalError> {
         if found.standing != Standing::Dead {
             continue;
         }
-        // Between the look and now another process may have taken it: then it is that one's work.
+        // Since the check another process may have locked it, and removes it then.
         let Some(env) = EnvDir::open(root, &found.id)? else { continue };
         ui::say(format!("environment {} was left by a run that was killed", found.id));
         match remove(env).await {

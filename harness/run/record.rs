@@ -19,11 +19,11 @@ pub struct EnvRecord {
     pub id: String,
     /// What it was built from: environments of equal fingerprint are interchangeable.
     pub fingerprint: String,
-    /// Who made the clusters.
+    /// What created the clusters.
     pub provider: ProviderName,
     /// What was asked for.
     pub topology: Topology,
-    /// Whether it stays when the command that made it ends.
+    /// Whether it is kept when the command that created it ends.
     pub kept: bool,
     /// When it was begun (RFC 3339).
     pub created: String,
@@ -31,7 +31,7 @@ pub struct EnvRecord {
     pub phases: Vec<PhaseDone>,
     /// How the mesh is set up now; `None` before it is installed, and for a mesh that was found.
     pub mesh: Option<MeshOptions>,
-    /// The mesh that was there already: it is used as it is, and not changed.
+    /// The mesh that was there already. It is not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_mesh: Option<FoundMesh>,
     /// Kubeconfigs by cluster name.

@@ -131,7 +131,7 @@ impl<'a> ScenarioRun<'a> {
 
     async fn all(&mut self, task: &ui::Task) -> Result<(), RunError> {
         for fault::Broken { name, cluster, .. } in fault::broken(&self.environment.dir)? {
-            ui::say(format!("{name} is still in {cluster}: it is cleared before {} begins", self.chosen.name));
+            ui::say(format!("fault {name} is still active in {cluster}; clearing it before {}", self.chosen.name));
         }
         // An earlier scenario may have been killed in the middle: its changes come off first.
         self.put_back().await?;
@@ -183,7 +183,7 @@ impl<'a> ScenarioRun<'a> {
                 task.step(format!("step {}: the first broken rung", index + 1));
                 report.ladder = self.calls().why(&call.call).await;
             }
-            // A later step builds on this one: what it would find says nothing more.
+            // Later steps depend on this one, so they would only fail for the same reason.
             let stop = report.class() != Class::Pass;
             self.report.steps.push(report);
             if stop {
@@ -203,7 +203,7 @@ impl<'a> ScenarioRun<'a> {
         }
     }
 
-    /// The calls of the scenario, whether they were made or not.
+    /// The calls of the scenario, sent or not.
     async fn planned(&self) -> Vec<Planned> {
         let mut all = Vec::new();
         for (step, PlannedCall { call, .. }) in self.chosen.plan.calls() {
@@ -269,7 +269,7 @@ impl<'a> ScenarioRun<'a> {
         attempt.put_in(&self.environment.dir, self.environment.world(&namespaces), step).await
     }
 
-    /// The negative control: before a change, the expectations of the calls that it is made for must not hold.
+    /// The negative control: before a change, the expectations of the calls after it must not hold.
     async fn try_before(&mut self, planned: &PlannedChange) -> Result<(), RunError> {
         if planned.controls.is_empty() {
             return Ok(());

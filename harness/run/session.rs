@@ -51,7 +51,7 @@ impl Session {
     /// Reads what is pinned and names the run. Starts nothing.
     ///
     /// # Errors
-    /// When `versions.yaml` is wrong or the reports' folder cannot be made.
+    /// When `versions.yaml` is wrong or the reports' folder cannot be created.
     pub fn new(settings: Settings) -> Result<Self, Failure> {
         let versions = settings.versions()?;
         let now = jiff::Zoned::now();
@@ -111,7 +111,7 @@ impl Session {
         let (Some(environment), Some(kit)) = (&self.environment, &self.kit) else { return };
         let upcoming = std::mem::take(&mut self.upcoming).into_iter();
         let (here, later): (Vec<_>, Vec<_>) = upcoming.partition(|one| {
-            // Another mesh (with other definitions, of another revision) says nothing about them.
+            // Another mesh (with other CRDs, of another revision) may accept other objects.
             fingerprint(&one.plan.topology, kit, &one.plan.mesh) == environment.record.fingerprint
         });
         self.upcoming = later;
@@ -207,7 +207,7 @@ impl Session {
     /// The environment for a topology: the current one, a kept one, or a new one.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it does not become ready.
     pub async fn enter(
         &mut self,
         topology: &Topology,
@@ -254,7 +254,7 @@ impl Session {
         Ok(())
     }
 
-    /// Cleans up after dead runs and gets what environments are made of.
+    /// Cleans up after dead runs and gets what environments need.
     async fn get_kit(&mut self) -> Result<Kit, RunError> {
         reap::reap(&self.settings.state_root).await?;
         let provider = self.settings.provider().await;
@@ -279,7 +279,7 @@ impl Session {
         };
     }
 
-    /// Leaves what there is of an environment that did not come up: removes it, unless it has clusters and is to stay.
+    /// Removes an environment that could not be created completely, unless it has clusters and is to be kept.
     async fn leave_half_made(&mut self) {
         let Some(half) = self.half_made.take() else { return };
         let HalfMade { dir, mut record, found } = half;
@@ -347,7 +347,7 @@ impl Session {
         }
         self.leave().await;
         if interrupted {
-            // What was being made when the signal came belongs to nobody now.
+            // What was being created when the signal came has no owner now.
             if let Err(error) = reap::reap(&self.settings.state_root).await {
                 ui::say(format!("warning: {error}"));
             }
@@ -372,7 +372,7 @@ fn tell_github(report: &RunReport) {
     }
 }
 
-/// What a run is made of.
+/// The inputs of a run.
 fn making(kit: &Kit) -> BTreeMap<String, String> {
     let origin = [("provider".into(), kit.provider.to_string()), ("source".into(), kit.supplied.origin.to_string())];
     kit.versions().into_iter().chain(origin).collect()

@@ -35,7 +35,7 @@ pub struct Settings {
     pub overrides: Overrides,
     /// Archives whose images pods may name (netns only).
     pub images: Vec<PathBuf>,
-    /// Whether environments made by this run stay.
+    /// Whether environments created by this run are kept.
     pub keep: Keep,
     /// Keep evidence of scenarios that pass, too.
     pub evidence: bool,
@@ -49,12 +49,12 @@ pub struct Settings {
     pub state_root: PathBuf,
 }
 
-/// What is to be used of clusters that were not made here.
+/// Which existing clusters are used, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Existing {
     /// The clusters.
     pub given: Given,
-    /// Whether a mesh is put there for the run; otherwise the mesh that is there is used as it is.
+    /// Whether a mesh is installed for the run; otherwise the mesh that is there is used unchanged.
     pub install_mesh: bool,
 }
 
@@ -101,7 +101,7 @@ impl Settings {
     }
 }
 
-/// The choice is made, and shown, once in a process: an engine that starts in the middle of a run changes nothing.
+/// Chosen, and shown, once per process: a container engine that starts during a run changes nothing.
 async fn automatic() -> ProviderName {
     static CHOSEN: OnceCell<ProviderName> = OnceCell::const_new();
     let choose = || async {
@@ -116,7 +116,7 @@ async fn automatic() -> ProviderName {
     *CHOSEN.get_or_init(choose).await
 }
 
-/// Whether environments made by a run stay.
+/// Whether environments created by a run are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// They are removed at the end.

@@ -1,6 +1,6 @@
 //! What a scenario changed, and how it comes off again.
 //!
-//! (Faults keep notes of their own: see [`crate::fault`].) The list is on disk before the change is made, so that a scenario killed in the middle leaves an
+//! (Faults keep notes of their own: see [`crate::fault`].) The list is on disk before the change, so that a scenario killed in the middle leaves an
 //! environment that the next one can put right.
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl UndoList {
     /// Writes down one way back. Returns when it is on disk.
     ///
     /// # Errors
-    /// When it could not be written: then the change must not be made.
+    /// When it could not be written: then nothing must be changed.
     pub fn push(&mut self, undo: Undo) -> Result<(), JournalError> {
         self.undo.push(undo);
         self.save()
@@ -193,6 +193,6 @@ mod tests {
         let error = UndoList::open(&env).map(|list| list.is_empty());
         let error = error.expect_err("the changes of an earlier scenario are still there").to_string();
         assert!(error.contains("undo.json") && error.contains("meshproof down a1"), "{error}");
-        assert_eq!(std::fs::read_to_string(env.path().join("undo.json")).unwrap(), text, "it is left as it is");
+        assert_eq!(std::fs::read_to_string(env.path().join("undo.json")).unwrap(), text, "it is not changed");
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn object(cluster: &Cluster, planned: &PlannedWait) -> Result<R
     }
 }
 
-/// What is not as it is to be; `None`: it is.
+/// What is missing; `None`: nothing.
 fn missing(until: &Until, object: Option<&Value>) -> Option<String> {
     let Some(object) = object else {
         return (*until != Until::Exists(false)).then(|| "it does not exist".to_owned());

@@ -53,7 +53,7 @@ pub fn namespaces(loaded: &LoadedScenario, topology: &Topology) -> BTreeSet<(Str
                 let places = places.filter(|name| sleep.sidecar || **name == sleep.cluster.value);
                 all.extend(places.map(|name| (name.clone(), sleep.namespace().to_owned())));
             }
-            Workload::Helloworld(hello) | Workload::Echo(hello) => {
+            Workload::Server(_, hello) => {
                 let places = topology.clusters.iter().map(|cluster| &cluster.name);
                 let places = places.filter(|name| hello.stubs || **name == hello.cluster.value);
                 all.extend(places.map(|name| (name.clone(), hello.namespace.value.clone())));

@@ -18,6 +18,7 @@ mod object;
 pub mod owned;
 mod steps;
 pub mod url;
+mod workload;
 
 pub use crate::apply::Selector;
 pub use crate::expect::Expect;
@@ -33,6 +34,7 @@ pub use mesh::Mesh;
 pub use model::*;
 pub use object::ObjectName;
 pub use steps::{Apply, Delete, Restart, Until, WaitFor};
+pub use workload::{ManifestFile, ServerWorkload, Sleep, Workload};
 
 /// The JSON Schema of a scenario file (draft 7, which editors know best); committed at `scenarios/scenario.schema.json`.
 pub fn schema() -> schemars::Schema {

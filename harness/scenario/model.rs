@@ -4,18 +4,17 @@
 //! exact position of a mistake with every other representation.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::call::Call;
-use super::files::Manifests;
 use super::mesh::Mesh;
 use super::steps::{Apply, Delete, Restart, WaitFor};
-use crate::apply::Selector;
+use super::workload::{ServerWorkload, Workload};
 use crate::expect::Protocol;
 use crate::source::Located;
+use crate::workload_kind::{Client, WorkloadKind};
 
 /// One scenario: an environment, and steps that prove one thing about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -42,129 +41,21 @@ pub struct Scenario {
     pub blind: BTreeMap<String, Located<String>>,
 }
 
-/// Something that runs in a cluster.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Workload {
-    /// The client: curl in a pod that sleeps.
-    Sleep(Sleep),
-    /// The server: answers `Hello version: …, instance: …` on `/hello`, port 5000.
-    Helloworld(Helloworld),
-    /// Istio's echo server, which speaks HTTP, HTTP/2, gRPC, TCP, WebSocket and TLS.
-    Echo(Helloworld),
-    /// Manifests of your own.
-    Manifest(ManifestFile),
-}
-
-impl Workload {
-    /// The server, and its service, if it is one: its Deployment is `SERVICE-VERSION`.
-    pub fn server(&self) -> Option<(&'static str, &Helloworld)> {
-        match self {
-            Self::Helloworld(server) => Some(("helloworld", server)),
-            Self::Echo(server) => Some(("echo", server)),
-            Self::Sleep(_) | Self::Manifest(_) => None,
-        }
-    }
-}
-
 impl Scenario {
-    /// Whether its clients need that of Istio's echo server: it has such a server, or calls that no curl can make.
-    pub fn needs_echo(&self) -> bool {
-        self.workloads.iter().any(|workload| matches!(workload.value, Workload::Echo(_)))
-            || self.steps.iter().filter_map(|step| step.call()).any(|call| call.protocol() != Protocol::Http)
-    }
-}
-
-/// The client.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sleep {
-    /// Where it runs.
-    pub cluster: Located<String>,
-    /// Its name in `from: NAME@CLUSTER` (default: `sleep`).
-    #[serde(default = "Sleep::default_name")]
-    pub name: Located<String>,
-    /// Its namespace (default: `app1`, or `outside` without a sidecar).
-    #[serde(default)]
-    pub namespace: Option<Located<String>>,
-    /// Whether it joins the mesh (default: yes).
-    #[serde(default = "yes")]
-    pub sidecar: bool,
-    /// More labels of its pods and its Deployment.
-    #[serde(default)]
-    pub labels: BTreeMap<String, Located<String>>,
-    /// Annotations of its pods.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, Located<String>>,
-}
-
-impl Sleep {
-    fn default_name() -> Located<String> {
-        Located::nowhere("sleep".into())
+    /// Its servers, with their kind.
+    pub fn servers(&self) -> impl Iterator<Item = (&'static WorkloadKind, &ServerWorkload)> {
+        self.workloads.iter().filter_map(|workload| match &workload.value {
+            Workload::Server(kind, server) => Some((*kind, server)),
+            Workload::Sleep(_) | Workload::Manifest(_) => None,
+        })
     }
 
-    /// The namespace it runs in.
-    pub fn namespace(&self) -> &str {
-        self.namespace.as_ref().map_or(if self.sidecar { "app1" } else { "outside" }, |n| n.as_str())
-    }
-}
-
-/// The server.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Helloworld {
-    /// The version that it answers with, and its `version` label.
-    pub version: Located<String>,
-    /// Where it runs.
-    pub cluster: Located<String>,
-    /// Its namespace (default: `app1`).
-    #[serde(default = "Helloworld::default_namespace")]
-    pub namespace: Located<String>,
-    /// How many pods (default: 1).
-    #[serde(default = "Helloworld::default_replicas")]
-    pub replicas: Located<u32>,
-    /// Whether namespace, service and service account are made in the other clusters too, so that
-    /// clients there can resolve the name (default: yes).
-    #[serde(default = "yes")]
-    pub stubs: bool,
-    /// More labels of its pods and its Deployment.
-    #[serde(default)]
-    pub labels: BTreeMap<String, Located<String>>,
-    /// Annotations of its pods.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, Located<String>>,
-}
-
-impl Helloworld {
-    fn default_namespace() -> Located<String> {
-        Located::nowhere("app1".into())
-    }
-    fn default_replicas() -> Located<u32> {
-        Located::nowhere(1)
-    }
-}
-
-/// Manifests of the user's own.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ManifestFile {
-    /// Where it is applied.
-    pub cluster: Located<String>,
-    /// The file, relative to the folder that `meshproof` was started in or to the scenario file.
-    pub file: Located<PathBuf>,
-    /// The namespace of objects that name none. It is created in every cluster, with sidecar injection. (Default: `default`, as it
-    /// is.)
-    #[serde(default)]
-    pub namespace: Option<Located<String>>,
-    /// Only objects with these labels (as `kubectl -l`; default: all).
-    #[serde(default)]
-    pub selector: Option<Located<Selector>>,
-}
-
-impl ManifestFile {
-    /// What it applies.
-    pub fn manifests(&self) -> Manifests<'_> {
-        Manifests { file: &self.file, namespace: self.namespace.as_ref(), selector: self.selector.as_ref() }
+    /// What each `sleep` calls with: `curl`, unless it has a server or a call that needs more.
+    pub fn client(&self) -> Client {
+        let mut calls = self.steps.iter().filter_map(|step| step.call());
+        let more = self.servers().any(|(kind, _)| kind.client == Client::Echo)
+            || calls.any(|call| call.protocol() != Protocol::Http);
+        if more { Client::Echo } else { Client::Curl }
     }
 }
 
@@ -239,8 +130,4 @@ pub struct FaultStep {
     pub name: Located<String>,
     /// The cluster that it breaks.
     pub cluster: Located<String>,
-}
-
-fn yes() -> bool {
-    true
 }

@@ -13,6 +13,7 @@ use super::Origin;
 use super::image::ImageRef;
 use super::program::Program;
 use crate::source::{self, Located, Problem, Problems, Source};
+use crate::workload_kind::{self, KindImage};
 
 /// What is wrong with `versions.yaml`, or with what was asked of it.
 #[derive(Debug, Error)]
@@ -183,8 +184,9 @@ pub struct Registry {
     pub cluster: Vec<ImageRef>,
     /// Istio, per minor version.
     pub istio: Vec<IstioImages>,
-    /// The sample workloads.
-    pub apps: Apps,
+    /// The images of the workloads (`workload_kind/`), by their keys.
+    #[serde(deserialize_with = "apps")]
+    pub apps: BTreeMap<String, ImageRef>,
     /// Images of add-ons (default: what the supply knows).
     #[serde(default)]
     pub add_ons: BTreeMap<Program, ImageRef>,
@@ -214,29 +216,21 @@ pub struct IstioImages {
     pub images: Vec<ImageRef>,
 }
 
-/// Images of the sample workloads.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Apps {
-    /// Has curl and a shell.
-    pub sleep: ImageRef,
-    /// Answers `v1`.
-    pub helloworld_v1: ImageRef,
-    /// Answers `v2`.
-    pub helloworld_v2: ImageRef,
-    /// Istio's echo server and client (default: the image of Istio's samples).
-    #[serde(default = "Apps::default_echo")]
-    pub echo: ImageRef,
+/// The image of each workload, by its key.
+fn apps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, ImageRef>, D::Error> {
+    let apps = BTreeMap::<String, ImageRef>::deserialize(deserializer)?;
+    let keys: BTreeSet<&str> = workload_kind::all().flat_map(|kind| kind.images).map(|image| image.key).collect();
+    if apps.keys().map(String::as_str).collect::<BTreeSet<_>>() == keys {
+        return Ok(apps);
+    }
+    let keys = keys.into_iter().collect::<Vec<_>>().join(", ");
+    Err(serde::de::Error::custom(format!("expected one image for each of {keys}")))
 }
 
-impl Apps {
-    fn default_echo() -> ImageRef {
-        ImageRef {
-            registry: "registry.istio.io".into(),
-            repository: "testing/app".into(),
-            tag: Some("latest".into()),
-            digest: None,
-        }
+impl Registry {
+    /// The published image of a workload.
+    pub fn app(&self, image: &KindImage) -> Option<&ImageRef> {
+        self.apps.get(image.key)
     }
 }
 

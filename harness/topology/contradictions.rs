@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::file::{DEFAULT_MESH, Entry, File};
+use super::file::{ClusterEntry, DEFAULT_MESH, File};
 use crate::source::{Located, Problem, Source, known};
 
-type NamedEntry<'a> = (&'a Located<String>, &'a Entry);
+type NamedEntry<'a> = (&'a Located<String>, &'a ClusterEntry);
 
 /// Every contradiction, each at the places of both of its sides.
 pub(super) fn of(file: &Arc<Source>, read: &File) -> Vec<Problem> {
@@ -88,7 +88,7 @@ fn machines(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
         for (key, value) in others.chain([("trust_domain", &entry.trust_domain)]) {
             if let Some(value) = value {
                 let what =
-                    format!("the machines in {} join {}: `{key}` says nothing about them", name.value, joined.value);
+                    format!("the machines in {} join {}: `{key}` has no effect on them", name.value, joined.value);
                 problems
                     .push(Problem::with(file, value, what).also(joined, "joined here").help(format!("remove `{key}`")));
             }
@@ -145,7 +145,7 @@ fn roles(file: &Arc<Source>, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
 /// One mesh has one root and one trust domain, and a remote belongs to the mesh of its istiod.
 fn meshes(file: &Arc<Source>, read: &File, clusters: &[NamedEntry<'_>]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    type Of = fn(&Entry) -> &Option<Located<String>>;
+    type Of = fn(&ClusterEntry) -> &Option<Located<String>>;
     let trust: [(&str, Of); 2] = [("root", |e| &e.root), ("trust_domain", |e| &e.trust_domain)];
     let all: [(&str, Of); 3] = [("mesh", |e| &e.mesh), trust[0], trust[1]];
     for cluster in clusters.iter().copied() {
@@ -164,7 +164,7 @@ fn meshes(file: &Arc<Source>, read: &File, clusters: &[NamedEntry<'_>]) -> Vec<P
             });
         }
     }
-    let mesh = |entry: &Entry| entry.mesh.as_ref().map(|mesh| mesh.value.clone());
+    let mesh = |entry: &ClusterEntry| entry.mesh.as_ref().map(|mesh| mesh.value.clone());
     let runs_istiod = |c: &NamedEntry<'_>| served_by(*c).is_none() && c.1.joins.is_none();
     let istiods: Vec<NamedEntry<'_>> = clusters.iter().copied().filter(runs_istiod).collect();
     for (i, (name, entry)) in istiods.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `topology.yaml` as it is written.
+//! The fields of `topology.yaml`.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use crate::source::Located;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub purpose: Located<String>,
-    /// Of every cluster that says nothing else.
+    /// Of every cluster that sets nothing else.
     #[serde(default)]
     pub trust_domain: Option<Located<String>>,
-    pub clusters: Located<BTreeMap<Located<String>, Entry>>,
+    pub clusters: Located<BTreeMap<Located<String>, ClusterEntry>>,
     #[serde(default)]
     pub mesh: Asked,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub(super) struct ClusterEntry {
     #[serde(default)]
     pub network: Option<Located<String>>,
     /// Of a primary, its own name or nothing. `control_plane` is what it was called.
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub trusts: Vec<Located<String>>,
 }
 
-impl Entry {
+impl ClusterEntry {
     /// The network of its pods.
     pub fn network(&self) -> &str {
         self.network.as_ref().map_or(DEFAULT_NETWORK, |network| network.as_str())

@@ -1,7 +1,7 @@
 //! Clusters, networks, address ranges, and who routes to whom.
 //!
 //! A topology is a folder `kind-configs/<name>/`: `topology.yaml`, and one `<cluster>.yaml` per
-//! cluster that `kind create cluster --config` accepts as it is. What a kind config says (CIDRs,
+//! cluster that `kind create cluster --config` accepts. What a kind config says (CIDRs,
 //! nodes, CNI) is not repeated in `topology.yaml`.
 //!
 //! **Never**: input or output beyond reading those files.
@@ -38,7 +38,7 @@ pub struct Topology {
     pub istio: IstioSettings,
 }
 
-/// One cluster as it is asked for.
+/// One cluster of the topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSpec {
     /// Its name: also the cluster ID in the mesh.
@@ -144,7 +144,7 @@ impl ClusterSpec {
     }
 }
 
-/// One node as it is asked for.
+/// One node of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
     /// What it is for.

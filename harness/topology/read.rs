@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::{Entry, File};
+use super::file::{ClusterEntry, File};
 use super::kind_config::{self, KindCluster};
 use super::ranges::{RangeOf, overlap};
 use super::settings::Setting;
@@ -14,7 +14,7 @@ use crate::source::{Located, Problem, Problems, Source, known, parse};
 /// A cluster with the places of what was written about it.
 struct Read {
     name: Located<String>,
-    entry: Entry,
+    entry: ClusterEntry,
     kind: KindCluster,
 }
 
@@ -73,7 +73,7 @@ impl Topology {
     }
 }
 
-fn role(name: &str, entry: &Entry) -> Role {
+fn role(name: &str, entry: &ClusterEntry) -> Role {
     let other = |named: &Option<Located<String>>| named.as_ref().map(|n| n.value.clone()).filter(|n| n != name);
     if let Some(joins) = other(&entry.joins) {
         return Role::Machines { joins };
@@ -90,7 +90,7 @@ fn mesh(read: &File, cluster: &str) -> MeshSpec {
     let entry = |name: &str| read.clusters.iter().find(|(n, _)| n.as_str() == name).map(|(_, entry)| entry);
     let own = entry(cluster);
     let istiod = own.and_then(|e| e.served_by.as_ref().or(e.joins.as_ref())).and_then(|name| entry(name));
-    let said = |of: fn(&Entry) -> &Option<Located<String>>| {
+    let said = |of: fn(&ClusterEntry) -> &Option<Located<String>>| {
         let said = [own, istiod].into_iter().flatten().find_map(|entry| of(entry).as_ref());
         said.map(|value| value.value.clone())
     };

@@ -12,8 +12,13 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+pub use fields::Part;
+use fields::{CONFIG_FIELDS, NOT_STOCK, OWNED};
+
 use crate::source::yaml::{self, YamlNode};
 use crate::source::{Located, Problem, Problems, Source, known};
+
+mod fields;
 
 /// Fields, as a file or inline holds them.
 pub type Fields = Map<String, Value>;
@@ -77,113 +82,6 @@ pub fn merge(base: &mut Fields, over: &Fields) {
         }
     }
 }
-
-/// The part of Istio that fields are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// MeshConfig.
-    Config,
-    /// Chart values.
-    Values,
-}
-
-/// Fields that the harness sets, and what to write instead or why they must stay. A name with a dot at its end means all
-/// fields below it.
-///
-/// Sources: `istio::primary`, and `mesh/v1alpha1/config.proto` of Istio's API for the names.
-const OWNED: &[(Part, &str, &str)] = &[
-    (Part::Config, "trustDomain", "set `trust_domain` in topology.yaml"),
-    (Part::Config, "rootNamespace", "the mesh is installed in istio-system"),
-    (Part::Config, "accessLogFile", "expectations are judged by the proxies' access logs"),
-    (Part::Config, "accessLogEncoding", "expectations are judged by the proxies' access logs"),
-    (Part::Config, "accessLogFormat", "expectations are judged by the proxies' access logs"),
-    (Part::Config, "defaultProviders.accessLogging", "expectations are judged by the proxies' access logs"),
-    (Part::Config, "defaultConfig.discoveryAddress", "the topology says which istiod serves which cluster"),
-    (Part::Config, "defaultConfig.fileFlushInterval", "expectations are judged by the proxies' access logs"),
-    (Part::Values, "meshConfig", "write it below `config`"),
-    (Part::Values, "revision", "write `revision` beside `values`"),
-    (Part::Values, "defaultRevision", "write `revision` beside `values`"),
-    (Part::Values, "revisionTags", "the revision's webhook is the only one"),
-    (Part::Values, "global.meshID", "set `mesh` of the clusters in topology.yaml"),
-    (Part::Values, "global.multiCluster.clusterName", "the topology names the clusters"),
-    (Part::Values, "global.network", "set `network` of the clusters in topology.yaml"),
-    (Part::Values, "global.externalIstiod", "the topology says which istiod serves which cluster"),
-    (Part::Values, "global.remotePilotAddress", "the topology says which istiod serves which cluster"),
-    (Part::Values, "global.istioNamespace", "the mesh is installed in istio-system"),
-    (Part::Values, "global.configCluster", "the topology says which istiod serves which cluster"),
-    (Part::Values, "global.hub", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "global.tag", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "global.proxy.image", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "global.proxy.includeIPRanges", "write `outbound: all` or `outbound: clusters`"),
-    (Part::Values, "pilot.enabled", "every control plane of the topology is installed"),
-    (Part::Values, "pilot.hub", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "pilot.tag", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "pilot.image", "versions.yaml and `--istio` say what is installed"),
-    (Part::Values, "gateways", "set `gateway` of the clusters in topology.yaml"),
-    (Part::Values, "istiodRemote", "the topology says which istiod serves which cluster"),
-];
-
-/// Fields that a stock Envoy, without Istio's own filters, cannot have, and whether a value is one that it rejects.
-const NOT_STOCK: &[(Part, &str)] = &[
-    (Part::Config, "defaultProviders.metrics"),
-    (Part::Values, "telemetry.enabled"),
-    (Part::Values, "pilot.env.PILOT_ENABLE_ALPN_FILTER"),
-    (Part::Values, "pilot.env.PILOT_ENABLE_METADATA_EXCHANGE"),
-];
-
-/// The fields of MeshConfig: istiod ignores others without a word. Source: `mesh/v1alpha1/config.proto` of Istio's API 1.31.
-const CONFIG_FIELDS: [&str; 50] = [
-    "accessLogEncoding",
-    "accessLogFile",
-    "accessLogFormat",
-    "ca",
-    "caCertificates",
-    "certificates",
-    "configSources",
-    "connectTimeout",
-    "defaultConfig",
-    "defaultDestinationRuleExportTo",
-    "defaultHttpRetryPolicy",
-    "defaultProviders",
-    "defaultServiceExportTo",
-    "defaultTrafficPolicy",
-    "defaultVirtualServiceExportTo",
-    "disableEnvoyListenerLog",
-    "discoverySelectors",
-    "dnsRefreshRate",
-    "enableAutoMtls",
-    "enableEnvoyAccessLogService",
-    "enablePrometheusMerge",
-    "enableTracing",
-    "extensionProviders",
-    "h2UpgradePolicy",
-    "hboneIdleTimeout",
-    "inboundClusterStatName",
-    "inboundTrafficPolicy",
-    "ingressClass",
-    "ingressControllerMode",
-    "ingressSelector",
-    "ingressService",
-    "localityLbSetting",
-    "meshMTLS",
-    "outboundClusterStatName",
-    "outboundTrafficPolicy",
-    "pathNormalization",
-    "protocolDetectionTimeout",
-    "proxyHttpPort",
-    "proxyInboundListenPort",
-    "proxyListenPort",
-    "rootNamespace",
-    "serviceEntryVisibility",
-    "serviceScopeConfigs",
-    "serviceSettings",
-    "tcpKeepalive",
-    "tlsDefaults",
-    "trustDomain",
-    "trustDomainAliases",
-    "verifyCertificateAtClient",
-    "zoneAwareLbSetting",
-];
 
 /// Fields, inline or the name of a file with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -410,77 +308,5 @@ impl JsonSchema for Setting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-    use serde_json::json;
-
-    fn fields(value: Value) -> Fields {
-        value.as_object().cloned().unwrap()
-    }
-
-    #[test]
-    fn maps_are_merged_lists_replaced_and_providers_merged_by_name() {
-        let mut base =
-            fields(json!({ "a": { "b": 1, "c": 2 }, "l": [1], "extensionProviders": [{ "name": "zipkin" }] }));
-        let provider = json!({ "name": "mine", "envoyExtAuthzHttp": {} });
-        merge(&mut base, &fields(json!({ "a": { "c": 3 }, "l": [2], "extensionProviders": [provider] })));
-        let expected =
-            json!({ "a": { "b": 1, "c": 3 }, "l": [2], "extensionProviders": [{ "name": "zipkin" }, provider] });
-        assert_eq!(Value::Object(base), expected);
-    }
-
-    fn problems_of(mesh: &str) -> Vec<String> {
-        #[derive(Deserialize)]
-        struct File {
-            mesh: Mesh,
-        }
-        #[derive(Deserialize)]
-        struct Mesh {
-            config: Option<Located<Setting>>,
-            values: Option<Located<Setting>>,
-            revision: Option<Located<String>>,
-        }
-        let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join("owned.yaml"), "# mine\noutboundTrafficPolicy: {}\ntrustDomain: x\n").unwrap();
-        std::fs::write(root.path().join("map.yaml"), "apiVersion: v1\nkind: ConfigMap\n").unwrap();
-        let source = Source::new(root.path().join("s.yaml"), mesh);
-        let File { mesh: Mesh { config, values, revision } } = crate::source::parse(&source).unwrap();
-        let asked = Asked { config, values, revision };
-        let locate = |named: &Path| Some(root.path().join(named)).filter(|path| path.is_file());
-        let (_, problems) = asked.read(&source, locate);
-        let problems = problems.into_iter().chain(asked.not_stock(&source, locate)).collect();
-        let Err(problems) = Problems::none_of(problems) else { return Vec::new() };
-        problems.under(root.path()).iter().map(|p| format!("{}: {p}", p.place())).collect()
-    }
-
-    #[rstest]
-    #[case::sound("mesh:\n  config: { outboundTrafficPolicy: { mode: REGISTRY_ONLY } }\n  revision: canary\n", &[])]
-    #[case::inline(
-        "mesh:\n  config: { trustDomain: x, accessLogFile: /dev/null }\n",
-        &["s.yaml:2:26: meshproof sets `trustDomain` itself", "s.yaml:2:44: meshproof sets `accessLogFile` itself"]
-    )]
-    #[case::unknown(
-        "mesh: { config: { outboundTraficPolicy: {}, trust_domain: x } }\n",
-        &[
-            "s.yaml:1:17: meshproof sets `trustDomain` itself",
-            "s.yaml:1:19: MeshConfig has no field `outboundTraficPolicy`",
-            "s.yaml:1:45: MeshConfig has no field `trust_domain`"
-        ]
-    )]
-    #[case::values(
-        "mesh:\n  values:\n    global:\n      network: n\n    revision: a\n",
-        &["s.yaml:4:16: meshproof sets `global.network` itself", "s.yaml:5:15: meshproof sets `revision` itself"]
-    )]
-    #[case::in_a_file("mesh: { config: owned.yaml }\n", &["owned.yaml:3:14: meshproof sets `trustDomain` itself"])]
-    #[case::no_file("mesh: { config: none.yaml }\n", &["s.yaml:1:17: there is no file `none.yaml`"])]
-    #[case::an_object("mesh: { config: map.yaml }\n", &["map.yaml:2:7: this is a ConfigMap"])]
-    #[case::no_revision("mesh: { revision: 1.31 }\n", &["s.yaml:1:19: `1.31` is not a revision"])]
-    #[case::not_stock(
-        "mesh: { config: { defaultProviders: { metrics: [prometheus] } } }\n",
-        &["s.yaml:1:39: the proxies of this environment are a stock Envoy, which has no filters of Istio for `defaultProviders.metrics`"]
-    )]
-    fn what_may_not_be_set_is_refused_at_its_place(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(problems_of(text), expected);
-    }
-}
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,28 +1,18 @@
-//! What is to be in each cluster, by what a scenario says runs there. Pure.
+//! The objects of each cluster, from the workloads of a scenario. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::echo::{self, ECHO};
-use super::{WorkloadError, WorkloadImages, WorkloadRole};
+use super::WorkloadError;
+use super::deployment::{INJECTION_ANNOTATION, Pods, injection};
 use crate::apply::Manifest;
-use crate::expect::{COUNTERS, COUNTERS_ANNOTATION};
 use crate::istio::machine::Machine;
-use crate::scenario::{Helloworld, Located, MeshOptions, Outbound, Sleep};
+use crate::scenario::{MeshOptions, ServerWorkload, Sleep};
+use crate::workload_kind::{Client, SLEEP, ServicePort, WorkloadImages, WorkloadKind};
 
-/// On every pod template: what injection depends on, so that a change makes new pods with new sidecars.
-pub(super) const INJECTION_ANNOTATION: &str = "meshproof.dev/injection";
-/// On every pod that the harness describes: the name of its workload.
-pub const WORKLOAD_LABEL: &str = "meshproof.dev/workload";
-/// The service of every `helloworld`, whatever its version.
-pub(super) const HELLOWORLD: &str = "helloworld";
-/// The port that `helloworld` listens on.
-const HELLOWORLD_PORT: u16 = 5000;
-
-/// What makes pods.
+/// What creates the pods of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Maker {
     Deployment,
@@ -32,19 +22,20 @@ pub(super) enum Maker {
     Controller(String, Option<usize>),
 }
 
-/// Something that must have its pods ready.
+/// A workload whose pods must become ready.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Expected {
     pub cluster: String,
     pub namespace: String,
     pub name: String,
     pub maker: Maker,
-    pub role: WorkloadRole,
+    /// Whether it is a `sleep`, which goes before a workload of the same name.
+    pub is_sleep: bool,
     /// Whether its pods have a sidecar. `None`: a manifest of the user's says.
     pub sidecar: Option<bool>,
 }
 
-/// What the user wrote in a file of their own.
+/// One of the user's manifests.
 pub(super) struct OfUser {
     /// Where it is applied.
     pub cluster: String,
@@ -57,14 +48,13 @@ pub(super) struct OfUser {
 #[derive(Default)]
 pub(super) struct Written<'a> {
     pub sleeps: Vec<&'a Sleep>,
-    pub helloworlds: Vec<&'a Helloworld>,
-    pub echoes: Vec<&'a Helloworld>,
+    pub servers: Vec<(&'static WorkloadKind, &'a ServerWorkload)>,
     pub manifests: Vec<OfUser>,
-    /// Whether each `sleep` has the client of an echo server.
-    pub client: bool,
+    /// What each `sleep` calls with.
+    pub client: Client,
 }
 
-/// The state that all clusters are to be in.
+/// The desired state of all clusters.
 #[derive(Debug, Default)]
 pub(super) struct Desired {
     pub objects: BTreeMap<String, Vec<Manifest>>,
@@ -109,21 +99,18 @@ pub(super) fn desired(
     images: &WorkloadImages,
     joining: &[Machines],
 ) -> Result<Desired, WorkloadError> {
-    let Written { sleeps, helloworlds, echoes, manifests, client } = written;
-    let of_servers = helloworlds.iter().chain(echoes).map(|server| server.namespace.as_str());
+    let Written { sleeps, servers, manifests, client } = written;
+    let of_servers = servers.iter().map(|(_, server)| server.namespace.as_str());
     let of_sleeps = sleeps.iter().filter(|s| s.sidecar).map(|s| s.namespace());
     let of_user = manifests.iter().filter_map(|of_user| of_user.namespace.as_deref());
     let meshed = of_sleeps.chain(of_servers).chain(of_user).collect();
     let (objects, expected, machines) = (BTreeMap::new(), Vec::new(), Vec::new());
     let mut builder = Builder { clusters, options, images, joining, meshed, objects, expected, machines };
     for sleep in sleeps {
-        builder.sleep(sleep, if *client { &images.echo } else { &images.curl })?;
+        builder.sleep(sleep, *client)?;
     }
-    for helloworld in helloworlds {
-        builder.helloworld(helloworld)?;
-    }
-    for echo in echoes {
-        builder.echo(echo)?;
+    for (kind, server) in servers {
+        builder.server(kind, server)?;
     }
     for OfUser { cluster, namespace, objects } in manifests {
         if let Some(namespace) = namespace.as_deref() {
@@ -166,7 +153,13 @@ impl Builder<'_> {
     }
 
     /// Account and service: what a cluster needs to know a workload's name, whether it runs there or not.
-    fn identity(&mut self, cluster: &str, namespace: &str, name: &str, ports: Value) -> Result<(), WorkloadError> {
+    fn identity(
+        &mut self,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+        kind: &WorkloadKind,
+    ) -> Result<(), WorkloadError> {
         self.namespace(cluster, namespace)?;
         let metadata = json!({ "name": name, "namespace": namespace, "labels": { "app": name } });
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
@@ -175,91 +168,72 @@ impl Builder<'_> {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata,
-            "spec": { "selector": { "app": name }, "ports": ports },
+            "spec": { "selector": { "app": name }, "ports": kind.ports.iter().map(port).collect::<Vec<_>>() },
         });
         self.made(cluster, "service of a workload", service)
     }
 
-    fn sleep(&mut self, sleep: &Sleep, image: &str) -> Result<(), WorkloadError> {
+    fn sleep(&mut self, sleep: &Sleep, client: Client) -> Result<(), WorkloadError> {
         let (cluster, namespace, name) = (sleep.cluster.as_str(), sleep.namespace(), sleep.name.as_str());
         // Rules about its namespace are applied in config clusters, where it must exist too.
         for place in self.clusters.iter().filter(|_| sleep.sidecar) {
             self.namespace(place, namespace)?;
         }
-        self.identity(cluster, namespace, name, http(80))?;
-        let labels = json!({ "app": name });
-        let spec = json!({
-            "serviceAccountName": name,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "sleep",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": ["sleep", "infinity"],
-            }],
-        });
-        let mut deployment = self.deployment(namespace, name, 1, &labels, sleep.sidecar, spec);
-        add_metadata(&mut deployment, &sleep.labels, &sleep.annotations);
-        self.machine(cluster, &mut deployment, None)?;
-        self.made(cluster, "sleep", deployment)?;
-        self.expect(cluster, namespace, name, WorkloadRole::Sleep, sleep.sidecar);
-        Ok(())
+        self.identity(cluster, namespace, name, &SLEEP)?;
+        let image = self.images.get(client.kind(), None);
+        self.deployment(Pods {
+            kind: &SLEEP,
+            cluster,
+            namespace,
+            name,
+            app: name,
+            version: None,
+            image: image.ok_or_else(|| WorkloadError::NoImage { what: SLEEP.name.into() })?,
+            replicas: 1,
+            sidecar: sleep.sidecar,
+            labels: &sleep.labels,
+            annotations: &sleep.annotations,
+        })
     }
 
-    fn helloworld(&mut self, hello: &Helloworld) -> Result<(), WorkloadError> {
-        let (cluster, namespace, version) = (hello.cluster.as_str(), hello.namespace.as_str(), hello.version.as_str());
+    fn server(&mut self, kind: &'static WorkloadKind, server: &ServerWorkload) -> Result<(), WorkloadError> {
+        let (cluster, namespace, version) = (&*server.cluster, &*server.namespace, &*server.version);
         let clusters = self.clusters;
-        for place in clusters.iter().filter(|place| hello.stubs || **place == cluster) {
-            self.identity(place, namespace, HELLOWORLD, http(HELLOWORLD_PORT))?;
+        for place in clusters.iter().filter(|place| server.stubs || **place == cluster.as_str()) {
+            self.identity(place, namespace, kind.name, kind)?;
         }
-        let name = deployment_of(version);
-        let labels = json!({ "app": HELLOWORLD, "version": version });
-        let image =
-            self.images.helloworld(version).ok_or_else(|| WorkloadError::NoImage { version: version.into() })?;
-        let spec = json!({
-            "serviceAccountName": HELLOWORLD,
-            // It keeps nothing that would need longer to put away.
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{
-                "name": "helloworld",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "env": [{ "name": "SERVICE_VERSION", "value": version }],
-                "ports": [{ "containerPort": HELLOWORLD_PORT }],
-                "readinessProbe": { "tcpSocket": { "port": HELLOWORLD_PORT }, "periodSeconds": 1 },
-            }],
+        let image = self.images.get(kind, Some(version));
+        self.deployment(Pods {
+            kind,
+            cluster,
+            namespace,
+            name: &kind.deployment(version),
+            app: kind.name,
+            version: Some(version),
+            image: image.ok_or_else(|| WorkloadError::NoImage { what: format!("{} {version}", kind.name) })?,
+            replicas: *server.replicas,
+            sidecar: true,
+            labels: &server.labels,
+            annotations: &server.annotations,
+        })
+    }
+
+    fn deployment(&mut self, pods: Pods<'_>) -> Result<(), WorkloadError> {
+        let mut deployment = pods.deployment(self.options);
+        self.machine(pods.cluster, &mut deployment, pods.kind.health)?;
+        self.made(pods.cluster, "workload", deployment)?;
+        self.expected.push(Expected {
+            cluster: pods.cluster.to_owned(),
+            namespace: pods.namespace.to_owned(),
+            name: pods.name.to_owned(),
+            maker: Maker::Deployment,
+            is_sleep: pods.kind.name == SLEEP.name,
+            sidecar: Some(pods.sidecar),
         });
-        let mut deployment = self.deployment(namespace, &name, *hello.replicas, &labels, true, spec);
-        add_metadata(&mut deployment, &hello.labels, &hello.annotations);
-        self.machine(cluster, &mut deployment, Some(HELLOWORLD_PORT))?;
-        self.made(cluster, "helloworld", deployment)?;
-        self.expect(cluster, namespace, &name, WorkloadRole::Helloworld { version: version.into() }, true);
         Ok(())
     }
 
-    fn echo(&mut self, server: &Helloworld) -> Result<(), WorkloadError> {
-        let (cluster, namespace, version) =
-            (server.cluster.as_str(), server.namespace.as_str(), server.version.as_str());
-        let clusters = self.clusters;
-        for place in clusters.iter().filter(|place| server.stubs || **place == cluster) {
-            self.identity(place, namespace, ECHO, echo::ports())?;
-        }
-        let name = format!("{ECHO}-{version}");
-        let labels = json!({ "app": ECHO, "version": version });
-        let spec = json!({
-            "serviceAccountName": ECHO,
-            "terminationGracePeriodSeconds": 1,
-            "containers": [echo::container(&self.images.echo, version, cluster)],
-        });
-        let mut deployment = self.deployment(namespace, &name, *server.replicas, &labels, true, spec);
-        add_metadata(&mut deployment, &server.labels, &server.annotations);
-        self.machine(cluster, &mut deployment, Some(echo::HTTP))?;
-        self.made(cluster, "echo server", deployment)?;
-        self.expect(cluster, namespace, &name, WorkloadRole::Echo { version: version.into() }, true);
-        Ok(())
-    }
-
-    /// Makes the pods of a Deployment machines, if they are in a cluster of such: each joins a group in the other cluster.
+    /// Turns the pods of a Deployment into machines, in a cluster of machines: each joins a WorkloadGroup in the other cluster.
     fn machine(&mut self, cluster: &str, deployment: &mut Value, health: Option<u16>) -> Result<(), WorkloadError> {
         let Some(joining) = self.joining.iter().find(|machines| machines.cluster == cluster) else { return Ok(()) };
         let text = |path: &str| deployment.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -284,43 +258,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn deployment(
-        &self,
-        namespace: &str,
-        name: &str,
-        replicas: u32,
-        labels: &Value,
-        sidecar: bool,
-        spec: Value,
-    ) -> Value {
-        let mut template = json!({ "metadata": { "labels": labels }, "spec": spec });
-        template["metadata"]["labels"][WORKLOAD_LABEL] = json!(name);
-        if sidecar {
-            template["metadata"]["annotations"] =
-                json!({ INJECTION_ANNOTATION: injection(self.options), COUNTERS_ANNOTATION: COUNTERS });
-            if self.options.dns_capture {
-                let config = json!({ "proxyMetadata": { "ISTIO_META_DNS_CAPTURE": "true" } }).to_string();
-                template["metadata"]["annotations"]["proxy.istio.io/config"] = json!(config);
-            }
-        } else {
-            // The namespace may be one where others are injected.
-            template["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
-        }
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": { "name": name, "namespace": namespace, "labels": labels },
-            "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": template },
-        })
-    }
-
-    fn expect(&mut self, cluster: &str, namespace: &str, name: &str, role: WorkloadRole, sidecar: bool) {
-        let (cluster, namespace, name) = (cluster.to_owned(), namespace.to_owned(), name.to_owned());
-        let (maker, sidecar) = (Maker::Deployment, Some(sidecar));
-        self.expected.push(Expected { cluster, namespace, name, maker, role, sidecar });
-    }
-
-    /// As it is, but for the annotation without which its pods would keep the sidecars of earlier options.
+    /// Unchanged, except for the annotation without which its pods would keep the sidecars of earlier options.
     fn user(&mut self, cluster: &str, mut manifest: Manifest) {
         if let Some(template) = manifest.object.data.pointer_mut("/spec/template").and_then(Value::as_object_mut) {
             let metadata = template.entry("metadata").or_insert_with(|| json!({}));
@@ -334,25 +272,15 @@ impl Builder<'_> {
     }
 }
 
-/// The one port of a service. Istio takes the protocol from its name.
-fn http(port: u16) -> Value {
-    json!([{ "name": "http", "port": port }])
+fn port(port: &ServicePort) -> Value {
+    let mut object = json!({ "name": port.name, "port": port.number });
+    if let Some(protocol) = port.app_protocol {
+        object["appProtocol"] = json!(protocol);
+    }
+    object
 }
 
-type Metadata = BTreeMap<String, Located<String>>;
-
-/// More labels of a Deployment and its pods, and annotations of its pods.
-fn add_metadata(deployment: &mut Value, labels: &Metadata, annotations: &Metadata) {
-    for (key, value) in labels {
-        deployment["metadata"]["labels"][key] = json!(value.value);
-        deployment["spec"]["template"]["metadata"]["labels"][key] = json!(value.value);
-    }
-    for (key, value) in annotations {
-        deployment["spec"]["template"]["metadata"]["annotations"][key] = json!(value.value);
-    }
-}
-
-/// What an object of the user's makes that must have its pods ready.
+/// The pods of one of the user's objects that must become ready.
 pub(super) fn of_user(cluster: &str, manifest: &Manifest) -> Option<Expected> {
     let replicas = manifest.object.data.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
     let maker = match manifest.kind() {
@@ -367,216 +295,17 @@ pub(super) fn of_user(cluster: &str, manifest: &Manifest) -> Option<Expected> {
         namespace: manifest.namespace().unwrap_or("default").to_owned(),
         name: manifest.name().to_owned(),
         maker,
-        role: WorkloadRole::Manifest,
+        is_sleep: false,
         sidecar: None,
     })
 }
 
-/// Whether it is a pod that ends by itself: it need not be ready when it is looked at.
+/// Whether it is a pod that ends by itself: it need not be ready when it is checked.
 pub(super) fn ends(manifest: &Manifest) -> bool {
     let policy = manifest.object.data.pointer("/spec/restartPolicy").and_then(Value::as_str);
     manifest.kind() == "Pod" && policy.is_some_and(|policy| policy != "Always")
 }
 
-/// The Deployment of a version of `helloworld`.
-pub(super) fn deployment_of(version: &str) -> String {
-    format!("{HELLOWORLD}-{version}")
-}
-
-/// What injection depends on, for people to read.
-fn injection(options: &MeshOptions) -> String {
-    let outbound = match options.outbound {
-        Outbound::All => "all",
-        Outbound::Clusters => "clusters",
-    };
-    let mut words = format!("outbound={outbound},dns-capture={}", options.dns_capture);
-    // Parts of MeshConfig (`defaultConfig` above all) are read when a pod is injected.
-    if !options.istio.config.is_empty() {
-        let config = serde_json::to_string(&options.istio.config).unwrap_or_default();
-        words.push_str(&format!(",config={}", hex::encode(&Sha256::digest(config)[..4])));
-    }
-    words
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::apply;
-
-    fn sleep(cluster: &str, sidecar: bool) -> Sleep {
-        let at = |s: &str| Located::nowhere(s.to_owned());
-        Sleep {
-            cluster: at(cluster),
-            name: at("sleep"),
-            namespace: None,
-            sidecar,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn hello(version: &str, cluster: &str, stubs: bool) -> Helloworld {
-        let at = |s: &str| Located::nowhere(s.to_owned());
-        Helloworld {
-            version: at(version),
-            cluster: at(cluster),
-            namespace: at("app1"),
-            replicas: Located::nowhere(1),
-            stubs,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn images() -> WorkloadImages {
-        WorkloadImages {
-            helloworld: [("v1".to_owned(), "hello:1".to_owned()), ("v2".to_owned(), "hello:2".to_owned())].into(),
-            curl: "curl:8".into(),
-            echo: "app:1".into(),
-        }
-    }
-
-    fn of(sleeps: &[&Sleep], hellos: &[&Helloworld], options: &MeshOptions) -> Desired {
-        let written = Written { sleeps: sleeps.to_vec(), helloworlds: hellos.to_vec(), ..Written::default() };
-        desired(&["cluster1", "cluster2"], &written, options, &images(), &[]).unwrap()
-    }
-
-    fn labels(desired: &Desired, cluster: &str) -> Vec<String> {
-        desired.objects.get(cluster).into_iter().flatten().map(Manifest::label).collect()
-    }
-
-    #[test]
-    fn the_experiment() {
-        let (sleep, v1, v2) = (sleep("cluster1", true), hello("v1", "cluster1", true), hello("v2", "cluster2", true));
-        let desired = of(&[&sleep], &[&v1, &v2], &MeshOptions::default());
-        let objects: BTreeMap<_, Vec<_>> =
-            desired.objects.iter().map(|(c, o)| (c, o.iter().map(|m| &m.object).collect())).collect();
-        insta::assert_json_snapshot!(objects);
-    }
-
-    #[test]
-    fn a_stub_is_namespace_account_and_service_in_the_other_clusters() {
-        let with = of(&[], &[&hello("v2", "cluster2", true)], &MeshOptions::default());
-        let stub = ["Namespace app1", "Service app1/helloworld", "ServiceAccount app1/helloworld"];
-        assert_eq!(labels(&with, "cluster1"), stub);
-        let without = of(&[], &[&hello("v2", "cluster2", false)], &MeshOptions::default());
-        assert!(labels(&without, "cluster1").is_empty());
-        assert_eq!(labels(&without, "cluster2").len(), 4);
-    }
-
-    fn template<'a>(desired: &'a Desired, cluster: &str, name: &str) -> &'a Value {
-        let found = desired.objects[cluster].iter().find(|m| m.kind() == "Deployment" && m.name() == name);
-        &found.unwrap().object.data["spec"]["template"]["metadata"]
-    }
-
-    #[test]
-    fn a_client_outside_the_mesh_has_no_sidecar_even_in_an_injected_namespace() {
-        let mut sleep = sleep("cluster1", false);
-        let desired = of(&[&sleep], &[], &MeshOptions::default());
-        assert_eq!(labels(&desired, "cluster1")[1], "Namespace outside");
-        let namespace = &desired.objects["cluster1"][1].object.metadata;
-        assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "disabled");
-        sleep.namespace = Some(Located::nowhere("app1".into()));
-        let desired = of(&[&sleep], &[&hello("v1", "cluster1", true)], &MeshOptions::default());
-        assert_eq!(template(&desired, "cluster1", "sleep")["labels"]["sidecar.istio.io/inject"], "false");
-        assert_eq!(template(&desired, "cluster1", "sleep").get("annotations"), None);
-    }
-
-    #[test]
-    fn pods_are_recreated_when_what_injection_depends_on_changes() {
-        let sleep = sleep("cluster1", true);
-        let base = MeshOptions::default();
-        let outbound = MeshOptions { outbound: Outbound::Clusters, ..base.clone() };
-        let dns = MeshOptions { dns_capture: true, ..base.clone() };
-        let mtls = MeshOptions { mtls: crate::scenario::Mtls::Disabled, ..base.clone() };
-        let annotations = |o| template(&of(&[&sleep], &[], o), "cluster1", "sleep")["annotations"].clone();
-        assert_ne!(annotations(&base), annotations(&outbound));
-        assert_ne!(annotations(&base), annotations(&dns));
-        assert_eq!(annotations(&base), annotations(&mtls), "mutual TLS needs no new sidecar");
-        assert_eq!(
-            annotations(&dns)["proxy.istio.io/config"],
-            r#"{"proxyMetadata":{"ISTIO_META_DNS_CAPTURE":"true"}}"#
-        );
-    }
-
-    #[test]
-    fn the_users_deployments_are_waited_for_and_annotated_and_nothing_else_of_them_changes() {
-        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\n\
-            spec: {template: {metadata: {labels: {a: b}}, spec: {x: y}}}\n---\n\
-            apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\nspec: {x: y}\n";
-        let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = vec![OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
-        let options = MeshOptions::default();
-        let desired =
-            desired(&["cluster1", "cluster2"], &Written { manifests, ..Written::default() }, &options, &images(), &[])
-                .unwrap();
-        assert_eq!(desired.expected.len(), 1);
-        let objects = &desired.objects["cluster2"];
-        assert_eq!(objects[1].object.data, json!({ "spec": { "x": "y" } }));
-        let expected = json!({ "spec": { "template": { "spec": { "x": "y" }, "metadata": {
-            "labels": { "a": "b" }, "annotations": { INJECTION_ANNOTATION: "outbound=all,dns-capture=false" } } } } });
-        assert_eq!(objects[0].object.data, expected);
-    }
-
-    #[test]
-    fn whatever_of_the_users_makes_pods_is_waited_for() {
-        let text = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s, namespace: n}\nspec: {replicas: 3}\n---\n\
-            apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d, namespace: n}\n---\n\
-            apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
-        let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = vec![OfUser { cluster: "cluster2".to_owned(), namespace: None, objects }];
-        let desired = desired(
-            &["cluster2"],
-            &Written { manifests, ..Written::default() },
-            &MeshOptions::default(),
-            &images(),
-            &[],
-        )
-        .unwrap();
-        let makers: Vec<_> = desired.expected.into_iter().map(|e| (e.namespace, e.maker)).collect();
-        let expected = [
-            ("n".to_owned(), Maker::Controller("StatefulSet".into(), Some(3))),
-            ("n".to_owned(), Maker::Controller("DaemonSet".into(), None)),
-            ("default".to_owned(), Maker::Pod),
-        ];
-        assert_eq!(makers, expected);
-    }
-
-    #[test]
-    fn the_image_of_any_version_serves_since_the_version_is_reported_to_it() {
-        let desired = of(&[], &[&hello("v3", "cluster1", true)], &MeshOptions::default());
-        let deployment = &desired.objects["cluster1"][0].object.data;
-        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["image"], "hello:2");
-        assert_eq!(container["env"], json!([{ "name": "SERVICE_VERSION", "value": "v3" }]));
-    }
-
-    #[test]
-    fn labels_and_annotations_are_added_and_the_selector_stays() {
-        let mut sleep = sleep("cluster1", true);
-        let at = |s: &str| Located::nowhere(s.to_owned());
-        sleep.labels.insert("team".into(), at("a"));
-        sleep.annotations.insert("traffic.sidecar.istio.io/excludeOutboundPorts".into(), at("443"));
-        let desired = of(&[&sleep], &[], &MeshOptions::default());
-        let metadata = template(&desired, "cluster1", "sleep");
-        assert_eq!((&metadata["labels"]["team"], &metadata["labels"]["app"]), (&json!("a"), &json!("sleep")));
-        assert_eq!(metadata["annotations"]["traffic.sidecar.istio.io/excludeOutboundPorts"], "443");
-        assert!(metadata["annotations"].get(INJECTION_ANNOTATION).is_some());
-        let deployment = desired.objects["cluster1"].iter().find(|m| m.kind() == "Deployment").unwrap();
-        assert_eq!(deployment.object.data["spec"]["selector"]["matchLabels"], json!({ "app": "sleep" }));
-    }
-
-    #[test]
-    fn a_namespace_that_the_scenario_gives_is_created_everywhere_with_injection() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: sample}\n";
-        let objects = apply::parse("f.yaml", text).unwrap();
-        let manifests = vec![OfUser { cluster: "cluster2".into(), namespace: Some("sample".into()), objects }];
-        let options = MeshOptions::default();
-        let desired =
-            desired(&["cluster1", "cluster2"], &Written { manifests, ..Written::default() }, &options, &images(), &[])
-                .unwrap();
-        assert_eq!(labels(&desired, "cluster1"), ["Namespace sample"]);
-        let namespace = &desired.objects["cluster2"][0].object.metadata;
-        assert_eq!(namespace.labels.as_ref().unwrap()["istio-injection"], "enabled");
-    }
-}
+#[path = "desired_tests.rs"]
+mod tests;

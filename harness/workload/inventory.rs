@@ -80,7 +80,7 @@ pub(super) type Items = BTreeMap<Item, String>;
 
 /// An entry of the list.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct StoredItem {
     #[serde(flatten)]
     item: Item,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -106,12 +106,12 @@ pub(super) async fn read(cluster: &Cluster, owner: &str) -> Result<Items, Worklo
 }
 
 fn parse(text: &str) -> Result<Items, serde_json::Error> {
-    let entries: Vec<Entry> = serde_json::from_str(text)?;
+    let entries: Vec<StoredItem> = serde_json::from_str(text)?;
     Ok(entries.into_iter().map(|entry| (entry.item, entry.digest)).collect())
 }
 
 fn text(items: &Items) -> String {
-    let entries = items.iter().map(|(item, digest)| Entry { item: item.clone(), digest: digest.clone() });
+    let entries = items.iter().map(|(item, digest)| StoredItem { item: item.clone(), digest: digest.clone() });
     json!(entries.collect::<Vec<_>>()).to_string()
 }
 

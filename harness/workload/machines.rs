@@ -12,7 +12,7 @@ use super::{RunningWorkload, WorkloadError};
 use crate::apply::{self, Manifest};
 use crate::istio::machine::Joining;
 use crate::observe::PodInfo;
-use crate::observe::entries::{self, Entry};
+use crate::observe::entries::{self, RegisteredMachine};
 use crate::provider::Cluster;
 use crate::wait::{self, Poll};
 
@@ -122,7 +122,7 @@ pub(super) async fn entries(
             Ok(entries) => entries,
             Err(error) => return Poll::NotYet(error.to_string()),
         };
-        let own: Vec<&Entry> = entries.iter().filter(|e| e.group.as_deref() == Some(group)).collect();
+        let own: Vec<&RegisteredMachine> = entries.iter().filter(|e| e.group.as_deref() == Some(group)).collect();
         let addresses: Vec<IpAddr> = pods.iter().filter_map(|pod| pod.ip).collect();
         if let Some(address) = addresses.iter().find(|ip| !own.iter().any(|e| e.address == Some(**ip))) {
             return Poll::NotYet(format!("none has the address {address}"));

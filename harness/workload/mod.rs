@@ -1,81 +1,42 @@
-//! What runs in the clusters: sleep, helloworld, echo, and the user's own manifests.
+//! What runs in the clusters: the kinds of [`crate::workload_kind`] and the user's own manifests.
 //!
-//! [`reconcile`] brings every cluster from whatever an earlier scenario left to what this one says, and waits until all of it
-//! runs. Names are fixed: the Deployment of a `sleep` has its name, that of a `helloworld` is `helloworld-<version>`, that of an `echo` `echo-<version>`.
+//! [`reconcile`] changes every cluster from what an earlier scenario left to what this one says, and waits until all of it
+//! runs. The Deployment of a `sleep` has its name; that of a server is `KIND-VERSION`, such as `helloworld-v1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, Patch, PatchParams};
 use serde::Serialize;
 use serde_json::json;
-use thiserror::Error;
 
-use crate::apply::{self, ApplyError, Manifest, Reason};
-use crate::istio::MeshError;
+use crate::apply::{self, Manifest};
 use crate::istio::machine::Joining;
 pub use crate::observe::PodInfo;
 use crate::provider::Cluster;
 use crate::scenario::{LoadedScenario, MeshOptions, Workload};
-use crate::source::Problems;
 use crate::ui;
-use crate::wait::WaitError;
-pub use desired::WORKLOAD_LABEL;
+use crate::workload_kind::WorkloadImages;
+pub use deployment::WORKLOAD_LABEL;
 use desired::{Desired, Expected, Machines, OfUser, Written, desired};
+pub use error::WorkloadError;
 pub use inventory::namespace as inventory_namespace;
 use inventory::{Item, Items};
+pub use pods::{label_selector, pod_of, pods, zones};
 
+mod deployment;
 mod desired;
-mod echo;
+mod error;
 mod inventory;
 mod machines;
+mod pods;
 mod ready;
 pub mod restart;
 
-/// How long a cluster may take to answer where its answer can be done without.
+/// The time limit of a request whose result is optional.
 const LOOK: Duration = Duration::from_secs(3);
-
-/// Where the workloads' images are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkloadImages {
-    /// `helloworld` by version.
-    pub helloworld: BTreeMap<String, String>,
-    /// An image with `sleep` and `curl`.
-    pub curl: String,
-    /// Istio's echo server and its client, with `sleep` and `curl`.
-    pub echo: String,
-}
-
-impl WorkloadImages {
-    /// The image for a version: its own, or any, because its version is a parameter.
-    pub fn helloworld(&self, version: &str) -> Option<&str> {
-        self.helloworld.get(version).or_else(|| self.helloworld.values().next_back()).map(String::as_str)
-    }
-}
-
-/// What a running workload is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WorkloadRole {
-    /// The client.
-    Sleep,
-    /// The server.
-    Helloworld {
-        /// The version that it answers with.
-        version: String,
-    },
-    /// Istio's echo server.
-    Echo {
-        /// The version that it answers with.
-        version: String,
-    },
-    /// The user's own.
-    Manifest,
-}
 
 /// A workload all of whose pods are ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,99 +47,17 @@ pub struct RunningWorkload {
     pub cluster: String,
     /// Its namespace.
     pub namespace: String,
-    /// What it is for.
-    pub role: WorkloadRole,
+    /// Whether it is a `sleep`, which calls in preference to a workload of the same name.
+    pub is_sleep: bool,
     /// Its pods.
     pub pods: Vec<PodInfo>,
 }
 
-/// Why the workloads do not run.
-#[derive(Debug, Error)]
-pub enum WorkloadError {
-    /// Objects could not be applied or deleted.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// A manifest of the user's could not be read.
-    #[error(transparent)]
-    File(#[from] Problems),
-    /// A machine cannot join the mesh.
-    #[error(transparent)]
-    Mesh(#[from] Box<MeshError>),
-    /// There is no image at all for `helloworld`.
-    #[error("no image for helloworld {version} (hint: `meshproof supply` builds it)")]
-    NoImage {
-        /// The version.
-        version: String,
-    },
-    /// The API server refused, or did not respond.
-    #[error("cluster {cluster}: cannot {what}: {}", Reason(source))]
-    Kube {
-        /// The cluster.
-        cluster: String,
-        /// What was asked.
-        what: &'static str,
-        /// What came back.
-        source: Box<kube::Error>,
-    },
-    /// The list of what earlier scenarios left cannot be read.
-    #[error("cluster {cluster}: ConfigMap {name}: {source} (hint: was it written by a newer meshproof?)")]
-    Inventory {
-        /// The cluster.
-        cluster: String,
-        /// The ConfigMap, `namespace/name`.
-        name: String,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
-    /// Time is over.
-    #[error("{source}{events}")]
-    NotRunning {
-        /// What was missing.
-        source: Box<WaitError<WorkloadError>>,
-        /// What Kubernetes warned of, one line each.
-        events: String,
-    },
-    /// A workload cannot come to run.
-    #[error("cluster {cluster}: {why}")]
-    Never {
-        /// The cluster.
-        cluster: String,
-        /// Why.
-        why: String,
-    },
-    /// A pod has a sidecar that it must not have, or no sidecar although it must have one.
-    #[error(
-        "cluster {cluster}: pod {pod} has {found} sidecar, expected {expected} (see the namespace's label istio-injection)"
-    )]
-    Sidecar {
-        /// The cluster.
-        cluster: String,
-        /// `namespace/name`.
-        pod: String,
-        /// What it has.
-        found: &'static str,
-        /// What it must have.
-        expected: &'static str,
-    },
-}
-
-impl From<MeshError> for WorkloadError {
-    fn from(error: MeshError) -> Self {
-        Self::Mesh(Box::new(error))
-    }
-}
-
-impl WorkloadError {
-    fn kube(cluster: &Cluster, what: &'static str, source: kube::Error) -> Self {
-        Self::Kube { cluster: cluster.name.clone(), what, source: Box::new(source) }
-    }
-}
-
-/// Brings every cluster to what `workloads` says under the options `mesh`: applies what is wanted, deletes what an earlier
+/// Changes every cluster to the scenario's workloads under the options `mesh`: applies them, deletes what an earlier
 /// scenario left, and waits until every wanted pod is ready and no other is left. `owner` is the environment's identifier.
 ///
 /// # Errors
-/// [`WorkloadError`]: the first thing that cannot be, with Kubernetes' reason.
+/// [`WorkloadError`]: the first failure, with Kubernetes' reason.
 pub async fn reconcile(
     clusters: &[Cluster],
     loaded: &LoadedScenario,
@@ -202,7 +81,7 @@ pub async fn reconcile(
     };
     let mut running = each(false).await?.concat();
     if !joins.is_empty() {
-        // What they join must be there first.
+        // The clusters that they join must be ready first.
         machines::files(joining, desired, clusters, owner).await?;
         let on_machines = each(true).await?.concat();
         machines::registered(desired, &on_machines, clusters).await?;
@@ -211,7 +90,7 @@ pub async fn reconcile(
     Ok(running)
 }
 
-/// The objects that [`reconcile`] brings into each cluster, besides the namespace of its own ([`inventory_namespace`]).
+/// The objects that [`reconcile`] applies in each cluster, besides its own namespace ([`inventory_namespace`]).
 ///
 /// # Errors
 /// When a manifest of the user's cannot be read.
@@ -231,12 +110,11 @@ fn describe(
     images: &WorkloadImages,
     joins: &[Machines],
 ) -> Result<Desired, WorkloadError> {
-    let mut written = Written { client: loaded.scenario.needs_echo(), ..Written::default() };
+    let mut written = Written { client: loaded.scenario.client(), ..Written::default() };
     for workload in &*loaded.scenario.workloads {
         match &workload.value {
             Workload::Sleep(sleep) => written.sleeps.push(sleep),
-            Workload::Helloworld(helloworld) => written.helloworlds.push(helloworld),
-            Workload::Echo(echo) => written.echoes.push(echo),
+            Workload::Server(kind, server) => written.servers.push((*kind, server)),
             Workload::Manifest(manifest) => {
                 written.manifests.push(OfUser {
                     cluster: manifest.cluster.value.clone(),
@@ -274,7 +152,7 @@ async fn reconcile_one(
     apply::apply(cluster, objects, Some(owner)).await?;
     let left: Vec<&Item> = before.keys().filter(|item| !wanted.contains_key(*item)).collect();
     if !left.is_empty() {
-        // What an earlier scenario set on a namespace (its injection label) is not what this one says.
+        // A namespace may have the injection label of an earlier scenario.
         let (stays, goes): (Vec<&Item>, Vec<&Item>) = left.into_iter().partition(|item| item.stays());
         let bare = stays.into_iter().map(Item::bare).collect::<Result<Vec<_>, _>>()?;
         apply::apply(cluster, &bare, Some(owner)).await?;
@@ -295,13 +173,13 @@ async fn reconcile_one(
     ready::running(cluster, &expected, &namespaces).await
 }
 
-/// Whether an object of an earlier scenario is deleted and created again instead of being changed: what a field of the earlier
+/// Whether an object of an earlier scenario is recreated instead of changed: what a field of the earlier
 /// manifest caused would outlive it (`serviceAccountName` leaves `serviceAccount`, a Service cannot become headless).
 fn recreated(before: &str, now: Option<&String>) -> bool {
     now.is_some_and(|now| !before.is_empty() && before != now)
 }
 
-/// Where pods of ours are or were.
+/// The namespaces of the workloads' pods, now and before.
 fn left_or_wanted(before: &Items, wanted: &Items) -> BTreeSet<String> {
     before.keys().chain(wanted.keys()).filter_map(Item::workload_namespace).collect()
 }
@@ -318,7 +196,7 @@ pub async fn applied(cluster: &Cluster, manifests: &[Manifest]) -> Result<(), Wo
 }
 
 /// The namespaces that workloads are in, by what [`reconcile`] wrote down in the clusters. `owner` is the environment's
-/// identifier. A cluster that does not answer within three seconds is left out: it may be what is to be cleared.
+/// identifier. A cluster that does not respond within three seconds is left out: a fault may be active there.
 ///
 /// # Errors
 /// [`WorkloadError`] when no cluster answers.
@@ -363,76 +241,4 @@ pub async fn scale(
         machines::entries(joined, namespace, name, &pods).await?;
     }
     Ok(pods)
-}
-
-/// The pods in `namespace` that `selector` selects (`app=helloworld,version=v2`), without those on their way out.
-///
-/// # Errors
-/// [`WorkloadError`] when the cluster does not answer.
-pub async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<PodInfo>, WorkloadError> {
-    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    let list = api.list(&ListParams::default().labels(selector)).await;
-    let list = list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?;
-    Ok(list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).map(PodInfo::of).collect())
-}
-
-/// The zone of each node that has one (label `topology.kubernetes.io/zone`).
-///
-/// # Errors
-/// [`WorkloadError`] when the cluster does not answer.
-pub async fn zones(cluster: &Cluster) -> Result<BTreeMap<String, String>, WorkloadError> {
-    let list = Api::<Node>::all(cluster.client.clone()).list(&ListParams::default()).await;
-    let list = list.map_err(|e| WorkloadError::kube(cluster, "list nodes", e))?;
-    let zone = |node: &Node| node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned();
-    Ok(list.items.iter().filter_map(|node| Some((node.metadata.name.clone()?, zone(node)?))).collect())
-}
-
-/// `app=helloworld,version=v1`, as an API server and kubectl take labels to select by.
-pub fn label_selector(labels: &BTreeMap<String, String>) -> String {
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
-}
-
-/// A pod of the Deployment, StatefulSet, DaemonSet or Pod `name`, a ready one if there is one, and its first container that is
-/// no sidecar.
-///
-/// # Errors
-/// [`WorkloadError`] when there is no such workload, or it has no pod.
-pub async fn pod_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<(PodInfo, String), WorkloadError> {
-    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    let selected = match selector_of(cluster, namespace, name).await? {
-        Some(selector) => {
-            let labels = label_selector(&selector.match_labels.unwrap_or_default());
-            let list = api.list(&ListParams::default().labels(&labels)).await;
-            list.map_err(|e| WorkloadError::kube(cluster, "list pods", e))?.items
-        }
-        None => {
-            let pod = api.get_opt(name).await.map_err(|e| WorkloadError::kube(cluster, "find the pod", e))?;
-            pod.into_iter().collect()
-        }
-    };
-    let all =
-        selected.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(|pod| (pod, PodInfo::of(pod)));
-    let (pod, info) = all.max_by_key(|(_, info)| info.ready).ok_or_else(|| WorkloadError::Never {
-        cluster: cluster.name.clone(),
-        why: format!("workload {namespace}/{name} does not exist, or has no pod"),
-    })?;
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.as_str());
-    let first = containers.into_iter().find(|c| *c != "istio-proxy").unwrap_or("istio-proxy");
-    Ok((info, first.to_owned()))
-}
-
-/// How the controller of that name selects its pods; `None`: there is no such controller.
-async fn selector_of(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<LabelSelector>, WorkloadError> {
-    let failed = |e| WorkloadError::kube(cluster, "find the workload", e);
-    let client = || cluster.client.clone();
-    let deployment = Api::<Deployment>::namespaced(client(), namespace).get_opt(name).await.map_err(failed)?;
-    if let Some(deployment) = deployment {
-        return Ok(Some(deployment.spec.selector));
-    }
-    let set = Api::<StatefulSet>::namespaced(client(), namespace).get_opt(name).await.map_err(failed)?;
-    if let Some(set) = set {
-        return Ok(Some(set.spec.selector));
-    }
-    let set = Api::<DaemonSet>::namespaced(client(), namespace).get_opt(name).await.map_err(failed)?;
-    Ok(set.map(|set| set.spec.selector))
 }

@@ -8,7 +8,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, ListParams};
 
-use super::desired::{Expected, Maker, WORKLOAD_LABEL};
+use super::deployment::WORKLOAD_LABEL;
+use super::desired::{Expected, Maker};
 use super::{RunningWorkload, WorkloadError};
 use crate::apply::{self, Manifest};
 use crate::observe::PodInfo;
@@ -20,16 +21,27 @@ pub(super) const LIMIT: Duration = Duration::from_secs(180);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until every Deployment of `expected` in `cluster` has exactly its pods, ready and with or without a sidecar as it
-/// must be, and no pod of another workload of ours is left. `namespaces`: those to look in.
+/// must be, and no pod of another workload of ours is left. `namespaces`: those to list pods of.
 pub(super) async fn running(
     cluster: &Cluster,
     expected: &[&Expected],
     namespaces: &BTreeSet<String>,
 ) -> Result<Vec<RunningWorkload>, WorkloadError> {
     let what = format!("the workloads in cluster {}", cluster.name);
+    until(what, cluster, namespaces, |seen| judge(cluster, expected, seen)).await
+}
+
+/// Waits until `judge` finds in the namespaces what it wants.
+async fn until<T>(
+    what: String,
+    cluster: &Cluster,
+    namespaces: &BTreeSet<String>,
+    judge: impl Fn(&Seen) -> Poll<T, WorkloadError>,
+) -> Result<T, WorkloadError> {
+    let judge = &judge;
     let waited = wait::until(what, LIMIT, INTERVAL, || async move {
         match look(cluster, namespaces).await {
-            Ok(seen) => judge(cluster, expected, &seen),
+            Ok(seen) => judge(&seen),
             Err(error) => Poll::Failed(error),
         }
     });
@@ -39,15 +51,8 @@ pub(super) async fn running(
 /// Waits until everything of `expected` in `cluster` has its pods ready, whatever else is there.
 pub(super) async fn applied(cluster: &Cluster, expected: &[Expected]) -> Result<(), WorkloadError> {
     let namespaces: BTreeSet<String> = expected.iter().map(|e| e.namespace.clone()).collect();
-    let what = format!("what was applied in cluster {}", cluster.name);
-    let (expected, all) = (&expected, &namespaces);
-    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
-        match look(cluster, all).await {
-            Ok(seen) => lacking(cluster, expected, &seen),
-            Err(error) => Poll::Failed(error),
-        }
-    });
-    finish(waited.await, cluster, &namespaces).await
+    let what = format!("the applied workloads in cluster {}", cluster.name);
+    until(what, cluster, &namespaces, |seen| lacking(cluster, expected, seen)).await
 }
 
 fn lacking(cluster: &Cluster, expected: &[Expected], seen: &Seen) -> Poll<(), WorkloadError> {
@@ -62,25 +67,21 @@ fn lacking(cluster: &Cluster, expected: &[Expected], seen: &Seen) -> Poll<(), Wo
     if missing.is_empty() { Poll::Ready(()) } else { Poll::NotYet(missing.join("; ")) }
 }
 
-/// Waits until the Deployment `name` has exactly as many pods as it says, ready, and answers them.
+/// Waits until the Deployment `name` has exactly its number of pods, all ready, and returns them.
 pub(super) async fn scaled(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<PodInfo>, WorkloadError> {
     let namespaces = BTreeSet::from([namespace.to_owned()]);
-    let (namespaces, key) = (&namespaces, &(namespace.to_owned(), name.to_owned()));
+    let key = (namespace.to_owned(), name.to_owned());
     let what = format!("deployment {namespace}/{name} in cluster {}", cluster.name);
-    let waited = wait::until(what, LIMIT, INTERVAL, || async move {
-        let seen = match look(cluster, namespaces).await {
-            Ok(seen) => seen,
-            Err(error) => return Poll::Failed(error),
-        };
-        let Some(deployment) = seen.deployments.get(key) else { return Poll::NotYet("the deployment".into()) };
+    until(what, cluster, &namespaces, |seen| {
+        let Some(deployment) = seen.deployments.get(&key) else { return Poll::NotYet(format!("no deployment {name}")) };
         let pods: Vec<Pod> = seen.pods.iter().filter(|p| selects(deployment, p)).cloned().collect();
         match readiness(deployment, &pods) {
             Readiness::Ready => Poll::Ready(pods.iter().map(PodInfo::of).collect()),
             Readiness::NotYet(why) => Poll::NotYet(why),
             Readiness::Never(why) => Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
         }
-    });
-    finish(waited.await, cluster, namespaces).await
+    })
+    .await
 }
 
 /// Waits until objects that were deleted are gone, so that they can be created again.
@@ -161,14 +162,14 @@ fn judge(cluster: &Cluster, expected: &[&Expected], seen: &Seen) -> Poll<Vec<Run
                 name: wanted.name.clone(),
                 cluster: wanted.cluster.clone(),
                 namespace: wanted.namespace.clone(),
-                role: wanted.role.clone(),
+                is_sleep: wanted.is_sleep,
                 pods: infos,
             }),
             Readiness::NotYet(why) => missing.push(format!("{why} (namespace {})", wanted.namespace)),
             Readiness::Never(why) => return Poll::Failed(WorkloadError::Never { cluster: cluster.name.clone(), why }),
         }
     }
-    missing.extend(left_over(expected, &seen.pods).map(|pod| format!("pod {pod} of an earlier scenario to go")));
+    missing.extend(left_over(expected, &seen.pods).map(|pod| format!("pod {pod} of an earlier scenario still exists")));
     if missing.is_empty() { Poll::Ready(running) } else { Poll::NotYet(missing.join("; ")) }
 }
 
@@ -217,7 +218,7 @@ fn left_over<'a>(expected: &'a [&Expected], pods: &'a [Pod]) -> impl Iterator<It
     })
 }
 
-/// The warnings that Kubernetes wrote down last, one line each: why a volume or a network is missing is said only there.
+/// The newest warning events, one line each: only they say why a volume or a network is missing.
 async fn warnings(cluster: &Cluster, namespaces: &BTreeSet<String>) -> String {
     let mut lines = Vec::new();
     for namespace in namespaces {
@@ -241,7 +242,6 @@ async fn warnings(cluster: &Cluster, namespaces: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::WorkloadRole;
     use serde_json::{Value, json};
 
     fn cluster() -> Cluster {
@@ -250,14 +250,7 @@ mod tests {
 
     fn expected(sidecar: bool) -> Expected {
         let (cluster, namespace, name) = ("cluster1".to_owned(), "app1".to_owned(), "sleep".to_owned());
-        Expected {
-            cluster,
-            namespace,
-            name,
-            maker: Maker::Deployment,
-            role: WorkloadRole::Sleep,
-            sidecar: Some(sidecar),
-        }
+        Expected { cluster, namespace, name, maker: Maker::Deployment, is_sleep: true, sidecar: Some(sidecar) }
     }
 
     fn deployment() -> Deployment {
@@ -293,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_pod_of_an_earlier_scenario_must_go_first_but_not_one_of_somebody_elses() {
         let poll = judge(&cluster(), &[&expected(true)], &seen(vec![ours("sleep"), ours("helloworld-v3")]));
-        assert!(matches!(poll, Poll::NotYet(why) if why.contains("pod app1/p of an earlier scenario to go")));
+        assert!(matches!(poll, Poll::NotYet(why) if why.contains("pod app1/p of an earlier scenario still exists")));
         let other = pod(json!({ "app": "other" }));
         let poll = judge(&cluster(), &[&expected(true)], &seen(vec![ours("sleep"), other]));
         assert!(matches!(poll, Poll::Ready(_)));

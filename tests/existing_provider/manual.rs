@@ -96,9 +96,9 @@ fn project(folder: &Path, images: &images::Images) {
     );
     let versions = std::fs::read_to_string(folder.join("versions.yaml")).unwrap();
     let lines = versions.lines().map(|line| match line.trim_start().split(':').next() {
-        Some("sleep") => format!("    sleep: {}", images.curl),
-        Some("helloworld-v1") => format!("    helloworld-v1: {}", images.helloworld["v1"]),
-        Some("helloworld-v2") => format!("    helloworld-v2: {}", images.helloworld["v2"]),
+        Some(key) if let Some((key, image)) = images.workloads.iter().find(|(known, _)| *known == key) => {
+            format!("    {key}: {image}")
+        }
         _ => line.to_owned(),
     });
     std::fs::write(folder.join("versions.yaml"), lines.collect::<Vec<_>>().join("\n")).unwrap();

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Checks, repeated};
-use crate::scenario::{Helloworld, Located, ManifestFile, Sleep, Workload};
+use crate::scenario::{Located, ManifestFile, ServerWorkload, Sleep, Workload};
 use crate::source::known;
+use crate::workload_kind::SERVERS;
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let scenario = checks.scenario();
@@ -39,7 +40,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     for workload in &*scenario.workloads {
         match &workload.value {
             Workload::Sleep(sleep) => check_sleep(checks, sleep),
-            Workload::Helloworld(server) | Workload::Echo(server) => check_server(checks, server),
+            Workload::Server(_, server) => check_server(checks, server),
             Workload::Manifest(manifest) => check_manifest(checks, manifest),
         }
     }
@@ -53,16 +54,14 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             "set a different `name` for one of them: calls are made `from: NAME@CLUSTER`",
         );
     }
-    let servers = scenario.workloads.iter().filter_map(|workload| workload.value.server());
-    let servers = servers.map(|(service, server)| {
-        ((service, server.version.as_str(), server.cluster.as_str(), server.namespace.as_str()), &server.version)
-    });
-    let servers: Vec<_> = servers.collect();
-    for (first, again) in repeated(servers.iter().copied()) {
-        let service =
-            servers.iter().find(|(_, version)| std::ptr::eq(*version, again)).map_or("", |((service, ..), _)| service);
-        let what = format!("`{service}` {} is listed twice for one cluster", again.value);
-        checks.conflict(first, again, what, "use `replicas` for more pods of one version");
+    for kind in SERVERS {
+        let servers = scenario.servers().filter(|(of, _)| of.name == kind.name);
+        let servers =
+            servers.map(|(_, s)| ((s.version.as_str(), s.cluster.as_str(), s.namespace.as_str()), &s.version));
+        for (first, again) in repeated(servers) {
+            let what = format!("`{}` {} is listed twice for one cluster", kind.name, again.value);
+            checks.conflict(first, again, what, "use `replicas` for more pods of one version");
+        }
     }
 }
 
@@ -76,7 +75,7 @@ fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
     }
 }
 
-fn check_server(checks: &mut Checks<'_>, hello: &Helloworld) {
+fn check_server(checks: &mut Checks<'_>, hello: &ServerWorkload) {
     checks.cluster(&hello.cluster);
     word(checks, &hello.version, "version");
     check_metadata(checks, &hello.labels, true);

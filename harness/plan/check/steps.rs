@@ -9,11 +9,12 @@ use crate::expect::Caller;
 use crate::expect::{Protocol, USER};
 use crate::scenario::url::{self, Place};
 use crate::scenario::{
-    Apply, Call, Clusters, Delete, FaultStep, Helloworld, Located, Method, Mtls, ObjectName, Restart, Scale, Span,
+    Apply, Call, Clusters, Delete, FaultStep, Located, Method, Mtls, ObjectName, Restart, Scale, ServerWorkload, Span,
     Step, Token, WaitFor, WorkloadRef,
 };
 use crate::source::{EndpointsOf, known};
 use crate::stats::MAX_CALLS;
+use crate::workload_kind::{Client, WorkloadKind};
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let steps = &checks.scenario().steps;
@@ -152,7 +153,7 @@ fn check_fault(checks: &mut Checks<'_>, fault: &FaultStep) {
 
 fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
     checks.cluster(&scale.cluster);
-    let servers = checks.scenario().workloads.iter().filter_map(|workload| workload.value.server());
+    let servers = checks.scenario().servers();
     let here: Vec<_> = servers.filter(|(_, server)| server.cluster.value == scale.cluster.value).collect();
     match here.iter().filter(|(_, server)| server.version.value == scale.version.value).count() {
         1 => {}
@@ -317,13 +318,12 @@ fn check_protocol(checks: &mut Checks<'_>, call: &Call) {
     if protocol == Protocol::Tcp && !call.headers.is_empty() {
         checks.wrong(&call.to, "a TCP call has no headers", "remove `headers`, or call http://");
     }
-    let servers = checks.scenario().workloads.iter().filter_map(|workload| workload.value.server());
-    let has_curl_alone = |(service, server): (&str, &Helloworld)| {
-        service == "helloworld"
+    let has_curl_alone = |(kind, server): (&WorkloadKind, &ServerWorkload)| {
+        kind.client == Client::Curl
             && server.cluster.value == call.from.cluster
-            && format!("{service}-{}", server.version.value) == call.from.name
+            && kind.deployment(&server.version) == call.from.name
     };
-    if !http && servers.into_iter().any(has_curl_alone) {
+    if !http && checks.scenario().servers().any(has_curl_alone) {
         let what = format!("`{}` cannot make {}", call.from.value, protocol.in_words());
         checks.wrong(&call.from, what, "call from a `sleep` or an `echo`");
     }

@@ -5,13 +5,13 @@
 //! by the hash of all that it was made from. What is in the container engine already is taken as it
 //! is; what the engine lost is loaded from the cache.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::cache::BoxError;
 use super::{AddOn, Cache, Origin, Recipe, Supplied, SupplyError, Versions, Workspace};
 use crate::tool::Tool;
 use crate::ui;
+use crate::workload_kind::WorkloadImages;
 
 mod archive;
 mod build;
@@ -32,12 +32,8 @@ pub struct Images {
     pub istio_hub: String,
     /// `global.tag` of Istio's charts.
     pub istio_tag: String,
-    /// `helloworld` by version.
-    pub helloworld: BTreeMap<String, String>,
-    /// Istio's echo server and client, with a shell and `curl`.
-    pub echo: String,
-    /// An image with `sleep` and `curl`.
-    pub curl: String,
+    /// The workloads'.
+    pub workloads: WorkloadImages,
 }
 
 /// The node image of what was supplied. With everything present this costs one question to the container engine.

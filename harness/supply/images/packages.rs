@@ -1,6 +1,5 @@
 //! The node image from packages: a Debian root, kind's own base files, and one small image per program.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use crate::supply::gocache::GoCaches;
 use crate::supply::program::InNode;
 use crate::supply::{AddOn, ImageRef, Program, Versions, gobuild, plan};
 use crate::tool::Tool;
+use crate::workload_kind::{KindImage, WorkloadImages};
 
 const DEBIAN: &str = include_str!("files/debian");
 const DEBIAN_JAVA: &str = include_str!("files/debian-java");
@@ -47,14 +47,14 @@ const PACKAGES: [&str; 20] = [
     "tcpdump",
 ];
 
-/// Published images whose content `versions.yaml` lists, and their names when they are built here.
-const ISTIO: [(&str, &str); 5] = [
-    ("registry.istio.io/release/pilot", "pilot"),
-    ("registry.istio.io/release/proxyv2", "proxyv2"),
-    ("registry.istio.io/release/examples-helloworld-v1", "examples-helloworld-v1"),
-    ("registry.istio.io/release/examples-helloworld-v2", "examples-helloworld-v2"),
-    ("registry.istio.io/testing/app", "app"),
-];
+/// Istio's own images, by their names where they are built here; `versions.yaml` lists their content.
+const ISTIO: [&str; 2] = ["istio/pilot", "istio/proxyv2"];
+
+/// The name of a workload's image. Only what holds programs is Istio's.
+fn app(versions: &Versions, image: &KindImage) -> String {
+    let tag = if image.local.starts_with("istio/") { &versions.packages.istio.version } else { SUITE };
+    format!("{LOCAL}/{}:{tag}", image.local)
+}
 
 pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyError> {
     let packages = &supplied.versions.packages;
@@ -67,19 +67,14 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
     for program in in_node(|place| place != InNode::No) {
         recipe = recipe.with(program.name(), supplied.identity(program)?);
     }
-    let hub = format!("{LOCAL}/istio");
-    let image = |name: &str| format!("{hub}/{name}:{}", packages.istio.version);
     let images = Images {
         node: String::new(),
         kubernetes: supplied.kubernetes.clone(),
         istio_tag: packages.istio.version.clone(),
-        helloworld: BTreeMap::from(["v1", "v2"].map(|v| (v.to_owned(), image(&format!("examples-helloworld-{v}"))))),
-        echo: image("app"),
-        curl: format!("{LOCAL}/curl:{SUITE}"),
-        istio_hub: hub,
+        istio_hub: format!("{LOCAL}/istio"),
+        workloads: WorkloadImages::of(|image| Some(app(&supplied.versions, image))),
     };
-    let apps = images.helloworld.values().chain([&images.curl]);
-    let names: Vec<_> = apps.flat_map(|image| names(&supplied.versions, image)).collect();
+    let names: Vec<_> = images.workloads.iter().flat_map(|(_, image)| names(&supplied.versions, image)).collect();
     Ok((images, recipe.with("names", names.join(","))))
 }
 
@@ -277,8 +272,9 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
         let tree = Tree::from([(path.to_owned(), (0o755, file(program)?))]);
         all.push((vec![name.to_owned()], tree, json!({ "Env": [PATH], "Entrypoint": [format!("/{path}")] })));
     }
-    for (published, name) in ISTIO {
-        let content = content_of(&supplied.versions, published)?;
+    let istio = ISTIO.map(|name| format!("{LOCAL}/{name}:{}", images.istio_tag));
+    for name in istio.iter().map(String::as_str).chain(images.workloads.iter().map(|(_, name)| name)) {
+        let content = content_of(&supplied.versions, name)?;
         let mut tree = Tree::new();
         for (path, program) in &content.programs {
             let mode = if program.is_text() { 0o644 } else { 0o755 };
@@ -288,17 +284,8 @@ fn programs(supplied: &Supplied, images: &Images, listed: &str) -> Result<Vec<Pr
         let env: Vec<_> = std::iter::once(PATH.to_owned()).chain(env).collect();
         let user = format!("{0}:{0}", content.user);
         let config = json!({ "Env": env, "Entrypoint": content.entrypoint, "User": user });
-        all.push((
-            names(&supplied.versions, &format!("{}/{name}:{}", images.istio_hub, images.istio_tag)),
-            tree,
-            config,
-        ));
+        all.push((names(&supplied.versions, name), tree, config));
     }
-    all.push((
-        names(&supplied.versions, &images.curl),
-        Tree::new(),
-        json!({ "Env": [PATH], "Cmd": ["/bin/sleep", "infinity"] }),
-    ));
     Ok(all)
 }
 
@@ -310,10 +297,8 @@ fn content_of<'a>(versions: &'a Versions, name: &str) -> Result<&'a crate::suppl
 /// The names of an image that is built here as `local`: those of the published images with the same content come after it,
 /// because manifests name these. Istio's own images have no such: nothing but its charts names them.
 fn names(versions: &Versions, local: &str) -> Vec<String> {
-    let apps = &versions.registry.apps;
     let same = |published: &ImageRef| short(&published.to_string()) == short(local);
-    let published =
-        [&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2, &apps.echo].into_iter().find(|image| same(image));
+    let published = versions.registry.apps.values().find(|image| same(image));
     let tagged = published.into_iter().flat_map(|published| {
         let listed = versions.image(published).map(|content| content.names.as_slice()).unwrap_or_default();
         let tag = published.tag.as_deref().unwrap_or("latest");
@@ -386,8 +371,10 @@ mod tests {
     #[test]
     fn what_istios_images_hold_is_reported() {
         let versions = Versions::built_in().unwrap();
-        for (published, _) in ISTIO {
-            assert!(!content_of(&versions, published).unwrap().programs.is_empty(), "{published}");
+        let workloads = crate::workload_kind::all().flat_map(|kind| kind.images).map(|image| image.local);
+        for local in ISTIO.into_iter().chain(workloads) {
+            let content = content_of(&versions, &format!("{LOCAL}/{local}")).unwrap();
+            assert!(!content.programs.is_empty() || local == "curl", "{local}");
         }
     }
 }

@@ -1,13 +1,12 @@
 //! The node image from published images: kind's own node image, with Istio's and the workloads' images put into it.
 
-use std::collections::BTreeMap;
-
 use super::build;
 use super::{BoxError, Images, Recipe, Supplied, SupplyError, Versions, Workspace};
 use crate::supply::versions::{IstioImages, KubernetesImages};
 use crate::supply::{AddOn, ImageRef};
 use crate::tool::Tool;
 use crate::ui;
+use crate::workload_kind::{self, WorkloadImages};
 
 /// Images of Istio that run in a cluster; the others are for taking programs out of.
 const IN_CLUSTER: [&str; 2] = ["/pilot", "/proxyv2"];
@@ -21,18 +20,12 @@ pub(super) fn describe(versions: &Versions) -> Result<(Images, Recipe), SupplyEr
     for image in preloaded(versions, istio) {
         recipe = recipe.with(image.name(), image.to_string());
     }
-    let apps = &versions.registry.apps;
     let images = Images {
         node: String::new(),
         kubernetes: kubernetes.version.clone(),
         istio_hub: istio.hub.clone(),
         istio_tag: istio.version.clone(),
-        helloworld: BTreeMap::from([
-            ("v1".to_owned(), tagged(&apps.helloworld_v1)),
-            ("v2".to_owned(), tagged(&apps.helloworld_v2)),
-        ]),
-        echo: tagged(&apps.echo),
-        curl: tagged(&apps.sleep),
+        workloads: WorkloadImages::of(|image| versions.registry.app(image).map(tagged)),
     };
     Ok((images, recipe))
 }
@@ -43,9 +36,9 @@ fn chosen(versions: &Versions) -> Result<(&KubernetesImages, &IstioImages), Supp
 }
 
 fn preloaded<'a>(versions: &'a Versions, istio: &'a IstioImages) -> impl Iterator<Item = &'a ImageRef> {
-    let apps = &versions.registry.apps;
+    let apps = workload_kind::all().flat_map(|kind| kind.images).filter_map(|image| versions.registry.app(image));
     let istio = istio.images.iter().filter(|image| IN_CLUSTER.iter().any(|name| image.repository.ends_with(name)));
-    istio.chain([&apps.sleep, &apps.helloworld_v1, &apps.helloworld_v2, &apps.echo])
+    istio.chain(apps)
 }
 
 /// The name under which pods ask for it: without digest, because the archive of an image keeps names, not digests.
@@ -136,7 +129,7 @@ mod tests {
     fn the_key_changes_with_every_image() {
         let versions = Versions::built_in().unwrap();
         let mut other = versions.clone();
-        other.registry.apps.sleep.tag = Some("other".into());
+        other.registry.apps.get_mut("sleep").unwrap().tag = Some("other".into());
         assert_ne!(describe(&versions).unwrap().1.key(), describe(&other).unwrap().1.key());
     }
 }

@@ -242,10 +242,12 @@ async fn the_whole_supply_comes_from_mirrors_and_then_from_the_cache() {
     versions.registry.mirrors = ["registry.k8s.io", "registry.istio.io"].map(|r| (r.into(), mirror.clone())).into();
     publish(&server, &versions).await;
     let cache = Cache::at(&server.dir.path().join("cache")).unwrap();
-    // The helloworld server is built with Go, which not every machine has.
-    let own = server.dir.path().join("helloworld");
+    // What no image has is built with Go, which takes minutes and which not every machine has.
+    let own = server.dir.path().join("own");
     std::fs::write(&own, "program").unwrap();
-    let overrides = Overrides::from([(Program::Helloworld, own)]);
+    let built =
+        [Program::Helloworld, Program::EchoServer, Program::EchoClient, Program::EchoCertificate, Program::EchoKey];
+    let overrides: Overrides = built.into_iter().map(|program| (program, own.clone())).collect();
     let first = ensure_in(&cache, Purpose::Netns, Source::Auto, &versions, &overrides).await.unwrap();
     assert_eq!((first.origin, first.stock_envoy), (Origin::Registry, false));
     assert_eq!((first.kubernetes.as_str(), first.istio.as_str()), ("v1.34.11", "1.30.4"));

@@ -9,7 +9,7 @@ use crate::source::Located;
 /// Something that a kind config asks for and that only kind does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::topology) struct Beyond {
-    /// The field, as it is written: `networking.kubeProxyMode`.
+    /// The field: `networking.kubeProxyMode`.
     pub field: String,
     /// What it is set to, if that fits into a line.
     pub set_to: Option<String>,

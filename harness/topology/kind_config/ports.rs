@@ -17,7 +17,7 @@ pub(in crate::topology) struct HostPort {
 }
 
 impl HostPort {
-    /// Whether only one of the two can be had: the same number and protocol, on one address or on all.
+    /// Whether the two exclude each other: the same number and protocol, on one address or on all.
     fn excludes(&self, other: &Self) -> bool {
         let all = |port: &Self| port.address.is_unspecified();
         self.number.value == other.number.value
