@@ -128,7 +128,7 @@ pub enum GateError {
     Observe(#[from] ObserveError),
     /// Something accepts connections and does not respond.
     #[error(
-        "could not take a snapshot of what the proxies hold within {limit:?}: something accepts connections and does not respond \
+        "could not snapshot the proxies' configuration within {limit:?}: a server accepts connections but does not respond \
          (run `kubectl get --raw /livez` in each of {clusters} to see which API server)"
     )]
     Silent {

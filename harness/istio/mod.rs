@@ -91,10 +91,10 @@ pub enum MeshError {
     #[error(transparent)]
     Provider(#[from] ProviderError),
     /// Certificates could not be created.
-    #[error("certificates of the mesh: {0}")]
+    #[error("cannot create the mesh's certificates: {0}")]
     Trust(#[from] rcgen::Error),
     /// A file of definitions could not be read.
-    #[error("the definitions of {program}: {why}")]
+    #[error("cannot read the CRDs of {program}: {why}")]
     Definitions {
         /// Whose.
         program: Program,
@@ -115,7 +115,7 @@ pub enum MeshError {
         source: Box<kube::Error>,
     },
     /// The files for a machine could not be written or read.
-    #[error("files of `istioctl x workload entry configure` for {name}: {source}")]
+    #[error("cannot read the files of `istioctl x workload entry configure` for {name}: {source}")]
     Files {
         /// The machine's workload.
         name: String,
@@ -147,7 +147,7 @@ pub enum MeshError {
         cluster: String,
     },
     /// A cluster has no node.
-    #[error("cluster {cluster}: it has no node (hint: `kubectl get nodes`)")]
+    #[error("cluster {cluster} has no node (hint: `kubectl get nodes`)")]
     NoNode {
         /// The cluster.
         cluster: String,

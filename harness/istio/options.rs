@@ -26,10 +26,10 @@ pub struct MeshOptions {
     /// The server that the proxies send traces of every request to (default: none). It runs beside istiod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
-    /// Whether the definitions of the Gateway API are installed.
+    /// Whether the CRDs of the Gateway API are installed.
     #[serde(default)]
     pub gateway_api: bool,
-    /// Whether the definitions of the Multi-Cluster Services API are installed, and istiod uses them.
+    /// Whether the CRDs of the Multi-Cluster Services API are installed, and istiod uses them.
     #[serde(default)]
     pub mcs: bool,
     /// What the topology and the scenario set of Istio itself.

@@ -153,10 +153,10 @@ pub enum ProbeError {
         what: String,
     },
     /// The collector of traces could not be read.
-    #[error("the traces of the calls: {0}")]
+    #[error("cannot read the traces of the calls: {0}")]
     Traces(crate::observe::ObserveError),
     /// A proxy's log could not be read.
-    #[error("the access log of {pod}: {source}")]
+    #[error("cannot read the access log of {pod}: {source}")]
     Log {
         /// The proxy, as `CLUSTER/NAMESPACE/POD`.
         pod: String,
