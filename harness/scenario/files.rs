@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{LoadedScenario, Located, Scenario, Setting, Step, Workload, kinds};
+use super::{LoadedScenario, Located, Scenario, Setting, Step, kinds};
 use crate::apply::{self, Selector, Written};
 use crate::source::{Problem, Problems, Source};
 use crate::token;
@@ -32,10 +32,7 @@ impl Manifests<'_> {
 impl Scenario {
     /// Every file that it names, beside its topology's.
     pub fn files(&self) -> Vec<&PathBuf> {
-        let workloads = self.workloads.iter().filter_map(|workload| match &workload.value {
-            Workload::Manifest(manifest) => Some(&manifest.file.value),
-            _ => None,
-        });
+        let workloads = self.workloads.iter().filter_map(|workload| Some(&workload.value.manifests()?.file.value));
         let steps = self.steps.iter().filter_map(|step| Some(&step.manifests()?.file.value));
         let settings = [&self.mesh.config, &self.mesh.values].into_iter().flatten();
         let settings = settings.filter_map(|asked| match &asked.value {

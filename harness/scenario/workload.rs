@@ -24,6 +24,13 @@ pub enum Workload {
     Manifest(ManifestFile),
 }
 
+impl Workload {
+    /// The file whose objects it applies.
+    pub fn manifests(&self) -> Option<Manifests<'_>> {
+        if let Self::Manifest(manifest) = self { Some(manifest.manifests()) } else { None }
+    }
+}
+
 const MANIFEST: &str = "manifest";
 
 /// The keys, in the order in which messages list them.
