@@ -65,14 +65,14 @@ pub const FOR_TRACING: &[Needed] = &[
     needed(
         "java",
         "the Zipkin server on netns",
-        ["openjdk-17-jre-headless", "java-17-openjdk-headless", "jre17-openjdk-headless", "openjdk@17"],
+        ["openjdk-17-jre-headless", "java-21-openjdk-headless", "jre17-openjdk-headless", "openjdk@17"],
     ),
     needed("mvn", "downloading the Zipkin server, once", ["maven", "maven", "maven", "maven"]),
 ];
 
 /// What the kind provider runs.
 pub const FOR_KIND: &[Needed] =
-    &[needed("docker", "the container engine", ["docker.io", "moby-engine", "docker", "--cask docker"])];
+    &[needed("docker", "the container engine", ["docker.io", "moby-engine", "docker", "--cask docker-desktop"])];
 
 /// What building a node image from packages runs.
 pub const FOR_NODE_IMAGE: &[Needed] = &[needed(
@@ -104,8 +104,7 @@ pub(super) fn on_path(program: &str) -> bool {
 pub fn programs(subject: &str, needed: &[Needed]) -> Finding {
     let missing = missing(needed);
     if missing.is_empty() {
-        let names: Vec<&str> = needed.iter().map(|n| n.program).collect();
-        return Finding::good(subject, names.join(", "));
+        return Finding::good(subject, names(needed));
     }
     let found: Vec<String> = missing.iter().map(|n| format!("{} is missing ({})", n.program, n.what_for)).collect();
     Finding::bad(subject, found.join("; "), "the provider needs them", fix(system(), &missing))
@@ -115,12 +114,20 @@ pub fn programs(subject: &str, needed: &[Needed]) -> Finding {
 fn fix(system: Option<usize>, missing: &[Needed]) -> String {
     match system {
         Some(index) if SYSTEMS[index].runs => "meshproof doctor --install".into(),
-        Some(index) => commands(index, missing).iter().map(Tool::command_line).collect::<Vec<_>>().join(" && "),
-        None => {
-            let programs: Vec<&str> = missing.iter().map(|n| n.program).collect();
-            format!("install {} with this system's package manager", programs.join(", "))
+        Some(index) if missing.iter().any(|n| n.packages[index].is_empty()) => {
+            let missing: Vec<Needed> = missing.iter().copied().filter(|n| n.packages[index].is_empty()).collect();
+            format!(
+                "{}: on Linux only. Use `--provider kind --source registry`, which does not need this, or a Linux machine",
+                names(&missing)
+            )
         }
+        Some(index) => commands(index, missing).iter().map(Tool::command_line).collect::<Vec<_>>().join(" && "),
+        None => format!("install {} with this system's package manager", names(missing)),
     }
+}
+
+fn names(needed: &[Needed]) -> String {
+    needed.iter().map(|n| n.program).collect::<Vec<_>>().join(", ")
 }
 
 /// This machine's system, as an index into [`SYSTEMS`].
@@ -155,8 +162,13 @@ fn commands(system: usize, missing: &[Needed]) -> Vec<Tool> {
     if !system.refresh.is_empty() {
         commands.push(tool(system.refresh));
     }
-    let words: Vec<&str> = system.install.iter().copied().chain(packages.iter().flat_map(|p| p.split(' '))).collect();
-    commands.push(tool(&words).env("DEBIAN_FRONTEND", "noninteractive"));
+    // Homebrew does not install casks and formulae with one command.
+    let (casks, packages): (Vec<&str>, Vec<&str>) = packages.into_iter().partition(|p| p.starts_with("--cask "));
+    for packages in [casks, packages].iter().filter(|packages| !packages.is_empty()) {
+        let packages = packages.iter().flat_map(|p| p.split(' '));
+        let words: Vec<&str> = system.install.iter().copied().chain(packages).collect();
+        commands.push(tool(&words).env("DEBIAN_FRONTEND", "noninteractive"));
+    }
     commands
 }
 
@@ -224,8 +236,43 @@ mod tests {
         let expected = ["apt-get update --quiet", "apt-get install --yes --quiet --no-install-recommends nonsense"];
         assert_eq!(lines(0, &[NONSENSE, NONSENSE]), expected);
         assert_eq!(lines(2, &[NONSENSE]), Vec::<String>::new());
-        assert_eq!(lines(3, &[NONSENSE]), ["brew install --cask nons"]);
+        let both = [NONSENSE, FOR_PACKAGES[0]];
+        assert_eq!(lines(3, &both), ["brew install --cask nons", "brew install python"]);
         assert!(lines(0, &[]).is_empty());
+    }
+
+    /// What a person on each system is to type. Debian and Ubuntu are installed on; macOS has containers only.
+    #[rstest]
+    #[case::debian(0, FOR_NETNS, "meshproof doctor --install")]
+    #[case::fedora_netns(1, FOR_NETNS, "dnf install -y conntrack-tools curl iproute iptables-nft util-linux")]
+    #[case::fedora_kind(1, FOR_KIND, "dnf install -y moby-engine")]
+    #[case::fedora_node_image(1, FOR_NODE_IMAGE, "dnf install -y debootstrap")]
+    #[case::fedora_packages(1, FOR_PACKAGES, "dnf install -y python3-pip")]
+    #[case::fedora_tracing(1, FOR_TRACING, "dnf install -y java-21-openjdk-headless maven")]
+    #[case::arch_netns(2, FOR_NETNS, "pacman -S --needed conntrack-tools curl iproute2 iptables util-linux")]
+    #[case::arch_kind(2, FOR_KIND, "pacman -S --needed docker")]
+    #[case::arch_node_image(2, FOR_NODE_IMAGE, "pacman -S --needed debootstrap")]
+    #[case::arch_packages(2, FOR_PACKAGES, "pacman -S --needed python-pip")]
+    #[case::arch_tracing(2, FOR_TRACING, "pacman -S --needed jre17-openjdk-headless maven")]
+    #[case::macos_kind(3, FOR_KIND, "brew install --cask docker-desktop")]
+    #[case::macos_packages(3, FOR_PACKAGES, "brew install python")]
+    #[case::macos_tracing(3, FOR_TRACING, "brew install maven openjdk@17")]
+    #[case::macos_netns(
+        3,
+        FOR_NETNS,
+        "ip, iptables, conntrack, nsenter: on Linux only. Use `--provider kind --source registry`, which does not need this, or a Linux machine"
+    )]
+    #[case::macos_node_image(
+        3,
+        FOR_NODE_IMAGE,
+        "debootstrap: on Linux only. Use `--provider kind --source registry`, which does not need this, or a Linux machine"
+    )]
+    fn what_is_missing_is_named_with_its_command_on_every_system(
+        #[case] system: usize,
+        #[case] needed: &[Needed],
+        #[case] expected: &str,
+    ) {
+        assert_eq!(fix(Some(system), needed).replace("sudo ", ""), expected);
     }
 
     #[rstest]
@@ -233,6 +280,9 @@ mod tests {
     #[case("linux", "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", Some(0))]
     #[case("linux", "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", Some(1))]
     #[case("linux", "ID=arch\n", Some(2))]
+    #[case("linux", "ID=ubuntu\nID_LIKE=debian\n", Some(0))]
+    #[case("linux", "ID=fedora\n", Some(1))]
+    #[case("linux", "ID=manjaro\nID_LIKE=arch\n", Some(2))]
     #[case("macos", "", Some(3))]
     #[case("linux", "ID=alpine\n", None)]
     fn systems_are_known_by_their_release_file(#[case] os: &str, #[case] text: &str, #[case] index: Option<usize>) {

@@ -46,8 +46,13 @@ impl Drop for Fixture {
 impl Fixture {
     /// With a mesh, as `meshproof up` leaves it.
     pub fn with_mesh() -> Self {
+        Self::with_mesh_of("vpn")
+    }
+
+    /// With a mesh of that topology.
+    pub fn with_mesh_of(topology: &str) -> Self {
         let mut fixture = Self::empty();
-        succeeded(&fixture.meshproof(fixture.theirs.path(), &["up", "--provider", "netns"]));
+        succeeded(&fixture.meshproof(fixture.theirs.path(), &["up", "--provider", "netns", "--topology", topology]));
         let printed = fixture.meshproof(fixture.theirs.path(), &["env"]);
         let printed = String::from_utf8(printed.stdout).unwrap();
         let line = printed.lines().find_map(|l| l.strip_prefix("export KUBECONFIG=")).unwrap();

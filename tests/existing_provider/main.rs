@@ -9,5 +9,6 @@
 mod fixture;
 mod manual;
 mod read_only;
+mod topologies;
 mod unchanged;
 mod variants;

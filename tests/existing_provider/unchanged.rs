@@ -62,7 +62,7 @@ async fn scenarios_run_on_a_mesh_that_is_there_and_leave_it_as_it_was() {
 
 /// Turns the mesh into one as Istio's default profile installs it: permissive mutual TLS, no access log, logs flushed by Envoy's
 /// default.
-async fn as_by_default(client: &Client) {
+pub async fn as_by_default(client: &Client) {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("security.istio.io", "v1", "PeerAuthentication"));
     let policies: Api<DynamicObject> = Api::namespaced_with(client.clone(), "istio-system", &resource);
     policies.delete("default", &Default::default()).await.unwrap();
