@@ -198,6 +198,7 @@ mod tests {
             version: None,
             cluster: None,
             takes_mtls: true,
+            priority: 0,
         }
     }
 

@@ -141,18 +141,18 @@ pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
 
 /// Objects of Istio's networking API: of one namespace, or of all.
 pub(super) async fn networking(
-    facts: &Facts,
+    cluster: &Cluster,
     kind: &str,
     plural: &str,
     namespace: Option<&str>,
 ) -> Answer<Vec<DynamicObject>> {
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", kind), plural);
-    let client = facts.cluster.client.clone();
+    let client = cluster.client.clone();
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    within(format!("{plural} of {}", facts.name()), async {
+    within(format!("{plural} of {}", cluster.name), async {
         api.list(&ListParams::default()).await.map(|l| l.items).map_err(|e| Reason(&e).to_string())
     })
     .await

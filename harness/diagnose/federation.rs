@@ -4,6 +4,7 @@ use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::facts::{Facts, networking};
+use super::imports::{self, sni_of};
 use super::rung::{Answer, Broken, Check, within};
 use super::scene::Scene;
 use crate::istio::NAMESPACE;
@@ -11,9 +12,7 @@ use crate::topology::ClusterSpec;
 
 /// The clusters with a gateway of the meshes that the caller's mesh trusts.
 pub(super) fn others<'a>(scene: &'a Scene<'_>) -> Vec<(&'a ClusterSpec, &'a Facts)> {
-    let Some(topology) = scene.question.topology else { return Vec::new() };
-    let Some(home) = topology.cluster(scene.home().name()) else { return Vec::new() };
-    let trusted = topology.clusters.iter().filter(|c| home.mesh.trusts.contains(&c.mesh.id) && c.gateway);
+    let trusted = imports::trusted(scene.question).into_iter();
     trusted.filter_map(|spec| Some((spec, scene.named(&spec.name)?))).collect()
 }
 
@@ -21,14 +20,13 @@ pub(super) fn others<'a>(scene: &'a Scene<'_>) -> Vec<(&'a ClusterSpec, &'a Fact
 pub(super) async fn imported(scene: &Scene<'_>) -> Answer<Option<String>> {
     let host = &scene.question.to.host;
     let Some(config) = scene.config() else { return Ok(None) };
-    let entries = networking(config, "ServiceEntry", "serviceentries", None).await?;
+    let entries = networking(&config.cluster, "ServiceEntry", "serviceentries", None).await?;
     let hosts = |entry: &DynamicObject| entry.data.pointer("/spec/hosts").and_then(Value::as_array).cloned();
     if !entries.iter().any(|entry| hosts(entry).into_iter().flatten().any(|h| h == host.as_str())) {
         return joined(scene, config).await;
     }
-    let rules = networking(config, "DestinationRule", "destinationrules", None).await?;
-    let rule = rules.iter().find(|rule| rule.data.pointer("/spec/host").is_some_and(|h| h == host.as_str()));
-    let sni = rule.and_then(|rule| rule.data.pointer("/spec/trafficPolicy/tls/sni")).and_then(Value::as_str);
+    let rules = networking(&config.cluster, "DestinationRule", "destinationrules", None).await?;
+    let sni = rules.iter().find_map(|rule| sni_of(rule, host));
     Ok(Some(sni.map_or_else(|| format!("outbound_.{}_._.{host}", scene.question.to.port), str::to_owned)))
 }
 
@@ -36,7 +34,7 @@ pub(super) async fn imported(scene: &Scene<'_>) -> Answer<Option<String>> {
 /// gateway, and the service has the same name there.
 async fn joined(scene: &Scene<'_>, config: &Facts) -> Answer<Option<String>> {
     let Some((name, namespace)) = &scene.service else { return Ok(None) };
-    let entries = networking(config, "WorkloadEntry", "workloadentries", Some(namespace)).await?;
+    let entries = networking(&config.cluster, "WorkloadEntry", "workloadentries", Some(namespace)).await?;
     let others = others(scene);
     let gateways: Vec<String> =
         others.iter().flat_map(|(_, facts)| &facts.cluster.nodes).map(|node| node.address.to_string()).collect();

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
 
-use super::facts::{Facts, label};
+use super::facts::{Facts, label, networking};
 use super::federation;
 use super::rung::{Broken, Check, Checked, within};
 use super::scene::{Scene, place};
@@ -31,7 +33,8 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
         networks.insert(scene.network(server.facts), server.facts);
     }
     networks.remove(&own);
-    if networks.is_empty() {
+    let way_to_istiod = to_istiod(scene).await;
+    if networks.is_empty() && way_to_istiod.is_empty() {
         return Checked::skipped("no pod behind the service is on another network");
     }
     let planes = scene.running_planes().await;
@@ -40,12 +43,13 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let (Some(primary), Some(plane)) = (primary, plane) else {
         return Checked::skipped("no istiod that serves the caller is running");
     };
+    let expected = "istiod knows a gateway of every other network; it responds, and routes the service".into();
     let command = scene.ask_istiod(&primary.cluster, plane.reads.first().map(|(pod, _)| pod), "debug/networkz");
     let known = match within("the gateways that istiod has read", plane.plane.gateways()).await {
         Ok(known) => known,
         Err(why) => return Checked::skipped(why),
     };
-    let mut parts = Vec::new();
+    let mut parts = way_to_istiod;
     for (network, facts) in networks {
         let own: Vec<&NetworkGateway> = known.iter().filter(|gateway| gateway.network == network).collect();
         if own.is_empty() {
@@ -59,8 +63,62 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             parts.push(reach(scene, facts, gateway).await);
         }
     }
-    let expected = "istiod knows a gateway of every other network; it responds, and routes the service".into();
     Checked { expected, command: Some(command), parts }
+}
+
+/// The gateways through which clusters of the call reach an istiod on another network.
+async fn to_istiod(scene: &Scene<'_>) -> Vec<Check> {
+    let servers = scene.servers();
+    let ends = std::iter::once(scene.home()).chain(servers.iter().map(|server| server.facts));
+    let mut primaries: BTreeMap<&str, &Facts> = BTreeMap::new();
+    for facts in ends {
+        primaries.extend(istiod_behind_gateway(scene, facts).map(|primary| (primary.name(), primary)));
+    }
+    let mut parts = Vec::new();
+    for primary in primaries.into_values() {
+        parts.extend(pods(scene, primary, &scene.network(primary), None).await);
+    }
+    parts
+}
+
+/// The cluster of the istiod that serves `facts`, if it is on another network: it is reached through the gateway there.
+fn istiod_behind_gateway<'a>(scene: &'a Scene<'_>, facts: &Facts) -> Option<&'a Facts> {
+    scene.primary(facts).filter(|primary| scene.network(primary) != scene.network(facts))
+}
+
+/// Why the cluster cannot reach its istiod, where that is on another network whose gateway has no ready pod.
+pub(super) fn cut_off(scene: &Scene<'_>, facts: &Facts) -> Option<String> {
+    let primary = istiod_behind_gateway(scene, facts)?;
+    let pods = primary.system_pods.as_ref().ok()?;
+    let down = !pods.iter().any(|pod| is_gateway(pod) && is_ready(pod));
+    down.then(|| {
+        format!("{} reaches istiod through the gateway of {}, which has no ready pod", facts.name(), primary.name())
+    })
+}
+
+/// The DestinationRule that turns mutual TLS off for the service where the gateway of `facts` reads its configuration: endpoints
+/// without mutual TLS are not behind a gateway (istio/istio `pilot/pkg/xds/endpoints/ep_filters.go`).
+pub(super) async fn in_plain_text(scene: &Scene<'_>, facts: &Facts) -> Option<Check> {
+    let (name, namespace) = scene.serving()?;
+    let spec = scene.question.topology?.cluster(facts.name())?;
+    let config = scene.question.topology?.cluster(spec.served_by()?)?.reads_config_from()?;
+    let config = scene.named(config)?;
+    let rules = networking(&config.cluster, "DestinationRule", "destinationrules", Some(namespace)).await.ok()?;
+    let hosts = [name.clone(), format!("{name}.{namespace}"), format!("{name}.{namespace}.svc.cluster.local")];
+    let disables = |rule: &&DynamicObject| {
+        rule.data.pointer("/spec/trafficPolicy/tls/mode").is_some_and(|mode| mode == "DISABLE")
+            && rule.data.pointer("/spec/host").is_some_and(|host| hosts.iter().any(|h| host == h.as_str()))
+    };
+    let rule = rules.iter().find(disables)?.name_any();
+    Some(Check::from(Broken {
+        expected: format!("the gateway of {} forwards calls of {name}.{namespace} with mutual TLS", facts.name()),
+        observed: format!(
+            "DestinationRule {namespace}/{rule} in {} turns it off (tls.mode: DISABLE): the gateway has no endpoint of the service",
+            config.name()
+        ),
+        command: scene.kubectl(&config.cluster, &format!("-n {namespace} get destinationrule {rule} -o yaml")),
+        fix: "remove `tls` from its trafficPolicy, or set the mode to ISTIO_MUTUAL".into(),
+    }))
 }
 
 /// The gateways of other meshes, if the service is imported from one; `None`: it is not.
@@ -163,6 +221,9 @@ async fn pods(scene: &Scene<'_>, facts: &Facts, network: &str, sni: Option<Strin
             Ok(proxy) => match proxy.hosts(&sni) {
                 Some(hosts) if hosts.iter().any(|host| host.unhealthy.is_none()) => {
                     Check::Holds(format!("{what} routes {sni}"))
+                }
+                Some(hosts) if hosts.is_empty() && in_plain_text(scene, facts).await.is_some() => {
+                    Check::Unseen(format!("{what} has no endpoint of {sni}: a DestinationRule turns mutual TLS off"))
                 }
                 hosts => Check::from(Broken {
                     expected: format!("{what} routes the SNI {sni}"),

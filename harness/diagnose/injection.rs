@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 
 use super::facts::{Facts, label};
+use super::gateway;
 use super::rung::{Broken, Check, Checked, within};
 use super::scene::Scene;
 use crate::istio::{MeshError, NAMESPACE, injection};
@@ -75,6 +76,9 @@ pub(super) async fn webhook(scene: &Scene<'_>, facts: &Facts) -> Check {
         _ => within("webhooks", async { Ok::<_, String>(injection::webhook(&facts.cluster).await) }).await,
     };
     let hook = hook.unwrap_or_default();
+    if let Some(why) = gateway::cut_off(scene, facts) {
+        return Check::Unseen(why);
+    }
     let observed = match tried {
         Ok(Ok(_)) => format!("a pod with the label sidecar.istio.io/inject=true gets none ({hook})"),
         Ok(Err(refused)) => format!("{refused} ({})", hook.split(" (hint").next().unwrap_or_default()),

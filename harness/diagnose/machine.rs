@@ -42,7 +42,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
 }
 
 async fn groups(joined: &Facts, namespace: &str) -> Answer<Vec<String>> {
-    let groups = networking(joined, "WorkloadGroup", "workloadgroups", Some(namespace)).await?;
+    let groups = networking(&joined.cluster, "WorkloadGroup", "workloadgroups", Some(namespace)).await?;
     Ok(groups.iter().map(ResourceExt::name_any).collect())
 }
 

@@ -11,6 +11,7 @@
 //! | `servers` | which API servers an istiod reads, and at which address |
 //! | `facts` | what the API servers say, asked once |
 //! | `scene` | who calls whom, over which control planes |
+//! | `imports` | what of another mesh is called |
 //! | `names` | whether the clusters are given under their mesh's names |
 //! | `mesh` | the lower rungs for a whole mesh, without a call |
 //! | `live` | what proxies and istiods report, asked once |
@@ -48,6 +49,7 @@ mod endpoints;
 mod facts;
 mod federation;
 mod gateway;
+mod imports;
 mod injection;
 mod live;
 mod machine;

@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::Value;
 
 use super::endpoints::address;
+use super::facts::Facts;
+use super::gateway;
 use super::routing::choose;
 use super::rung::{Broken, Check, Checked};
 use super::scene::{Scene, Server};
@@ -32,7 +34,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     if scene.question.expect.is_some_and(|e| e.get::<Refused>().is_some_and(|r| r.0)) {
         return Checked::skipped("the call is expected to be refused");
     }
-    if scene.question.to.tls || scene.service.is_none() {
+    if scene.question.to.tls || scene.serving().is_none() {
         return Checked::skipped("the call is encrypted by the caller, or to no service");
     }
     let caller = match (scene.caller_meshed(), scene.caller_proxy().await) {
@@ -48,6 +50,12 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             Err(why) => parts.push(Check::Unseen(why.clone())),
             Ok(proxy) => parts.push(between(scene, caller, server, proxy)),
         }
+    }
+    let own = scene.network(scene.home());
+    let mut beyond: Vec<&Facts> = behind.iter().map(|s| s.facts).filter(|f| scene.network(f) != own).collect();
+    beyond.dedup_by_key(|facts| facts.name());
+    for facts in beyond {
+        parts.extend(gateway::in_plain_text(scene, facts).await);
     }
     for server in behind.iter().filter(|s| !s.info().sidecar) {
         parts.push(Check::Unseen(format!("{} has no proxy", server.info().name)));

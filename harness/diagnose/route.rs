@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::callee::Callee;
 use super::facts::Facts;
+use super::gateway;
 use super::routing::{Chosen, NoRoute, choose, in_words, unlike};
 use super::rung::{Answer, Broken, Check, Checked, within};
 use super::scene::Scene;
@@ -30,6 +31,12 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let target = scene.question.to;
     if target.is_opaque() || scene.service.is_none() {
         return Checked::skipped("the call is TCP, encrypted by the caller, or to no service: no route reads it");
+    }
+    let elsewhere = scene.servers().iter().any(|s| scene.network(s.facts) != scene.network(scene.home()));
+    if elsewhere && gateway::in_plain_text(scene, scene.home()).await.is_some() {
+        return Checked::skipped(
+            "a DestinationRule turns mutual TLS off, so the caller has no endpoint on other networks",
+        );
     }
     let rules = rules(scene).await;
     let chosen = match choose(proxy.section("RoutesConfigDump"), target, scene.question.headers) {
@@ -202,8 +209,10 @@ fn empty_arms(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> Vec<
 fn shares(scene: &Scene<'_>, proxy: &ProxySnapshot, chosen: &Chosen) -> BTreeMap<String, f64> {
     let mut shares: BTreeMap<String, f64> = BTreeMap::new();
     for (name, share) in &chosen.arms {
-        let healthy: Vec<Host> =
+        let mut healthy: Vec<Host> =
             proxy.hosts(name).unwrap_or_default().into_iter().filter(|h| h.unhealthy.is_none()).collect();
+        let first = healthy.iter().map(|host| host.priority).min();
+        healthy.retain(|host| Some(host.priority) == first);
         for host in &healthy {
             let version = host.version.clone().or_else(|| scene.version_at(host.address.ip()));
             let version = version.unwrap_or_else(|| host.address.to_string());

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use super::facts::{Facts, label};
 use super::live::Live;
 use super::rung::{Answer, within};
-use super::{DiagnoseError, Question, names};
+use super::{DiagnoseError, Question, imports, names};
 use crate::apply::Reason;
 use crate::observe::pods::is_ending;
 use crate::observe::pods::selects;
@@ -24,6 +24,8 @@ pub(super) struct Scene<'a> {
     pub caller: Caller,
     /// Name and namespace of the service that is called; `None`: it is none of a cluster.
     pub service: Option<(String, String)>,
+    /// Name and namespace of the service of another mesh that the host is imported from.
+    pub exported: Option<(String, String)>,
     /// What proxies and control planes say, once somebody has asked.
     pub live: Live,
 }
@@ -69,7 +71,12 @@ impl<'a> Scene<'a> {
             Err(_) => question.namespace.map(str::to_owned).or(preferred).unwrap_or_else(|| "default".to_owned()),
         };
         let service = question.to.service(&namespace);
-        let (name, of) = service.clone().unwrap_or_else(|| ("kubernetes".to_owned(), namespace.clone()));
+        let exported = match service {
+            Some(_) => None,
+            None => imports::exported(question).await,
+        };
+        let of_cluster = service.clone().or_else(|| exported.clone());
+        let (name, of) = of_cluster.unwrap_or_else(|| ("kubernetes".to_owned(), namespace.clone()));
         let facts = join_all(question.clusters.iter().map(|cluster| Facts::of(cluster, &name, &of)));
         let pods = pods_of(&question.clusters[at], &namespace, found.as_ref().ok());
         let (facts, pods) = tokio::join!(facts, pods);
@@ -77,14 +84,14 @@ impl<'a> Scene<'a> {
             names::check(&facts).await?;
         }
         let caller = Caller { cluster: at, namespace, deployment: found, pods };
-        Ok(Self { question, facts, caller, service, live: Live::default() })
+        Ok(Self { question, facts, caller, service, exported, live: Live::default() })
     }
 
     /// A whole mesh, without a call: clusters that were asked already, of which there is at least one.
     pub fn of_mesh(question: &'a Question<'a>, facts: Vec<Facts>) -> Self {
         let (deployment, pods) = (Err("nothing is called".to_owned()), Vec::new());
         let caller = Caller { cluster: 0, namespace: "default".to_owned(), deployment, pods };
-        Self { question, facts, caller, service: None, live: Live::default() }
+        Self { question, facts, caller, service: None, exported: None, live: Live::default() }
     }
 
     /// The caller's cluster.
@@ -169,16 +176,26 @@ impl<'a> Scene<'a> {
         planes
     }
 
+    /// Name and namespace of the service that serves the call: the one that its host names, or that it is imported from.
+    pub fn serving(&self) -> Option<&(String, String)> {
+        self.service.as_ref().or(self.exported.as_ref())
+    }
+
+    /// Whether pods of that cluster can be behind the service: of one that is imported, the caller's own mesh has none.
+    pub fn may_serve(&self, facts: &Facts) -> bool {
+        self.exported.is_none() || imports::trusted(self.question).iter().any(|spec| spec.name == facts.name())
+    }
+
     /// The service as the first cluster that has it, the caller's ahead, describes it.
     pub fn service_spec(&self) -> Option<&Service> {
-        let all = std::iter::once(self.home()).chain(self.others());
+        let all = std::iter::once(self.home()).chain(self.others()).filter(|facts| self.may_serve(facts));
         all.filter_map(|f| f.service.as_ref().ok()?.as_ref()).next()
     }
 
     /// The pods behind the service in every cluster; where a cluster has no such service, that of another cluster is used.
     pub fn servers(&self) -> Vec<Server<'_>> {
         let mut servers = Vec::new();
-        for facts in &self.facts {
+        for facts in self.facts.iter().filter(|facts| self.may_serve(facts)) {
             let own = facts.service.as_ref().ok().and_then(Option::as_ref);
             let spec = own.or_else(|| self.service_spec()).and_then(|s| s.spec.as_ref());
             let Some(selector) = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()) else { continue };

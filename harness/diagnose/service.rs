@@ -28,7 +28,7 @@ enum Traffic {
 }
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
-    let Some((name, namespace)) = &scene.service else {
+    let Some((name, namespace)) = scene.serving() else {
         return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get service {name} -o yaml"));
@@ -41,7 +41,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     };
     let model = model(scene, port, traffic);
     let mut parts = Vec::new();
-    for facts in &scene.facts {
+    for facts in scene.facts.iter().filter(|facts| scene.may_serve(facts)) {
         match &facts.service {
             Err(why) => parts.push(Check::Unseen(why.clone())),
             Ok(Some(service)) => parts.push(match port_trouble(service, port, traffic, model) {
@@ -73,7 +73,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
             })),
         }
     }
-    let there = scene.facts.iter().any(|f| matches!(f.service, Ok(Some(_))));
+    let there = scene.facts.iter().any(|f| scene.may_serve(f) && matches!(f.service, Ok(Some(_))));
     if !there && parts.is_empty() {
         parts.push(Check::from(Broken {
             expected: format!("service {namespace}/{name} in some cluster"),
@@ -94,7 +94,7 @@ type Model<'a> = Option<(&'a str, &'a ServicePort)>;
 
 /// One that declares what the call is, one that has a name, or any, the caller's first.
 fn model<'a>(scene: &'a Scene<'_>, port: u16, traffic: Traffic) -> Model<'a> {
-    let all = std::iter::once(scene.home()).chain(scene.others());
+    let all = std::iter::once(scene.home()).chain(scene.others()).filter(|facts| scene.may_serve(facts));
     let ports = all.filter_map(|f| Some((f.name(), find(f.service.as_ref().ok()?.as_ref()?, port)?)));
     best(ports.collect(), traffic)
 }

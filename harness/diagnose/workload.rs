@@ -16,7 +16,7 @@ use crate::observe::readiness::{Readiness, readiness};
 use crate::workload::label_selector;
 
 pub(super) async fn look(scene: &Scene<'_>) -> Checked {
-    let Some((name, namespace)) = &scene.service else {
+    let Some((name, namespace)) = scene.serving() else {
         return Checked::skipped(format!("{} is not a service of a cluster", scene.question.to.host));
     };
     let selector = scene.service_spec().and_then(|s| s.spec.as_ref()?.selector.clone()).unwrap_or_default();
@@ -26,7 +26,7 @@ pub(super) async fn look(scene: &Scene<'_>) -> Checked {
     let by_hand = |facts: &Facts| scene.kubectl(&facts.cluster, &format!("-n {namespace} get pods -o wide"));
     let mut parts = Vec::new();
     // The pod of a machine represents it; Kubernetes says nothing about real ones, and the rung of machines checks them.
-    for facts in scene.facts.iter().filter(|facts| !scene.has_machines(facts)) {
+    for facts in scene.facts.iter().filter(|facts| scene.may_serve(facts) && !scene.has_machines(facts)) {
         let (pods, deployments) = match (&facts.pods, &facts.deployments) {
             (Ok(pods), Ok(deployments)) => (pods, deployments),
             (Err(why), _) | (_, Err(why)) => {

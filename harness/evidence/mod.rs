@@ -16,6 +16,7 @@ mod programs;
 mod readme;
 mod snapshot;
 mod timeline;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -190,8 +191,10 @@ pub async fn keep(
             let proxies = snapshot::proxies(clusters, namespaces, running).await;
             tokio::join!(Snapshot::take("at-the-end".into(), &proxies), gather::logs(asked, &proxies))
         };
-        let (mut gathered, (last, logs)) = tokio::join!(gather::clusters(asked), at_proxies);
+        let (mut gathered, (last, logs), traces) =
+            tokio::join!(gather::clusters(asked), at_proxies, traces::of(report, clusters));
         gathered.extend(logs);
+        gathered.extend(traces);
         witness.snapshots.push(last);
         found = gathered;
         if let Some(folder) = folder {

@@ -77,9 +77,10 @@ pub(super) const AWAY_AT_RESTART: Fault = Fault {
 /// Returns when the new istiods serve the proxies of all other clusters. Those of this one stay disconnected: without its API
 /// server, an istiod cannot review their tokens.
 async fn restart(at: At<'_>, watchers: &[String]) -> Result<(), FaultError> {
-    let others: Vec<Cluster> = at.world.others(at.cluster).cloned().collect();
     for watcher in watchers {
         let watcher = at.world.cluster(watcher)?;
+        let mut others = at.world.served(watcher);
+        others.retain(|c| c.name != at.cluster.name);
         control_plane::end(watcher, &control_plane::pods(watcher).await?).await?;
         gate::connected(&others, watcher, LIMIT).await?;
     }

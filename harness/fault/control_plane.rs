@@ -59,5 +59,5 @@ async fn deployment(cluster: &Cluster) -> Result<Option<Deployment>, FaultError>
 /// Deletes its pods, and returns when new ones serve all its proxies.
 pub(super) async fn restart(world: World<'_>, cluster: &Cluster) -> Result<(), FaultError> {
     end(cluster, &pods(cluster).await?).await?;
-    Ok(gate::connected(world.clusters, cluster, LIMIT).await?)
+    Ok(gate::connected(&world.served(cluster), cluster, LIMIT).await?)
 }

@@ -126,7 +126,8 @@ async fn scale(at: At<'_>, replicas: i32) -> Result<(), FaultError> {
 /// Waits until every proxy is connected to its control plane and has the endpoints that exist now.
 async fn reconnected(at: At<'_>) -> Result<(), FaultError> {
     for spec in at.world.topology.istiods() {
-        gate::connected(at.world.clusters, at.world.cluster(&spec.name)?, LIMIT).await?;
+        let istiod = at.world.cluster(&spec.name)?;
+        gate::connected(&at.world.served(istiod), istiod, LIMIT).await?;
     }
     at.world.endpoints_settle().await
 }

@@ -48,6 +48,6 @@ async fn scale_up(at: At<'_>, replicas: i32) -> Result<(), FaultError> {
 
 /// Waits until every proxy is connected again: they try in growing intervals, up to 15 s.
 async fn reconnected(at: At<'_>) -> Result<(), FaultError> {
-    gate::connected(at.world.clusters, at.cluster, LIMIT).await?;
+    gate::connected(&at.world.served(at.cluster), at.cluster, LIMIT).await?;
     at.world.endpoints_settle().await
 }

@@ -56,6 +56,7 @@ async fn reconnect(at: At<'_>, pods: Vec<IpAddr>) -> Result<(), FaultError> {
     // A connection that got no answer for long is retried in growing intervals; a new one is opened at once.
     close_sockets(&at.world, at.cluster, &["dport", "=", XDS_PORT]).await?;
     let own = at.world.topology.cluster(&at.cluster.name).and_then(|c| c.served_by()).unwrap_or(&at.cluster.name);
-    gate::connected(at.world.clusters, at.world.cluster(own)?, LIMIT).await?;
+    let istiod = at.world.cluster(own)?;
+    gate::connected(&at.world.served(istiod), istiod, LIMIT).await?;
     at.world.endpoints_settle().await
 }

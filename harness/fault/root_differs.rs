@@ -87,7 +87,7 @@ async fn use_ca(at: At<'_>, data: &Data) -> Result<(), FaultError> {
     for place in renewed(world, cluster) {
         workloads::ready(world, place, |_| true, "").await?;
     }
-    gate::connected(world.clusters, cluster, LIMIT).await?;
+    gate::connected(&world.served(cluster), cluster, LIMIT).await?;
     world.endpoints_settle().await
 }
 

@@ -44,19 +44,19 @@ pub(super) const PORT_UNNAMED: Fault = Fault {
     clear: |at, noted| act(at, noted, |at, services| rename(at, services, true)),
 };
 
-/// The services of the workloads' namespaces that another cluster has too.
+/// The services of the workloads' namespaces that another cluster of the mesh has too.
 async fn shared(at: At<'_>) -> Result<Vec<Value>, FaultError> {
     let mut shared = Vec::new();
     for namespace in at.world.namespaces {
         let mut elsewhere = Vec::new();
-        for other in at.world.others(at.cluster) {
+        for other in at.world.others(at.cluster).filter(|other| at.world.is_same_mesh(other, at.cluster)) {
             let services = objects::of::<Service>(other, namespace).list().await?;
             elsewhere.extend(services.iter().map(ResourceExt::name_any));
         }
         let here = objects::of::<Service>(at.cluster, namespace).list().await?;
         shared.extend(here.iter().filter(|s| elsewhere.contains(&s.name_any())).map(manifest));
     }
-    at.some(shared, "it shares no service with another cluster")
+    at.some(shared, "it shares no service with another cluster of its mesh")
 }
 
 /// The service as it would be written, with the address that it has.

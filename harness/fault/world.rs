@@ -98,7 +98,7 @@ impl<'a> World<'a> {
         self.others(cluster).filter(|c| self.is_same_mesh(c, cluster)).filter(holds).collect()
     }
 
-    fn is_same_mesh(&self, one: &Cluster, other: &Cluster) -> bool {
+    pub(super) fn is_same_mesh(&self, one: &Cluster, other: &Cluster) -> bool {
         let mesh = |cluster: &Cluster| self.topology.cluster(&cluster.name).map(|c| &c.mesh.id);
         mesh(one) == mesh(other)
     }
@@ -107,6 +107,12 @@ impl<'a> World<'a> {
     pub(super) fn is_read(&self, cluster: &Cluster) -> Result<(), String> {
         let read = self.topology.istiods().any(|i| self.topology.read_by(i).any(|c| c.name == cluster.name));
         if read { Ok(()) } else { Err("no istiod reads its services".to_owned()) }
+    }
+
+    /// The clusters whose proxies the istiod in `istiod` serves. Another istiod may read them as well.
+    pub(super) fn served(&self, istiod: &Cluster) -> Vec<Cluster> {
+        let served = |c: &&Cluster| self.topology.served_by(&istiod.name).any(|spec| spec.name == c.name);
+        self.clusters.iter().filter(served).cloned().collect()
     }
 
     /// The clusters of its mesh, itself among them.

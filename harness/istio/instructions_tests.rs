@@ -6,6 +6,9 @@
 //! | `external-istiod.yaml` | `tests/integration/iop-externalistiod-primary-integration-test-defaults.yaml` |
 //! | `external-config.yaml` | `tests/integration/iop-externalistiod-config-integration-test-defaults.yaml` |
 //! | `multi-root.yaml` | the template in `tests/integration/security/ca_custom_root/main_test.go` |
+//! | `expose-services.yaml` | `samples/multicluster/expose-services.yaml` |
+//! | `locality.yaml` | the templates in `tests/integration/pilot/locality_test.go` |
+//! | `multicluster.json` | `prow/config/topology/multicluster.json` |
 //!
 //! The east-west gateway is compared in `gateway`. The files of a machine are written by istioctl itself.
 
@@ -87,4 +90,68 @@ fn two_roots_are_set_up_as_istio_tests_them() {
     assert_eq!(ours_config["defaultConfig"], their_config["defaultConfig"]);
     assert_eq!(keys(&ours_config["caCertificates"][0]), keys(&their_config["caCertificates"][0]));
     assert_eq!(keys(&ours["spec"]["values"]["pilot"]["env"]), keys(&theirs["values"]["pilot"]["env"]));
+}
+
+fn project(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The first document of a fixture.
+fn fixture(path: &str) -> Value {
+    let text = std::fs::read_to_string(project("fixtures").join(path)).unwrap();
+    theirs(text.split("\n---\n").next().unwrap())
+}
+
+#[test]
+fn a_service_is_exported_as_istio_exposes_all() {
+    let (mut ours, mut theirs) =
+        (fixture("federation/export-helloworld.yaml"), theirs(include_str!("files/expose-services.yaml")));
+    // One service, not every service; the namespace is an argument of theirs (`kubectl -n istio-system apply`).
+    assert_eq!(ours["spec"]["servers"][0]["hosts"].take(), json!(["helloworld.app1.svc.cluster.local"]));
+    assert_eq!(theirs["spec"]["servers"][0]["hosts"].take(), json!(["*.local"]));
+    assert_eq!(ours["metadata"].take(), json!({ "name": "exported", "namespace": "istio-system" }));
+    assert_eq!(theirs["metadata"].take(), json!({ "name": "cross-network-gateway" }));
+    assert_eq!(ours, theirs);
+}
+
+/// There are no instructions for an import. What the other mesh's gateway chooses by is the SNI of Istio's own sidecars.
+#[test]
+fn an_import_asks_for_what_is_exported() {
+    let text = std::fs::read_to_string(project("fixtures/federation/import-from-east.yaml")).unwrap();
+    let documents: Vec<Value> = text.split("\n---\n").map(theirs).collect();
+    let export = fixture("federation/export-helloworld.yaml");
+    let exported = export["spec"]["servers"][0]["hosts"][0].as_str().unwrap();
+    let port = &documents[0]["spec"]["ports"][0]["number"];
+    let sni = format!("outbound_.{port}_._.{exported}");
+    assert_eq!(documents[1]["spec"]["trafficPolicy"]["tls"], json!({ "mode": "ISTIO_MUTUAL", "sni": sni }));
+    assert_eq!(documents[0]["spec"]["hosts"][0], documents[1]["spec"]["host"]);
+}
+
+#[test]
+fn three_clusters_are_istios_own() {
+    let theirs: Vec<Value> = serde_json::from_str(include_str!("files/multicluster.json")).unwrap();
+    let ours = Topology::load(&project("kind-configs"), "mixed").unwrap();
+    let names: Vec<&str> = theirs.iter().map(|c| c["clusterName"].as_str().unwrap()).collect();
+    let number = |name: &str| names.iter().position(|n| *n == name).unwrap() + 1;
+    for (index, theirs) in theirs.iter().enumerate() {
+        let name = format!("cluster{}", index + 1);
+        let ours = ours.cluster(&name).unwrap();
+        let served_by = theirs["primaryClusterName"].as_str().map_or(index + 1, number);
+        assert_eq!(ours.served_by(), Some(format!("cluster{served_by}").as_str()), "{name}");
+        // They write `network-1`.
+        assert_eq!(ours.network, theirs["network"].as_str().unwrap().replace('-', ""), "{name}");
+    }
+    assert_eq!(ours.clusters.len(), theirs.len());
+}
+
+#[test]
+fn failover_is_set_as_istio_tests_it() {
+    let ours = fixture("routing/helloworld-locality-failover.yaml");
+    let (ours, theirs) = (&ours["spec"]["trafficPolicy"], theirs(include_str!("files/locality.yaml")));
+    let (mine, own) = (&ours["loadBalancer"]["localityLbSetting"], &theirs["loadBalancer"]["localityLbSetting"]);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&mine["failover"][0]), keys(&own["failover"][0]));
+    // `enabled` is the default of the mesh.
+    assert_eq!(keys(mine), keys(own).into_iter().chain(["enabled".to_owned()]).collect());
+    assert_eq!(ours["outlierDetection"]["interval"], theirs["outlierDetection"]["interval"]);
 }

@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub cluster: Option<String>,
     /// Whether it is known to take mutual TLS.
     pub takes_mtls: bool,
+    /// Its priority, 0 first: by locality. Others get requests only where too few of the lower ones are healthy.
+    pub priority: u64,
 }
 
 impl ProxySnapshot {
@@ -72,6 +74,7 @@ impl ProxySnapshot {
                 version: part(3),
                 cluster: part(4),
                 takes_mtls: about("/metadata/filter_metadata/envoy.transport_socket_match/tlsMode") == Some("istio"),
+                priority: status.get("priority").and_then(Value::as_u64).unwrap_or(0),
             })
         };
         Some(list(cluster, "host_statuses").iter().filter_map(host).collect())

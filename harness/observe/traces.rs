@@ -56,6 +56,17 @@ impl Collector {
     }
 }
 
+impl Collector {
+    /// One trace, as the server has it.
+    ///
+    /// # Errors
+    /// When the server does not answer, or does not have it.
+    pub async fn trace(&self, id: &str) -> Result<serde_json::Value, ObserveError> {
+        let trace = self.0.json(&format!("/api/v2/trace/{id}")).await;
+        trace.map_err(|source| ObserveError::Admin { place: self.0.place(), source })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -329,7 +329,11 @@ impl<'a> ScenarioRun<'a> {
                 }
                 if namespace == istio::NAMESPACE {
                     // It may have been an istiod: its proxies connect again.
-                    if let Err(shut) = gate::connected(&clusters, cluster, self.patience().gate()).await {
+                    let topology = &self.environment.topology;
+                    let mut served = clusters.clone();
+                    served
+                        .retain(|c| topology.cluster(&c.name).and_then(|spec| spec.served_by()) == Some(&cluster.name));
+                    if let Err(shut) = gate::connected(&served, cluster, self.patience().gate()).await {
                         return Ok(Err(shut));
                     }
                 }
