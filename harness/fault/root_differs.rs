@@ -18,6 +18,7 @@ use crate::gate;
 use crate::istio::NAMESPACE;
 use crate::istio::trust::{SECRET, Trust};
 use crate::provider::Cluster;
+use crate::topology::ClusterSpec;
 use crate::wait::Poll;
 
 /// The control plane gets another root, and the proxies of *one* side get new certificates from it: those of the clusters that
@@ -66,7 +67,8 @@ async fn keep_original(cluster: &Cluster, data: Data) -> Result<(), FaultError> 
 
 /// The clusters whose proxies get new certificates.
 fn renewed<'a>(world: World<'a>, cluster: &'a Cluster) -> Vec<&'a Cluster> {
-    let served = world.topology.served_by(&cluster.name).filter(|c| c.name != cluster.name);
+    // Machines keep the root that they joined with.
+    let served = world.topology.served_by(&cluster.name).filter(|c| c.name != cluster.name && c.has_proxies());
     let remotes: Vec<&Cluster> = served.filter_map(|s| world.clusters.iter().find(|c| c.name == s.name)).collect();
     if remotes.is_empty() { vec![cluster] } else { remotes }
 }
@@ -92,7 +94,8 @@ async fn use_ca(at: At<'_>, data: &Data) -> Result<(), FaultError> {
 }
 
 fn serves(world: World<'_>, control_plane: &Cluster, cluster: &Cluster) -> bool {
-    world.topology.cluster(&cluster.name).is_some_and(|c| c.served_by() == Some(&control_plane.name))
+    let served = |c: &ClusterSpec| c.has_proxies() && c.served_by() == Some(&control_plane.name);
+    world.topology.cluster(&cluster.name).is_some_and(served)
 }
 
 /// Waits until the control plane has written its root where proxies read it.
