@@ -98,7 +98,9 @@ fn of_client<'a>(printed: &'a str, key: &'static str) -> impl Iterator<Item = &'
 fn failure(printed: &str, protocol: Protocol) -> Outcome {
     const ERROR: &str = "first error: ";
     let error = printed.lines().find(|line| line.contains("Error ")).unwrap_or_default();
-    let why = error.find(ERROR).map_or(error, |at| &error[at + ERROR.len()..]).trim().to_owned();
+    // Without the time of the log line: what went wrong alike is counted together.
+    let line = || error.rsplit('\t').next().unwrap_or_default().trim_start_matches("Error ");
+    let why = error.find(ERROR).map_or_else(line, |at| &error[at + ERROR.len()..]).trim().to_owned();
     let has = |words: &[&str]| words.iter().any(|word| printed.contains(word));
     if has(&["no such host"]) {
         return Outcome::Unresolved;
@@ -254,6 +256,15 @@ mod tests {
             format!("2026-11-29T08:32:22.47Z\tfatal\tError 1/1 requests had errors; first error: {error}\n\n\n@m0 1\n");
         let parsed = parse(printed.as_bytes(), &request(&format!("{scheme}://h:1")), &words());
         assert_eq!(parsed[0].seen.outcome, expected);
+    }
+
+    #[test]
+    fn what_fails_alike_is_worded_alike() {
+        let printed = |time| format!("{time}\tfatal\tError no protocol handler found for scheme x\n\n@m0 1\n");
+        let outcomes = ["2026-11-29T12:29:01Z", "2026-11-29T12:29:02Z"]
+            .map(|time| parse(printed(time).as_bytes(), &request("ws://h:1"), &words())[0].seen.outcome.clone());
+        assert_eq!(outcomes[0], Outcome::Failed("no protocol handler found for scheme x".into()));
+        assert_eq!(outcomes[0], outcomes[1]);
     }
 
     #[test]
