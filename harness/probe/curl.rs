@@ -34,8 +34,8 @@ const PORTS: std::ops::Range<u32> = 16384..32768;
 /// From one connection's first port to the next one's.
 const STEP: u32 = 4;
 
-/// Where a port is in use, curl tries the next ones, so many.
-const WINDOW: u32 = 16;
+/// Where a port is in use (connections that curl closed first occupy theirs for a minute), curl tries the next ones, so many.
+const WINDOW: u32 = 2000;
 
 /// The random words of one series of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]

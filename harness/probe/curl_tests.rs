@@ -41,7 +41,7 @@ fn one_command_sends_all_calls() {
     };
     let command = command(&request, &words(), Duration::from_secs(60));
     assert_eq!(command.stdin, "");
-    insta::assert_snapshot!(argv(&command), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'end-user: jason' --header 'x-empty;' --local-port 16384-16400 -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
+    insta::assert_snapshot!(argv(&command), @r"timeout 60 curl --disable --noproxy '*' --silent --show-error --no-buffer --http1.1 --max-filesize 16384 --max-time 1.500 --write-out '\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\n' --insecure --header 'end-user: jason' --header 'x-empty;' --local-port 16384-18384 -- 'https://10.0.0.1:6443/version?call=n0-[1-50]'");
 }
 
 /// A sidecar's threads share connections by their ports, so no two calls have the same one.
@@ -60,7 +60,7 @@ fn connections_have_ports_of_their_own() {
     max-time = "5.000"
     write-out = "\\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\\n"
     header = "Connection: close"
-    local-port = "16388-16404"
+    local-port = "16388-18388"
     url = "http://a/b?call=n0-[1-1]"
     next
     noproxy = "*"
@@ -72,15 +72,15 @@ fn connections_have_ports_of_their_own() {
     max-time = "5.000"
     write-out = "\\n@m0 %{http_code} %{local_port} %{num_connects} %{time_total} %{exitcode} %{errormsg}\\n"
     header = "Connection: close"
-    local-port = "16392-16408"
+    local-port = "16392-18392"
     url = "http://a/b?call=n0-[2-2]"
     "#);
 }
 
 #[rstest]
-#[case(0, 0, "16384-16400")]
-#[case(0, 1, "16388-16404")]
-#[case(65535, 7, "16475-16491")]
+#[case(0, 0, "16384-18384")]
+#[case(0, 1, "16388-18388")]
+#[case(65535, 7, "24411-26411")]
 fn ports_stay_below_those_that_the_kernel_chooses(#[case] port: u32, #[case] connection: u32, #[case] expected: &str) {
     assert_eq!(Words { port, ..words() }.ports(connection), expected);
     for connection in 0..20_000 {
