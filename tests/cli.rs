@@ -97,7 +97,7 @@ fn netns_without_roots_rights_is_reported_first() {
 fn a_pair_that_istio_does_not_support_is_reported_at_its_place() {
     let printed = refused(&["--provider", "netns"], ("HOME", "/nonexistent"), false, |project| {
         replace(&project.join("versions.yaml"), "  kubernetes-minor: \"", "  kubernetes-minor: \"9");
-        replace(&project.join("versions.yaml"), "\n  kubernetes: v1.", "\n  kubernetes: v1.9");
+        replace(&project.join("versions.yaml"), "\n  kubernetes: [v1.", "\n  kubernetes: [v1.9");
     });
     assert_eq!(printed.matches("does not support Kubernetes").count(), 2, "{printed}");
     assert!(printed.contains("[versions.yaml:") && printed.contains("help: `support` in this file"), "{printed}");
