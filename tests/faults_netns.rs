@@ -289,7 +289,8 @@ async fn first_broken(environment: &Environment, rules: Rules) -> Option<RungId>
         expect: Some(&serde_saphyr::from_str(expect).unwrap()),
     };
     let ladder = diagnose::climb(&question).await.unwrap();
-    assert!(ladder.seconds < 10.0, "the ladder took {:.1} s", ladder.seconds);
+    // About 2 s; a machine that does other work takes longer.
+    assert!(ladder.seconds < 30.0, "the ladder took {:.1} s", ladder.seconds);
     ladder.broken().map(|rung| rung.rung)
 }
 
