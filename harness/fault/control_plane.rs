@@ -7,11 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::effect::{LIMIT, until};
+use super::effect::until;
 use super::error::FaultError;
 use super::objects;
 use super::world::World;
-use crate::gate;
 use crate::istio::NAMESPACE;
 use crate::provider::Cluster;
 use crate::wait::Poll;
@@ -59,5 +58,5 @@ async fn deployment(cluster: &Cluster) -> Result<Option<Deployment>, FaultError>
 /// Deletes its pods, and returns when new ones serve all its proxies.
 pub(super) async fn restart(world: World<'_>, cluster: &Cluster) -> Result<(), FaultError> {
     end(cluster, &pods(cluster).await?).await?;
-    Ok(gate::connected(&world.served(cluster), cluster, LIMIT).await?)
+    world.connected(cluster).await
 }

@@ -6,14 +6,13 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::effect::{LIMIT, until};
+use super::effect::until;
 use super::error::FaultError;
 use super::nodes::{Rule, add_rules, can_be_entered, close_sockets, remove_rules};
 use super::objects;
 use super::record::{Fault, act, plan};
 use super::world::{At, World};
 use crate::diagnose::RungId;
-use crate::gate;
 use crate::istio::NAMESPACE;
 use crate::istio::gateway::{NAME, PORT};
 use crate::observe::istiod;
@@ -126,8 +125,7 @@ async fn scale(at: At<'_>, replicas: i32) -> Result<(), FaultError> {
 /// Waits until every proxy is connected to its control plane and has the endpoints that exist now.
 async fn reconnected(at: At<'_>) -> Result<(), FaultError> {
     for spec in at.world.topology.istiods() {
-        let istiod = at.world.cluster(&spec.name)?;
-        gate::connected(&at.world.served(istiod), istiod, LIMIT).await?;
+        at.world.connected(at.world.cluster(&spec.name)?).await?;
     }
     at.world.endpoints_settle().await
 }

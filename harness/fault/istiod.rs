@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::control_plane;
-use super::effect::LIMIT;
 use super::error::FaultError;
 use super::record::{Fault, act, plan};
 use super::world::At;
 use crate::diagnose::RungId;
-use crate::gate;
 
 pub(super) const DOWN: Fault = Fault {
     name: "istiod-down",
@@ -48,6 +46,6 @@ async fn scale_up(at: At<'_>, replicas: i32) -> Result<(), FaultError> {
 
 /// Waits until every proxy is connected again: they try in growing intervals, up to 15 s.
 async fn reconnected(at: At<'_>) -> Result<(), FaultError> {
-    gate::connected(&at.world.served(at.cluster), at.cluster, LIMIT).await?;
+    at.world.connected(at.cluster).await?;
     at.world.endpoints_settle().await
 }

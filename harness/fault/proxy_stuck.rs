@@ -4,14 +4,12 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::effect::LIMIT;
 use super::error::FaultError;
 use super::nodes::{Rule, add_rules, can_be_entered, close_sockets, remove_rules};
 use super::objects;
 use super::record::{Fault, act, plan};
 use super::world::At;
 use crate::diagnose::RungId;
-use crate::gate;
 use crate::workload::PodInfo;
 
 pub(super) const PROXY_STUCK: Fault = Fault {
@@ -56,7 +54,6 @@ async fn reconnect(at: At<'_>, pods: Vec<IpAddr>) -> Result<(), FaultError> {
     // A connection that got no answer for long is retried in growing intervals; a new one is opened at once.
     close_sockets(&at.world, at.cluster, &["dport", "=", XDS_PORT]).await?;
     let own = at.world.topology.cluster(&at.cluster.name).and_then(|c| c.served_by()).unwrap_or(&at.cluster.name);
-    let istiod = at.world.cluster(own)?;
-    gate::connected(&at.world.served(istiod), istiod, LIMIT).await?;
+    at.world.connected(at.world.cluster(own)?).await?;
     at.world.endpoints_settle().await
 }

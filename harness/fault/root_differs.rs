@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use serde_json::json;
 
-use super::effect::{LIMIT, until};
+use super::effect::until;
 use super::error::FaultError;
 use super::notes::state;
 use super::objects::{self, Objects};
@@ -14,11 +14,9 @@ use super::record::{Fault, act, plan};
 use super::world::{At, World};
 use super::{control_plane, workloads};
 use crate::diagnose::RungId;
-use crate::gate;
 use crate::istio::NAMESPACE;
 use crate::istio::trust::{SECRET, Trust};
 use crate::provider::Cluster;
-use crate::topology::ClusterSpec;
 use crate::wait::Poll;
 
 /// The control plane gets another root, and the proxies of *one* side get new certificates from it: those of the clusters that
@@ -65,11 +63,16 @@ async fn keep_original(cluster: &Cluster, data: Data) -> Result<(), FaultError> 
     secrets(cluster).create(&secret).await
 }
 
+/// The clusters whose pods the control plane gives its root. Machines keep the one that they joined with.
+fn served<'a>(world: World<'a>, control_plane: &Cluster) -> Vec<&'a Cluster> {
+    let specs = world.topology.served_by(&control_plane.name).filter(|spec| spec.has_proxies());
+    specs.filter_map(|spec| world.clusters.iter().find(|c| c.name == spec.name)).collect()
+}
+
 /// The clusters whose proxies get new certificates.
 fn renewed<'a>(world: World<'a>, cluster: &'a Cluster) -> Vec<&'a Cluster> {
-    // Machines keep the root that they joined with.
-    let served = world.topology.served_by(&cluster.name).filter(|c| c.name != cluster.name && c.has_proxies());
-    let remotes: Vec<&Cluster> = served.filter_map(|s| world.clusters.iter().find(|c| c.name == s.name)).collect();
+    let mut remotes = served(world, cluster);
+    remotes.retain(|c| c.name != cluster.name);
     if remotes.is_empty() { vec![cluster] } else { remotes }
 }
 
@@ -79,7 +82,7 @@ async fn use_ca(at: At<'_>, data: &Data) -> Result<(), FaultError> {
     secrets(cluster).merge(SECRET, json!({ "data": data })).await?;
     control_plane::end(cluster, &control_plane::pods(cluster).await?).await?;
     let root = data.get(ROOT).map(|b| String::from_utf8_lossy(&b.0).into_owned()).unwrap_or_default();
-    for place in world.clusters.iter().filter(|c| serves(world, cluster, c)) {
+    for place in served(world, cluster) {
         root_written(world, place, &root).await?;
         refresh(world, place).await?;
     }
@@ -89,13 +92,8 @@ async fn use_ca(at: At<'_>, data: &Data) -> Result<(), FaultError> {
     for place in renewed(world, cluster) {
         workloads::ready(world, place, |_| true, "").await?;
     }
-    gate::connected(&world.served(cluster), cluster, LIMIT).await?;
+    world.connected(cluster).await?;
     world.endpoints_settle().await
-}
-
-fn serves(world: World<'_>, control_plane: &Cluster, cluster: &Cluster) -> bool {
-    let served = |c: &ClusterSpec| c.has_proxies() && c.served_by() == Some(&control_plane.name);
-    world.topology.cluster(&cluster.name).is_some_and(served)
 }
 
 /// Waits until the control plane has written its root where proxies read it.

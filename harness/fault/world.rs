@@ -110,9 +110,14 @@ impl<'a> World<'a> {
     }
 
     /// The clusters whose proxies the istiod in `istiod` serves. Another istiod may read them as well.
-    pub(super) fn served(&self, istiod: &Cluster) -> Vec<Cluster> {
+    pub fn served(&self, istiod: &Cluster) -> Vec<Cluster> {
         let served = |c: &&Cluster| self.topology.served_by(&istiod.name).any(|spec| spec.name == c.name);
         self.clusters.iter().filter(served).cloned().collect()
+    }
+
+    /// Waits until every proxy that the istiod in `istiod` serves is connected to it.
+    pub(super) async fn connected(&self, istiod: &Cluster) -> Result<(), FaultError> {
+        Ok(gate::connected(&self.served(istiod), istiod, LIMIT).await?)
     }
 
     /// The clusters of its mesh, itself among them.

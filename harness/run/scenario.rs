@@ -329,10 +329,7 @@ impl<'a> ScenarioRun<'a> {
                 }
                 if namespace == istio::NAMESPACE {
                     // It may have been an istiod: its proxies connect again.
-                    let topology = &self.environment.topology;
-                    let mut served = clusters.clone();
-                    served
-                        .retain(|c| topology.cluster(&c.name).and_then(|spec| spec.served_by()) == Some(&cluster.name));
+                    let served = self.environment.world(&BTreeSet::new()).served(cluster);
                     if let Err(shut) = gate::connected(&served, cluster, self.patience().gate()).await {
                         return Ok(Err(shut));
                     }
