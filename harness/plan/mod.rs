@@ -125,7 +125,7 @@ pub enum Change {
         /// Which.
         pods: Restarted,
     },
-    /// A `helloworld` gets another number of pods.
+    /// A server gets another number of pods.
     Scale {
         /// What it is a version of: `helloworld`, `echo`.
         service: String,

@@ -298,15 +298,15 @@ fn workload(workload: &Workload, topology: &Topology) -> WorkloadView {
             sidecar: sleep.sidecar,
             stubs_in: Vec::new(),
         },
-        Workload::Server(kind, hello) => {
-            let others = topology.clusters.iter().map(|c| &c.name).filter(|name| **name != hello.cluster.value);
+        Workload::Server(kind, server) => {
+            let others = topology.clusters.iter().map(|c| &c.name).filter(|name| **name != server.cluster.value);
             WorkloadView {
-                cluster: hello.cluster.value.clone(),
-                namespace: Some(hello.namespace.value.clone()),
-                what: format!("{} {}", kind.name, hello.version.value),
-                pods: Some(hello.replicas.value),
+                cluster: server.cluster.value.clone(),
+                namespace: Some(server.namespace.value.clone()),
+                what: format!("{} {}", kind.name, server.version.value),
+                pods: Some(server.replicas.value),
                 sidecar: true,
-                stubs_in: if hello.stubs { others.cloned().collect() } else { Vec::new() },
+                stubs_in: if server.stubs { others.cloned().collect() } else { Vec::new() },
             }
         }
         Workload::Manifest(manifest) => WorkloadView {

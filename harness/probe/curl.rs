@@ -37,6 +37,9 @@ const STEP: u32 = 4;
 /// Where a port is in use (connections that curl closed first occupy theirs for a minute), curl tries the next ones, so many.
 const WINDOW: u32 = 2000;
 
+/// How many ports can be a connection's first.
+const FIRST_PORTS: u32 = PORTS.end - PORTS.start - WINDOW;
+
 /// The random words of one series of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Words {
@@ -56,8 +59,13 @@ impl Words {
 
     /// The local ports for the connection of that number, from 0.
     fn ports(&self, connection: u32) -> String {
-        let first = PORTS.start + (self.port + connection * STEP) % (PORTS.end - PORTS.start - WINDOW);
+        let first = PORTS.start + (self.port + connection * STEP) % FIRST_PORTS;
         format!("{first}-{}", first + WINDOW)
+    }
+
+    /// The first of [`Self::ports`] in the words of a shell whose variable `i` is the connection's number.
+    fn first_port_of_i(&self) -> String {
+        format!("$(({}+({}+i*{STEP})%{FIRST_PORTS}))", PORTS.start, self.port)
     }
 }
 
@@ -84,12 +92,10 @@ pub(super) fn command(request: &Request, words: &Words, budget: Duration) -> Com
     if request.cookies {
         let script = format!(
             "i=1; while [ $i -le {calls} ]; do j=$((i+{more})); [ $j -gt {calls} ] && j={calls}; \
-             p=$(({first}+({offset}+i*{STEP})%{count})); \"$@\" --local-port $p-$((p+{WINDOW})) --url \"$0[$i-$j]\" {stop}; i=$((j+1)); done",
+             p={port}; \"$@\" --local-port $p-$((p+{WINDOW})) --url \"$0[$i-$j]\" {stop}; i=$((j+1)); done",
             calls = request.calls,
             more = per_user - 1,
-            first = PORTS.start,
-            offset = words.port,
-            count = PORTS.end - PORTS.start - WINDOW,
+            port = words.first_port_of_i(),
             stop = if request.fail_early { "|| exit" } else { "|| :" },
         );
         let shell = ["sh".to_owned(), "-c".to_owned(), script, start];

@@ -11,6 +11,7 @@ use crate::istio::machine::Joining;
 use crate::journal::{EnvDir, state_root};
 use crate::provider::{Cluster, ProviderName, existing, kind, netns};
 use crate::supply::containers::{ContainerImageError, Store, StoreSettings};
+use crate::supply::images::{LOCAL, LOCAL_HUB};
 use crate::supply::{self, AddOn, Minor, Origin, Program, Purpose, Source, Supplied, SupplyError, Versions, images};
 use crate::topology::Topology;
 use crate::workload_kind::WorkloadImages;
@@ -70,11 +71,6 @@ pub async fn attach(env: &EnvDir, record: &EnvRecord) -> Result<Vec<Cluster>, Ru
         ProviderName::Existing => Ok(existing::attach(&record.topology, env).await?),
     }
 }
-
-/// The registry that images of the netns provider seem to come from. They are maps to programs of
-/// the supply, never pulled, so nobody shall take one for the published image.
-const LOCAL: &str = "meshproof.local";
-const LOCAL_HUB: &str = "meshproof.local/istio";
 
 impl Kit {
     /// Gets everything; builds or fetches what is not there.
@@ -307,7 +303,7 @@ fn istio_tag(supplied: &Supplied) -> Result<String, RunError> {
     })
 }
 
-/// Images that only the nodes of the netns provider know.
+/// Images that only the nodes of the netns provider know: maps to programs of the supply, never pulled.
 fn local_images(tag: &str) -> WorkloadImages {
     WorkloadImages::of(|image| Some(format!("{LOCAL}/{}:{tag}", image.local)))
 }

@@ -464,11 +464,6 @@ impl Versions {
         let name = image.name();
         self.images.iter().map(|i| &i.value).find(|i| i.names.contains(&name))
     }
-
-    /// Names of all images in the file, for messages.
-    pub fn image_names(&self) -> Vec<&str> {
-        self.images.iter().flat_map(|i| &i.names).map(String::as_str).collect()
-    }
 }
 
 fn of_minor<'a, T>(

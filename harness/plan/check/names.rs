@@ -75,13 +75,13 @@ fn check_sleep(checks: &mut Checks<'_>, sleep: &Sleep) {
     }
 }
 
-fn check_server(checks: &mut Checks<'_>, hello: &ServerWorkload) {
-    checks.cluster(&hello.cluster);
-    word(checks, &hello.version, "version");
-    check_metadata(checks, &hello.labels, true);
-    check_metadata(checks, &hello.annotations, false);
-    word(checks, &hello.namespace, "namespace");
-    checks.mistakes.versions.insert(hello.version.value.clone());
+fn check_server(checks: &mut Checks<'_>, server: &ServerWorkload) {
+    checks.cluster(&server.cluster);
+    word(checks, &server.version, "version");
+    check_metadata(checks, &server.labels, true);
+    check_metadata(checks, &server.annotations, false);
+    word(checks, &server.namespace, "namespace");
+    checks.mistakes.versions.insert(server.version.value.clone());
 }
 
 /// Labels or annotations beside those that meshproof sets.

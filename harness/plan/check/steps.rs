@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 use crate::source::{EndpointsOf, known};
 use crate::stats::MAX_CALLS;
-use crate::workload_kind::{Client, WorkloadKind};
+use crate::workload_kind::{Client, SERVERS, WorkloadKind};
 
 pub(super) fn check(checks: &mut Checks<'_>) {
     let steps = &checks.scenario().steps;
@@ -158,7 +158,8 @@ fn check_scale(checks: &mut Checks<'_>, scale: &Scale) {
     match here.iter().filter(|(_, server)| server.version.value == scale.version.value).count() {
         1 => {}
         0 => {
-            let what = format!("no `helloworld` or `echo` {} runs in {}", scale.version.value, scale.cluster.value);
+            let kinds = SERVERS.map(|kind| format!("`{}`", kind.name)).join(" or ");
+            let what = format!("no {kinds} {} runs in {}", scale.version.value, scale.cluster.value);
             let help = known(&scale.version, "versions there", here.iter().map(|(_, server)| server.version.as_str()));
             checks.wrong(&scale.version, what, help);
         }

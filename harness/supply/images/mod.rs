@@ -18,8 +18,11 @@ mod build;
 mod packages;
 mod registry;
 
-/// The hub of images that were built here: nobody shall take one for a published image.
-const LOCAL: &str = "meshproof.local";
+/// The registry that images which were built here seem to come from: nobody shall take one for a published image.
+pub const LOCAL: &str = "meshproof.local";
+
+/// The hub of Istio's images there.
+pub const LOCAL_HUB: &str = "meshproof.local/istio";
 
 /// Names of the images that are in a node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::archive::{self, Content, Layer, Tree};
 use super::build::{self, blocking};
-use super::{BoxError, Cache, Images, LOCAL, Recipe, Supplied, SupplyError, Workspace};
+use super::{BoxError, Cache, Images, LOCAL, LOCAL_HUB, Recipe, Supplied, SupplyError, Workspace};
 use crate::supply::gocache::GoCaches;
 use crate::supply::program::InNode;
 use crate::supply::{AddOn, ImageRef, Program, Versions, gobuild, plan};
@@ -71,7 +71,7 @@ pub(super) fn describe(supplied: &Supplied) -> Result<(Images, Recipe), SupplyEr
         node: String::new(),
         kubernetes: supplied.kubernetes.clone(),
         istio_tag: packages.istio.version.clone(),
-        istio_hub: format!("{LOCAL}/istio"),
+        istio_hub: LOCAL_HUB.to_owned(),
         workloads: WorkloadImages::of(|image| Some(app(&supplied.versions, image))),
     };
     let names: Vec<_> = images.workloads.iter().flat_map(|(_, image)| names(&supplied.versions, image)).collect();
